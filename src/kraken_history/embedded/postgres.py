@@ -1,0 +1,215 @@
+"""A PostgreSQL cluster of our own, from whichever installation's programs."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from kraken_history.embedded.accounts import Account, as_account, server_account
+from kraken_history.embedded.process import (
+    HOST,
+    PROBE_TIMEOUT_S,
+    Server,
+    command_line,
+    server_environment,
+    telling_line,
+)
+from kraken_history.errors import ServiceUnavailable, UsageError
+
+SUPERUSER = "kraken"
+LAPTOP_SETTINGS = {
+    "shared_buffers": "256MB",
+    "max_wal_size": "2GB",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+"""Written into ``postgresql.conf`` once, where the owner may change them."""
+
+_CARELESS_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_PROTOCOL_3 = 196608
+
+
+class Postgres(Server):
+    """One cluster.
+
+    Args:
+        bin_dir: The folder of ``postgres`` and ``initdb``.
+        data: The cluster's folder; beside it a temporary one is used while it is being made.
+        durable: False trades the safety of the data for speed.
+    """
+
+    name = "PostgreSQL"
+    stop_signal = signal.SIGINT  # SIGTERM would wait for every client to leave
+
+    def __init__(self, bin_dir: Path, data: Path, *, port: int, log: Path, durable: bool = True) -> None:
+        super().__init__(port, log)
+        self.bin_dir = bin_dir
+        self.data = data
+        self.durable = durable
+
+    @property
+    def exists(self) -> bool:
+        """Whether the cluster has been made, completely."""
+        return self.data.exists()
+
+    def create(self, *, password: str, database: str, settings: Mapping[str, str]) -> None:
+        """Make the cluster and an empty database in it, without starting a server.
+
+        All happens in a folder beside ``data`` that gets its name last: what is found there is complete.
+
+        Raises:
+            ServiceUnavailable: ``initdb`` failed.
+        """
+        account = server_account(self.data)
+        draft = self.data.with_name(self.data.name + ".new")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700)
+        password_file = self.data.with_name(self.data.name + ".password")
+        _write_private(password_file, password)
+        if account is not None:
+            os.chown(draft, account.uid, account.gid)
+            os.chown(password_file, account.uid, account.gid)
+        try:
+            self._initdb(draft, password_file, account)
+        finally:
+            password_file.unlink()
+        with (draft / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+        self._single_user(draft, f'CREATE DATABASE "{database}"')
+        draft.rename(self.data)
+
+    def check_version(self) -> None:
+        """Refuse a cluster that these programs cannot read.
+
+        Raises:
+            UsageError: Another major version made it.
+        """
+        made_by = (self.data / "PG_VERSION").read_text().strip()
+        program = subprocess.run([self._program("postgres"), "--version"], capture_output=True, text=True, check=True)
+        match = re.search(r"\(PostgreSQL\) (\d+)", program.stdout)
+        ours = match.group(1) if match else program.stdout.strip()
+        if made_by != ours:
+            raise UsageError(
+                f"{self.data} was made by PostgreSQL {made_by}, and this is PostgreSQL {ours}; "
+                f"use another data directory, or install the version of kraken-history that made it"
+            )
+
+    def set_password(self, password: str) -> None:
+        """Give the superuser a new password; the server must not run."""
+        self._single_user(self.data, f"ALTER ROLE {SUPERUSER} PASSWORD '{password}'")
+
+    def forget_stranger(self) -> None:
+        """Remove a pid file whose number now belongs to another program, as happens after a reboot.
+
+        PostgreSQL itself copes with a number that is free, but takes any living process of its account
+        for a postmaster.
+        """
+        pid = self.recorded_pid()
+        if pid is None:
+            return
+        arguments = command_line(pid)
+        if arguments and "postgres" not in Path(arguments[0]).name:
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+    def argv(self) -> list[str]:
+        """The command that runs the server in the foreground; stop it with SIGINT."""
+        settings = {
+            "port": str(self.port),
+            "listen_addresses": HOST,
+            "unix_socket_directories": "",
+            "logging_collector": "off",
+        } | ({} if self.durable else _CARELESS_SETTINGS)
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return self._as_account([self._program("postgres"), "-D", str(self.data), *options], server_account(self.data))
+
+    def recorded_pid(self) -> int | None:
+        """The first line of ``postmaster.pid``."""
+        lines = self._pid_file()
+        return int(lines[0]) if lines and lines[0].isdigit() else None
+
+    def owns(self, command_line: list[str]) -> bool:
+        """Whether this is the postmaster of this cluster."""
+        return any(str(self.data) in argument for argument in command_line)
+
+    def answers(self) -> bool:
+        """Whether the postmaster has called itself ready and asks a new client for its password."""
+        lines = self._pid_file()
+        if len(lines) < 8 or lines[3] != str(self.port) or lines[7].strip() != "ready":
+            return False
+        body = struct.pack("!I", _PROTOCOL_3) + f"user\0{SUPERUSER}\0database\0postgres\0\0".encode()
+        try:
+            with socket.create_connection((HOST, self.port), timeout=PROBE_TIMEOUT_S) as connection:
+                connection.sendall(struct.pack("!I", len(body) + 4) + body)
+                return connection.recv(1) == b"R"
+        except OSError:
+            return False
+
+    def is_worth_another_try(self, last_words: str) -> bool:
+        """After a kill, the children of the old postmaster need a moment to notice."""
+        return "still in use" in last_words or "lock file" in last_words
+
+    def _pid_file(self) -> list[str]:
+        try:
+            return (self.data / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def _program(self, name: str) -> str:
+        return str(self.bin_dir / name)
+
+    def _as_account(self, argv: list[str], account: Account | None) -> list[str]:
+        wrapped = as_account(argv, account, reaching=[self.bin_dir / "postgres", self.data])
+        # Without it, the postmaster on macOS may find itself multithreaded by the system's locale code.
+        return ["/usr/bin/env", "LC_ALL=C", *wrapped] if sys.platform == "darwin" else wrapped
+
+    def _initdb(self, draft: Path, password_file: Path, account: Account | None) -> None:
+        options = [
+            f"--pgdata={draft}",
+            f"--username={SUPERUSER}",
+            f"--pwfile={password_file}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--data-checksums",
+        ]
+        if not self.durable:
+            options.append("--no-sync")
+        self._run([self._program("initdb"), *options], account)
+
+    def _single_user(self, data: Path, statement: str) -> None:
+        argv = [self._program("postgres"), "--single", "-j", "-D", str(data)]
+        argv += [] if self.durable else ["-c", "fsync=off"]
+        errors = self._run([*argv, "postgres"], server_account(data), script=f"{statement};\n\n")
+        # A statement that fails does not fail the program.
+        if "ERROR:" in errors:
+            raise ServiceUnavailable(f"PostgreSQL refused to set up {data}: {telling_line(errors.splitlines())}")
+
+    def _run(self, argv: list[str], account: Account | None, script: str = "") -> str:
+        done = subprocess.run(
+            self._as_account(argv, account),
+            input=script,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            cwd="/",
+            env=server_environment(),
+            start_new_session=True,
+            check=False,
+        )
+        if done.returncode:
+            words = telling_line([line for line in done.stderr.splitlines() if line.strip()])
+            raise ServiceUnavailable(f"{Path(argv[0]).name} could not make a database in {self.data}: {words}")
+        return done.stderr
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)

@@ -1,0 +1,91 @@
+"""A Valkey of our own."""
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+from kraken_history.embedded.process import HOST, PROBE_TIMEOUT_S, Server
+
+
+class Valkey(Server):
+    """One server that keeps its data.
+
+    Args:
+        program: ``valkey-server``.
+        data: Its folder, made if it is missing.
+        durable: False leaves the moment of writing to the operating system.
+    """
+
+    name = "Valkey"
+    stop_signal = signal.SIGTERM
+
+    def __init__(self, program: Path, data: Path, *, port: int, password: str, log: Path, durable: bool = True) -> None:
+        super().__init__(port, log)
+        self.program = program
+        self.data = data
+        self.durable = durable
+        self._password = password
+        self._config = data / "valkey.conf"
+
+    def configure(self) -> None:
+        """Write the configuration, which keeps the password off the command line."""
+        self.data.mkdir(mode=0o700, exist_ok=True)
+        settings = {
+            "bind": HOST,
+            "port": str(self.port),
+            "protected-mode": "yes",
+            "requirepass": self._password,
+            "dir": _quoted(str(self.data)),
+            "appendonly": "yes",
+            "appendfsync": "everysec" if self.durable else "no",
+            "save": '""',
+            "maxmemory-policy": "noeviction",
+            "daemonize": "no",
+            "pidfile": _quoted(str(self._pid_file)),
+            "logfile": '""',
+            # The command line is how the process is recognised, so it must stay as it was given.
+            "set-proc-title": "no",
+        }
+        draft = self._config.with_suffix(".new")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.writelines(f"{name} {value}\n" for name, value in settings.items())
+        draft.replace(self._config)
+
+    def argv(self) -> list[str]:
+        """The command that runs the server in the foreground."""
+        return [str(self.program), str(self._config)]
+
+    def recorded_pid(self) -> int | None:
+        """The content of its pid file."""
+        try:
+            content = self._pid_file.read_text().strip()
+        except FileNotFoundError:
+            return None
+        return int(content) if content.isdigit() else None
+
+    def owns(self, command_line: list[str]) -> bool:
+        """Whether this process was started with our configuration."""
+        return any(str(self._config) in argument for argument in command_line)
+
+    def answers(self) -> bool:
+        """Whether it takes our password and has loaded its data."""
+        expected = b"+OK\r\n+PONG\r\n"
+        received = b""
+        try:
+            with socket.create_connection((HOST, self.port), timeout=PROBE_TIMEOUT_S) as connection:
+                connection.sendall(f"AUTH {self._password}\r\nPING\r\n".encode())
+                while len(received) < len(expected) and (part := connection.recv(len(expected))):
+                    received += part
+        except OSError:
+            return False
+        return received == expected
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.data / "valkey.pid"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

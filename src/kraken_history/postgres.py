@@ -1,0 +1,83 @@
+"""Connections to PostgreSQL, and its driver's errors in our words."""
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
+
+Connection = asyncpg.Connection | PoolConnectionProxy
+"""A connection of one's own, or one lent by a pool."""
+
+# What the driver raises when the server is down, restarting, out of connections or gone in mid-statement.
+UNAVAILABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,
+)
+# What passes when the same transaction is tried again on a server that is up.
+TRY_AGAIN = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+
+CONNECT_TIMEOUT_S = 10.0
+
+
+def is_transient(error: BaseException) -> bool:
+    """True if the same write may succeed later, so that nothing is wrong with the data."""
+    return isinstance(error, (ServiceUnavailable, *UNAVAILABLE, *TRY_AGAIN))
+
+
+async def connect(database_url: str) -> asyncpg.Connection:
+    """Open one connection.
+
+    Raises:
+        UsageError: The URL is not one, or names a user, password or database that the server refuses.
+        ServiceUnavailable: Nobody answers there.
+    """
+    try:
+        return await asyncpg.connect(database_url, timeout=CONNECT_TIMEOUT_S)
+    except Exception as error:
+        raise connection_error(error, database_url) from error
+
+
+async def create_pool(database_url: str, *, min_size: int, max_size: int) -> asyncpg.Pool:
+    """Open a pool, with the errors of :func:`connect`."""
+    try:
+        pool = await asyncpg.create_pool(database_url, min_size=min_size, max_size=max_size, timeout=CONNECT_TIMEOUT_S)
+    except Exception as error:
+        raise connection_error(error, database_url) from error
+    return pool
+
+
+def connection_error(error: Exception, database_url: str) -> HistoryError:
+    """Our error for a driver's error on connecting; never holds the password.
+
+    Raises:
+        Exception: The error itself, if it is neither of the two: that is a bug.
+    """
+    place = without_password(database_url)
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return UsageError(f"{place}: {error}: create it, or correct DATABASE_URL")
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+        return UsageError(f"{place}: {error}: correct user and password in DATABASE_URL")
+    if isinstance(error, (ValueError, asyncpg.ClientConfigurationError)):
+        return UsageError(f"DATABASE_URL is not like postgresql://user:password@host:5432/name ({error})")
+    if isinstance(error, UNAVAILABLE):
+        reason = str(error) or type(error).__name__
+        return ServiceUnavailable(f"no database answers at {place} ({reason}): start it, or correct DATABASE_URL")
+    raise error
+
+
+def without_password(url: str) -> str:
+    """The URL from the host on, which is what a message may show."""
+    return url.split("://", 1)[-1].rsplit("@", 1)[-1].split("?", 1)[0]

@@ -1,0 +1,97 @@
+"""What travels through Redis: stream and group names, and entries to records and back.
+
+An entry holds the trades (or the running candles) of one symbol and one micro-batch, in MessagePack under
+``d``, with the version of this format under ``v``. Streams are sharded by symbol; the braces make a shard's
+streams live in one slot of a Redis Cluster.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from kraken_history.errors import MalformedMessage
+from kraken_history.kraken.numbers import check_candle, check_symbol, check_trade
+from kraken_history.records import HistoricalCandle, HistoricalTrade
+
+FORMAT_VERSION = b"1"
+VERSION_FIELD = b"v"
+DATA_FIELD = b"d"
+
+STORE_GROUP = "store"
+"""The consumer group that writes into the database; others may read the same streams under their own names."""
+
+DEAD_LETTERS = "kraken:dead-letters"
+
+Record = TypeVar("Record", HistoricalTrade, HistoricalCandle)
+Fields = dict[bytes, bytes]
+
+_encoder = msgspec.msgpack.Encoder()
+_trades = msgspec.msgpack.Decoder(list[HistoricalTrade])
+_candles = msgspec.msgpack.Decoder(list[HistoricalCandle])
+
+
+def trades_stream(shard: int) -> str:
+    """Name of a shard's stream of trades."""
+    return f"kraken:trades:{{{shard}}}"
+
+
+def candles_stream(shard: int) -> str:
+    """Name of a shard's stream of the exchange's own running candles."""
+    return f"kraken:candles:{{{shard}}}"
+
+
+def holds_candles(stream: str) -> bool:
+    """True for a stream of candles, false for one of trades."""
+    return stream.startswith("kraken:candles:")
+
+
+def shard_of(symbol: str, shards: int) -> int:
+    """The shard of a symbol: the same in every process and version."""
+    return zlib.crc32(symbol.encode()) % shards
+
+
+def encode(records: Sequence[HistoricalTrade] | Sequence[HistoricalCandle]) -> Fields:
+    """The fields of one entry."""
+    return {VERSION_FIELD: FORMAT_VERSION, DATA_FIELD: _encoder.encode(records)}
+
+
+def decode_trades(fields: Mapping[bytes, bytes]) -> list[HistoricalTrade]:
+    """The trades of one entry.
+
+    Raises:
+        MalformedMessage: The entry is of another version, not MessagePack, or holds something that is no
+            trade; carries the payload.
+    """
+    payload = _payload(fields)
+    try:
+        trades = _trades.decode(payload)
+        for trade in trades:
+            check_trade(trade)
+        for symbol in {trade.symbol for trade in trades}:
+            check_symbol(symbol)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        raise MalformedMessage(f"not trades: {error}", payload) from error
+    return trades
+
+
+def decode_candles(fields: Mapping[bytes, bytes]) -> list[HistoricalCandle]:
+    """The candles of one entry; errors as :func:`decode_trades`."""
+    payload = _payload(fields)
+    try:
+        candles = _candles.decode(payload)
+        for candle in candles:
+            check_symbol(candle.symbol)
+            check_candle(candle)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        raise MalformedMessage(f"not candles: {error}", payload) from error
+    return candles
+
+
+def _payload(fields: Mapping[bytes, bytes]) -> bytes:
+    payload = fields.get(DATA_FIELD, b"")
+    version = fields.get(VERSION_FIELD)
+    if version != FORMAT_VERSION:
+        raise MalformedMessage(f"entry of format {version!r}, this code reads {FORMAT_VERSION!r}", payload)
+    return payload
