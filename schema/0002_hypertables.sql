@@ -46,7 +46,7 @@ SELECT create_hypertable('external_indicators', 'timestamp', chunk_time_interval
                          create_default_indexes => false);
 
 CREATE INDEX idx_candles_symbol_interval_ts ON candles (symbol, interval_minutes, timestamp DESC);
-CREATE INDEX idx_candles_last_trade_id ON candles (symbol, last_trade_id) WHERE last_trade_id IS NOT NULL;
+CREATE INDEX idx_candles_first_trade_id ON candles (symbol, first_trade_id) WHERE first_trade_id IS NOT NULL;
 CREATE INDEX idx_external_indicator_name_ts ON external_indicators (indicator_name, timestamp DESC);
 
 CREATE FUNCTION ensure_partitions(parent text, moments timestamptz[]) RETURNS integer

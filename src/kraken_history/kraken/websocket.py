@@ -5,10 +5,10 @@ methods ``subscribe``, ``ping``) and recorded frames of 2026. Fields and channel
 tolerated, because live frames carry undocumented ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -145,7 +145,7 @@ _status_rows = msgspec.json.Decoder(list[_StatusRow])
 _ack_result = msgspec.json.Decoder(_AckResult)
 
 
-def decode_frame(frame: bytes) -> Frame:
+def decode_frame(frame: bytes | str) -> Frame:
     """Decode one frame of WebSocket v2.
 
     Raises:
@@ -155,7 +155,38 @@ def decode_frame(frame: bytes) -> Frame:
     try:
         return _decode(_envelope.decode(frame))
     except (msgspec.MsgspecError, ValueError, OverflowError, ArithmeticError, RecursionError) as error:
-        raise MalformedMessage(str(error) or type(error).__name__, bytes(frame)) from error
+        payload = frame.encode(errors="surrogateescape") if isinstance(frame, str) else bytes(frame)
+        raise MalformedMessage(str(error) or type(error).__name__, payload) from error
+
+
+def trade_from_dict(symbol: str, row: Mapping[str, Any]) -> HistoricalTrade:
+    """The trade of one row of a ``trade`` frame that somebody else has decoded.
+
+    Numbers may be strings, Decimals, ints or floats; of a float, the shortest decimal that means it is taken.
+
+    Raises:
+        MalformedMessage: A field is missing or wrong; carries the row as JSON. A row without ``trade_id``
+            cannot be stored once and only once, so it is refused too.
+    """
+    return _from_row("trade", symbol, row).trades[0]  # type: ignore[union-attr]
+
+
+def candle_from_dict(symbol: str, row: Mapping[str, Any]) -> HistoricalCandle:
+    """The candle of one row of an ``ohlc`` frame; as :func:`trade_from_dict`."""
+    return _from_row("ohlc", symbol, row).candles[0]  # type: ignore[union-attr]
+
+
+_DEFAULTS: dict[str, dict[str, object]] = {"trade": {"ord_type": ""}, "ohlc": {"interval": 1}}
+
+
+# Through JSON, so that there is one decoder with one set of checks.
+def _from_row(channel: str, symbol: str, row: Mapping[str, Any]) -> Frame:
+    fields = {**_DEFAULTS[channel], **row, "symbol": symbol}
+    try:
+        data = msgspec.json.encode([fields], enc_hook=str)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MalformedMessage(f"not a row of {channel}: {error}", repr(row).encode()) from error
+    return decode_frame(b'{"channel":"%b","type":"update","data":%b}' % (channel.encode(), data))
 
 
 def _decode(envelope: _Envelope) -> Frame:

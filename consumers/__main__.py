@@ -1,0 +1,59 @@
+"""``python -m consumers``: Redis Streams into the database."""
+
+import asyncio
+import sys
+
+from consumers.consumer import Consumer
+from kraken_history import telemetry, wire
+from kraken_history.job_queue import JobQueue, connect_queue
+from kraken_history.migrations import check_schema
+from kraken_history.postgres import create_pool
+from kraken_history.processes import connect_redis, run_service, run_until
+from kraken_history.settings import Settings
+from kraken_history.store import Store
+
+
+async def consume(settings: Settings, stop: asyncio.Event) -> None:
+    """Store what the streams bring until told to stop; then finish the batch, acknowledge, and leave."""
+    pool = await create_pool(settings.require_database_url(), min_size=1, max_size=2)
+    async with pool:
+        async with pool.acquire() as connection:
+            await check_schema(connection)
+        redis = await connect_redis(settings.require_redis_url())
+        arq = await connect_queue(settings.require_redis_url())
+        async with redis, arq:
+            jobs = JobQueue(arq, heal_delay_s=settings.heal_delay_s)
+            shards = range(settings.stream_shards)
+            consumer = Consumer(
+                redis,
+                Store(pool),
+                name=settings.consumer_name,
+                streams=[name for n in shards for name in (wire.trades_stream(n), wire.candles_stream(n))],
+                batch_max_rows=settings.batch_max_rows,
+                batch_max_age_s=settings.batch_max_age_s,
+                reclaim_after_s=settings.reclaim_after_s,
+                dead_letters_max=settings.dead_letters_max,
+                on_holes=jobs.heal_new_holes,
+            )
+
+            def facts() -> dict[str, object]:
+                return {
+                    "healthy": not consumer.trouble,
+                    "trouble": consumer.trouble,
+                    "new_trades": consumer.new_trades,
+                    "known_trades": consumer.known_trades,
+                    "batches": consumer.batches,
+                }
+
+            beat = telemetry.beat(redis, "consumer", settings.consumer_name, facts)
+            finished = asyncio.Event()
+            await run_until(finished, _consume_then(consumer, stop, finished), beat)
+
+
+async def _consume_then(consumer: Consumer, stop: asyncio.Event, finished: asyncio.Event) -> None:
+    await consumer.run(stop)
+    finished.set()
+
+
+if __name__ == "__main__":
+    sys.exit(run_service("consumer", consume))

@@ -1,0 +1,237 @@
+"""Redis Streams → database: batch, store, acknowledge."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import asyncpg
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from consumers.batch import Batch, Entry
+from consumers.group import GroupReader, RawEntry
+from kraken_history import telemetry, wire
+from kraken_history.dead_letters import DeadLetters
+from kraken_history.errors import MalformedMessage
+from kraken_history.ledger import IdRanges
+from kraken_history.postgres import is_transient
+from kraken_history.store import Store, Stored
+
+OnHoles = Callable[[dict[str, IdRanges]], Awaitable[None]]
+
+# What the database says of data that it will never take, as opposed to a bug or an outage.
+_DATA_ERRORS = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    ValueError,
+    OverflowError,
+)
+
+_READ_COUNT = 200
+_IDLE_BLOCK_S = 0.5
+_LONGEST_BACKOFF_S = 5.0
+_MAINTENANCE_EVERY_S = 5.0
+
+_log = telemetry.get_logger("consumer")
+
+
+class Consumer:
+    """Stores what some streams bring, as one consumer of one group.
+
+    Reading and writing overlap: while the database commits one batch, the next is read and decoded. At most
+    three batches are in memory.
+
+    Args:
+        on_holes: Told, after each commit that brought trades, which ids each symbol lacks.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        store: Store,
+        *,
+        name: str,
+        streams: Sequence[str],
+        group: str = wire.STORE_GROUP,
+        batch_max_rows: int = 5_000,
+        batch_max_age_s: float = 0.05,
+        reclaim_after_s: float = 30.0,
+        dead_letters_max: int = 100_000,
+        on_holes: OnHoles | None = None,
+    ) -> None:
+        self._redis = redis
+        self._store = store
+        self._reader = GroupReader(redis, group=group, consumer=name, streams=streams)
+        self._batch = Batch(max_rows=batch_max_rows, max_age_s=batch_max_age_s)
+        self._reclaim_after_s = reclaim_after_s
+        self._dead_letters = DeadLetters(redis, max_letters=dead_letters_max)
+        self._on_holes = on_holes
+        self._due: asyncio.Queue[list[Entry] | None] = asyncio.Queue(maxsize=1)
+        self._next_maintenance = 0.0
+        self._groups_are_made = False
+        self._stop = asyncio.Event()
+        self.new_trades = 0
+        self.known_trades = 0
+        self.batches = 0
+        self.trouble: dict[str, str] = {}
+        """Why ``redis`` cannot be read or ``database`` not written just now; empty while all is well."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Read and store until ``stop`` is set; then finish the batch, acknowledge it, and return.
+
+        Cancelled instead, what is not acknowledged comes again to the next consumer of this name.
+        """
+        self._stop = stop
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._read())
+            tasks.create_task(self._write())
+
+    async def _read(self) -> None:
+        backoff_s = 0.0
+        while not self._stop.is_set():
+            try:
+                if not self._groups_are_made:
+                    await self._reader.ensure_groups()
+                    self._groups_are_made = True
+                await self._read_some()
+                backoff_s = 0.0
+                self._note_recovery("redis")
+            except (RedisError, OSError) as error:
+                self._groups_are_made = False  # a Redis that was wiped has none
+                self._reader.read_own_pending_again()
+                self._note_trouble("redis", error)
+                backoff_s = min(max(2 * backoff_s, 0.05), _LONGEST_BACKOFF_S)
+                await self._pause(backoff_s)
+        if self._batch.entries:
+            telemetry.BATCHES.labels(reason="stop").inc()
+            await self._due.put(self._batch.take())
+        await self._due.put(None)
+
+    async def _read_some(self) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._next_maintenance:
+            self._next_maintenance = now_s + _MAINTENANCE_EVERY_S
+            await self._reader.trim()
+            await self._take(await self._reader.reclaim(idle_s=self._reclaim_after_s, count=_READ_COUNT))
+        wait_s = self._batch.wait_s(now_s=time.monotonic()) if self._batch.entries else _IDLE_BLOCK_S
+        await self._take(await self._reader.read(count=_READ_COUNT, block_ms=int(wait_s * 1000)))
+        await self._hand_over_if_due()
+
+    async def _take(self, raw_entries: Sequence[RawEntry]) -> None:
+        for raw in raw_entries:
+            if not raw.fields:  # deleted while it was pending
+                await self._acknowledge([(raw.stream, raw.id)])
+                continue
+            try:
+                entry = _decode(raw)
+            except MalformedMessage as error:
+                telemetry.MALFORMED.labels(where="entry").inc()
+                await self._bury(raw.stream, raw.id, error.reason, raw.fields)
+                continue
+            self._batch.add(entry, now_s=time.monotonic())
+            await self._hand_over_if_due()
+
+    async def _hand_over_if_due(self) -> None:
+        reason = self._batch.due(now_s=time.monotonic())
+        if reason:
+            telemetry.BATCHES.labels(reason=reason).inc()
+            await self._due.put(self._batch.take())
+
+    async def _write(self) -> None:
+        while (entries := await self._due.get()) is not None:
+            await self._store_and_acknowledge(entries)
+
+    async def _store_and_acknowledge(self, entries: Sequence[Entry]) -> None:
+        stored = await self._store_when_possible(entries)
+        if stored is not None:
+            await self._acknowledge([(entry.stream, entry.id) for entry in entries])
+            await self._report(stored)
+
+    async def _store_when_possible(self, entries: Sequence[Entry]) -> Stored | None:
+        """Store entries together; None if they are split and settled one by one, or left when stopping."""
+        trades = [trade for entry in entries for trade in entry.trades]
+        candles = [candle for entry in entries for candle in entry.candles]
+        backoff_s = 0.0
+        while True:
+            try:
+                started = time.monotonic()
+                stored = await self._store.write(trades, candles)
+                telemetry.WRITE_SECONDS.observe(time.monotonic() - started)
+                self._note_recovery("database")
+                return stored
+            except _DATA_ERRORS as error:
+                await self._split(entries, error)
+                return None
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                self._note_trouble("database", error)
+                if self._stop.is_set():
+                    return None  # unacknowledged, so it comes again
+                backoff_s = min(max(2 * backoff_s, 0.1), _LONGEST_BACKOFF_S)
+                await self._pause(backoff_s)
+
+    async def _split(self, entries: Sequence[Entry], error: Exception) -> None:
+        """Find the entries that fail alone; everything else is stored."""
+        if len(entries) == 1:
+            entry = entries[0]
+            await self._bury(entry.stream, entry.id, f"{type(error).__name__}: {error}", entry.fields)
+            return
+        half = len(entries) // 2
+        await self._store_and_acknowledge(entries[:half])
+        await self._store_and_acknowledge(entries[half:])
+
+    async def _bury(self, stream: str, id_: bytes, reason: str, fields: dict[bytes, bytes]) -> None:
+        try:
+            # Put aside first: a crash in between makes a second letter, never a lost entry.
+            await self._dead_letters.put(stream, id_.decode(), reason, fields)
+            await self._reader.acknowledge([(stream, id_)])
+        except (RedisError, OSError) as error:
+            self._reader.read_own_pending_again()
+            self._note_trouble("redis", error)
+
+    async def _acknowledge(self, ids: Sequence[tuple[str, bytes]]) -> None:
+        try:
+            await self._reader.acknowledge(ids)
+        except (RedisError, OSError) as error:
+            # The rows are committed; read again, they will be known.
+            self._reader.read_own_pending_again()
+            self._note_trouble("redis", error)
+
+    async def _report(self, stored: Stored) -> None:
+        self.batches += 1
+        self.new_trades += stored.new_trades
+        self.known_trades += stored.known_trades
+        telemetry.STORED.labels(outcome="new").inc(stored.new_trades)
+        telemetry.STORED.labels(outcome="known").inc(stored.known_trades)
+        for symbol, holes in stored.holes.items():
+            telemetry.HOLES.labels(symbol=symbol).set(len(holes))
+        _log.debug(
+            "stored", new=stored.new_trades, known=stored.known_trades, missing=sum(map(len, stored.holes.values()))
+        )
+        if self._on_holes is not None:
+            await self._on_holes(stored.holes)
+
+    def _note_trouble(self, server: str, error: BaseException) -> None:
+        if server not in self.trouble:
+            _log.warning("waiting", server=server, error=str(error) or type(error).__name__)
+        self.trouble[server] = str(error) or type(error).__name__
+
+    def _note_recovery(self, server: str) -> None:
+        if self.trouble.pop(server, None):
+            _log.info("going_on", server=server)
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but not past the stop."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+        except TimeoutError:
+            pass
+
+
+def _decode(raw: RawEntry) -> Entry:
+    if wire.holds_candles(raw.stream):
+        return Entry(raw.stream, raw.id, [], wire.decode_candles(raw.fields), raw.fields)
+    return Entry(raw.stream, raw.id, wire.decode_trades(raw.fields), [], raw.fields)

@@ -1,0 +1,172 @@
+"""The socket to Kraken: connect, subscribe, watch, hand frames on, and connect again, for ever."""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+
+import aiohttp
+
+from kraken_history import telemetry
+from kraken_history.errors import MalformedMessage
+from kraken_history.kraken.websocket import (
+    Candles,
+    Frame,
+    Refused,
+    Status,
+    Subscribed,
+    Trades,
+    decode_frame,
+    encode_ping,
+    encode_subscribe,
+)
+from kraken_history.publisher import Publisher
+from producers.reconnect import reconnect_delay_s
+from producers.subscriptions import Subscriptions
+
+PING_EVERY_S = 30.0
+"""Kraken closes a connection after about a minute without a request."""
+
+_CONNECT_TIMEOUT_S = 15.0
+_LARGEST_FRAME_BYTES = 16 * 2**20
+_SOUND_SESSION_S = 60.0  # a shorter session counts as a failure, or a flapping server would get us banned
+_log = telemetry.get_logger("producer")
+
+
+class SessionEnded(Exception):
+    """The socket is of no more use; says why."""
+
+
+class Feed:
+    """Publishes the trades and running candles of some symbols until cancelled.
+
+    Attributes:
+        system: The matching engine's last state; empty before the first.
+        refused: Symbols that Kraken refused on the present connection, with its reason.
+        connected: True while a socket is subscribed and not silent.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        *,
+        url: str,
+        symbols: Sequence[str],
+        ack_timeout_s: float = 10.0,
+        silence_timeout_s: float = 10.0,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._publisher = publisher
+        self._url = url
+        self._symbols = symbols
+        self._ack_timeout_s = ack_timeout_s
+        self._silence_timeout_s = silence_timeout_s
+        self._rng = rng or random.Random()
+        self._failures = 0
+        self._last_ids: dict[str, int] = {}
+        self._subscriptions = Subscriptions(symbols)
+        self.system = ""
+        self.connected = False
+        self.sessions = 0
+
+    @property
+    def refused(self) -> dict[str, str]:
+        return dict(self._subscriptions.refused)
+
+    @property
+    def last_ids(self) -> dict[str, int]:
+        """By symbol, the highest trade id seen."""
+        return dict(self._last_ids)
+
+    async def run(self) -> None:
+        """Stay connected until cancelled. No network failure ends this."""
+        async with aiohttp.ClientSession() as http:
+            while True:
+                started = time.monotonic()
+                try:
+                    await self._session(http)
+                except (SessionEnded, aiohttp.ClientError, OSError, TimeoutError) as error:
+                    reason = str(error) or type(error).__name__
+                finally:
+                    self.connected = False
+                self._failures = 1 if time.monotonic() - started > _SOUND_SESSION_S else self._failures + 1
+                in_maintenance = self.system not in ("", "online")
+                delay_s = reconnect_delay_s(self._failures, in_maintenance=in_maintenance, rng=self._rng)
+                telemetry.RECONNECTS.inc()
+                _log.warning("disconnected", reason=reason, failures=self._failures, retry_in_s=round(delay_s, 1))
+                await asyncio.sleep(delay_s)
+
+    async def _session(self, http: aiohttp.ClientSession) -> None:
+        timeout = aiohttp.ClientWSTimeout(ws_close=2.0)
+        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+            socket = await http.ws_connect(self._url, timeout=timeout, max_msg_size=_LARGEST_FRAME_BYTES, compress=0)
+        async with socket:
+            self.sessions += 1
+            self._subscriptions = Subscriptions(self._symbols)
+            _log.info("connected", url=self._url, session=self.sessions)
+            for req_id, channel in self._subscriptions.requests:
+                await socket.send_str(encode_subscribe(channel, self._symbols, req_id=req_id).decode())
+            await self._read(socket)
+
+    async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        started = pinged = time.monotonic()
+        while True:
+            try:
+                message = await socket.receive(timeout=self._silence_timeout_s)
+            except TimeoutError:
+                raise SessionEnded(f"the socket was silent for {self._silence_timeout_s:g} s") from None
+            if message.type is not aiohttp.WSMsgType.TEXT:
+                raise SessionEnded(f"the socket closed ({socket.close_code})")
+            self._take(message.data)
+            now = time.monotonic()
+            self._check_answers(now - started)
+            if now - pinged > PING_EVERY_S:
+                pinged = now
+                await socket.send_str(encode_ping(req_id=0).decode())
+
+    def _check_answers(self, waited_s: float) -> None:
+        waiting = self._subscriptions
+        if waiting.all_refused:
+            raise SessionEnded(f"Kraken refused every symbol ({', '.join(waiting.refused)}): correct SYMBOLS")
+        if waiting.unanswered and waited_s > self._ack_timeout_s:
+            names = ", ".join(f"{channel} {symbol}" for channel, symbol in sorted(waiting.unanswered))
+            raise SessionEnded(f"not acknowledged within {self._ack_timeout_s:g} s: {names}")
+        if not waiting.unanswered and not self.connected:
+            self.connected = True
+            _log.info("subscribed", symbols=[s for s in waiting.symbols if s not in waiting.refused])
+
+    def _take(self, data: str) -> None:
+        try:
+            frame = decode_frame(data)
+        except MalformedMessage as error:
+            _log.error("malformed_frame", reason=error.reason)
+            self._publisher.add_malformed(error)
+            return
+        telemetry.FRAMES.labels(kind=type(frame).__name__.lower()).inc()
+        self._handle(frame)
+
+    def _handle(self, frame: Frame) -> None:
+        match frame:
+            case Trades(trades):
+                for trade in trades:
+                    if trade.id > self._last_ids.get(trade.symbol, -1):
+                        self._last_ids[trade.symbol] = trade.id
+                self._publisher.add_trades(trades)
+            case Candles(candles):
+                self._publisher.add_candles([candle for candle in candles if candle.interval_minutes == 1])
+            case Status(system, version):
+                telemetry.STATUS_CHANGES.labels(system=system).inc()
+                _log.log(20 if system == "online" else 30, "status", system=system, version=version)
+                self.system = system
+            case Subscribed():
+                self._subscriptions.accept(frame)
+            case Refused():
+                self._refused(frame)
+            case _:  # heartbeats, pongs and channels that are not ours
+                pass
+
+    def _refused(self, answer: Refused) -> None:
+        newly = self._subscriptions.refuse(answer) if answer.method == "subscribe" else []
+        for symbol in newly:
+            telemetry.SUBSCRIPTIONS_REFUSED.labels(symbol=symbol).inc()
+        _log.error("refused", error=answer.error, symbols=newly)

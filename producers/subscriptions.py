@@ -1,0 +1,47 @@
+"""Which subscriptions Kraken has answered. No I/O, no clock."""
+
+from collections.abc import Iterable, Sequence
+
+from kraken_history.kraken.websocket import Channel, Refused, Subscribed
+
+CHANNELS: Sequence[Channel] = ("trade", "ohlc")
+
+
+class Subscriptions:
+    """Keeps the answers to one subscribe a channel, which come one a symbol and in any order.
+
+    A refusal leaves the socket open and heartbeats going: without this the feed of that symbol would be dead
+    in silence.
+    """
+
+    def __init__(self, symbols: Iterable[str]) -> None:
+        self.symbols = tuple(symbols)
+        self.unanswered = {(channel, symbol) for channel in CHANNELS for symbol in self.symbols}
+        self.refused: dict[str, str] = {}
+        """Symbol → Kraken's reason."""
+
+    @property
+    def requests(self) -> list[tuple[int, Channel]]:
+        """The request ids with the channel that each asks for."""
+        return list(enumerate(CHANNELS, start=1))
+
+    def accept(self, answer: Subscribed) -> None:
+        """Note that a symbol of a channel was accepted."""
+        self.unanswered.discard((answer.channel, answer.symbol))
+
+    def refuse(self, answer: Refused) -> list[str]:
+        """Note a refusal; return the symbols that are newly refused.
+
+        Kraken names the symbol but not the channel. A refusal without a symbol is about a whole request.
+        """
+        channels = [channel for req_id, channel in self.requests if answer.req_id in (None, req_id)]
+        symbols = [answer.symbol] if answer.symbol else list(self.symbols)
+        self.unanswered -= {(channel, symbol) for channel in channels for symbol in symbols}
+        newly = [symbol for symbol in symbols if symbol not in self.refused]
+        self.refused.update(dict.fromkeys(newly, answer.error))
+        return newly
+
+    @property
+    def all_refused(self) -> bool:
+        """True if no symbol is left to wait for."""
+        return set(self.refused) >= set(self.symbols)

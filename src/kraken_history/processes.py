@@ -1,0 +1,90 @@
+"""What the long-running processes share: connecting to Redis, and stopping when told to."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, RedisError
+
+from kraken_history import telemetry
+from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
+from kraken_history.postgres import without_password
+from kraken_history.settings import Settings, load_settings
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+_BLOCK_HEADROOM_S = 15.0  # a blocking read must end before the socket is taken for dead
+
+
+async def connect_redis(url: str) -> Redis:
+    """Open a client and see that somebody answers.
+
+    Raises:
+        UsageError: The URL is not one, or its password is wrong.
+        ServiceUnavailable: Nobody answers there, or the server is still loading.
+    """
+    place = without_password(url)
+    try:
+        redis: Redis = Redis.from_url(
+            url, socket_timeout=_BLOCK_HEADROOM_S, socket_connect_timeout=5.0, health_check_interval=30
+        )
+    except ValueError as error:
+        raise UsageError(f"REDIS_URL is not like redis://:password@host:6379/0 ({error})") from error
+    try:
+        await redis.ping()
+    except AuthenticationError as error:
+        await redis.aclose()
+        raise UsageError(f"the Redis at {place} refuses the password: correct REDIS_URL") from error
+    except (RedisError, OSError) as error:
+        await redis.aclose()
+        if "NOAUTH" in str(error) or "WRONGPASS" in str(error):
+            raise UsageError(f"the Redis at {place} wants a password: correct REDIS_URL") from error
+        raise ServiceUnavailable(f"no Redis answers at {place} ({error}): start it, or correct REDIS_URL") from error
+    return redis
+
+
+async def run_until(stop: asyncio.Event, *forever: Coroutine[Any, Any, None]) -> None:
+    """Run coroutines that never end until ``stop`` is set or one fails, then cancel them.
+
+    Raises:
+        Exception: What the first failing coroutine raised.
+    """
+    tasks = [asyncio.create_task(coroutine) for coroutine in forever]
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in (*tasks, stopping):
+            task.cancel()
+        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+
+
+def run_service(name: str, main: Callable[[Settings, asyncio.Event], Awaitable[None]]) -> int:
+    """Run a service until SIGTERM or SIGINT; return its exit code.
+
+    Args:
+        main: Gets the settings and an event that is set when it is to finish its work and return.
+    """
+    try:
+        settings = load_settings()
+        telemetry.configure_logging(settings.log_level, as_json=settings.log_json)
+        telemetry.serve_metrics(settings.metrics_port)
+        asyncio.run(_run(settings, main))
+    except HistoryError as error:
+        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201 — the one line that a user is to read
+        return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+    return 0
+
+
+async def _run(settings: Settings, main: Callable[[Settings, asyncio.Event], Awaitable[None]]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await main(settings, stop)

@@ -1,0 +1,122 @@
+"""What can be set, read once, at the door, from the environment.
+
+Names in the environment are those of the fields in upper case: ``DATABASE_URL``, ``REDIS_URL``, ``SYMBOLS`` …
+Secrets are :class:`~pydantic.SecretStr` and never appear in a repr or a log.
+"""
+
+import socket
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from kraken_history.errors import UsageError
+from kraken_history.kraken.numbers import check_symbol
+from kraken_history.symbols import DEFAULT_SYMBOLS
+
+
+class Settings(BaseSettings):
+    """Everything that a process of the project may be told."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    database_url: SecretStr | None = Field(None, description="postgresql://user:password@host:5432/name")
+    redis_url: SecretStr | None = Field(None, description="redis://:password@host:6379/0")
+    symbols: Annotated[tuple[str, ...], NoDecode] = Field(DEFAULT_SYMBOLS, description="comma-separated")
+    kraken_history_data_dir: Path | None = Field(None, description="where the embedded servers live")
+
+    kraken_ws_url: str = Field("wss://ws.kraken.com/v2", pattern="^wss?://")
+    kraken_rest_url: str = Field("https://api.kraken.com", pattern="^https?://")
+    kraken_api_key: SecretStr | None = Field(None, description="accepted and never sent: the data are public")
+    kraken_api_secret: SecretStr | None = Field(None, description="accepted and never sent: the data are public")
+
+    ack_timeout_s: PositiveFloat = Field(10.0, description="how long Kraken has to acknowledge a subscription")
+    silence_timeout_s: PositiveFloat = Field(
+        10.0, description="a socket silent for so long is dead: heartbeats come each second"
+    )
+    stream_shards: PositiveInt = Field(1, description="streams that the symbols are spread over; the same everywhere")
+    stream_max_entries: PositiveInt = Field(
+        200_000, description="entries in a stream at which the producer stops publishing"
+    )
+    publish_after_s: PositiveFloat = Field(0.02, description="how long a trade may wait for others to share its entry")
+    entry_max_trades: PositiveInt = Field(200, description="trades an entry")
+    publish_buffer_max_trades: PositiveInt = Field(200_000, description="trades held while Redis is away or full")
+
+    consumer_name: str = Field(
+        default_factory=socket.gethostname, description="stable: a restart goes on with its own entries"
+    )
+    batch_max_rows: PositiveInt = Field(5_000, description="rows at which a batch is written")
+    batch_max_age_s: PositiveFloat = Field(0.05, description="age of its oldest entry at which a batch is written")
+    reclaim_after_s: PositiveFloat = Field(
+        30.0, description="idle time after which another consumer's entry is taken over"
+    )
+    dead_letters_max: PositiveInt = Field(100_000, description="dead letters kept; past that they are counted only")
+
+    rest_call_spacing_s: PositiveFloat = Field(1.0, description="between two REST calls for the same pair")
+    rest_total_spacing_s: PositiveFloat = Field(0.25, description="between any two REST calls")
+    heal_delay_s: float = Field(1.0, ge=0, description="how long a hole may close by itself before it is fetched")
+
+    metrics_port: int | None = Field(None, ge=0, le=65535, description="serve Prometheus metrics here")
+    log_level: str = Field("info", pattern="(?i)^(debug|info|warning|error)$")
+    log_json: bool | None = Field(None, description="JSON lines; by default wherever the output is not a terminal")
+
+    @field_validator("symbols", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return (
+            tuple(part.strip().upper() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+    @field_validator("symbols")
+    @classmethod
+    def _are_symbols(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for symbol in value:
+            try:
+                check_symbol(symbol)
+            except ValueError as error:
+                raise ValueError(f"{error}: write it as BASE/QUOTE, for example BTC/USDT") from None
+        if not value:
+            raise ValueError("name at least one symbol, for example BTC/USDT")
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("database_url", "redis_url", "metrics_port", "log_json", "kraken_history_data_dir", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
+    def require_database_url(self) -> str:
+        """The database, for a process that does not start one.
+
+        Raises:
+            UsageError: DATABASE_URL is not set.
+        """
+        if self.database_url is None:
+            raise UsageError("DATABASE_URL is not set: set it, or start everything with `kraken-history up`")
+        return self.database_url.get_secret_value()
+
+    def require_redis_url(self) -> str:
+        """The Redis, for a process that does not start one.
+
+        Raises:
+            UsageError: REDIS_URL is not set.
+        """
+        if self.redis_url is None:
+            raise UsageError("REDIS_URL is not set: set it, or start everything with `kraken-history up`")
+        return self.redis_url.get_secret_value()
+
+
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Raises:
+        UsageError: A value does not fit; names the variable and what it takes.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = str(first["loc"][0]).upper() if first["loc"] else "the settings"
+        raise UsageError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from error

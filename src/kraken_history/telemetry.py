@@ -1,0 +1,102 @@
+"""Logs as events with fields, metrics for Prometheus, and the sign of life that each service leaves in Redis."""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+import msgspec
+import structlog
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from kraken_history.errors import UsageError
+
+FRAMES = Counter("kraken_frames", "Frames from the WebSocket", ["kind"])
+MALFORMED = Counter("kraken_malformed", "Frames and entries that could not be decoded", ["where"])
+RECONNECTS = Counter("kraken_reconnects", "Connections to the WebSocket after the first")
+SUBSCRIPTIONS_REFUSED = Counter("kraken_subscriptions_refused", "Symbols that Kraken refused", ["symbol"])
+STATUS_CHANGES = Counter("kraken_status", "Messages about the matching engine's state", ["system"])
+PUBLISHED = Counter("kraken_published_records", "Trades and candles published into a stream", ["kind"])
+LET_GO = Counter("kraken_let_go_records", "Trades and candles dropped at a bound, for the ledger to heal", ["kind"])
+STORED = Counter("kraken_stored_trades", "Trades that a batch brought", ["outcome"])
+BATCHES = Counter("kraken_batches", "Batches written, by what made them due", ["reason"])
+DEAD_LETTERS = Counter("kraken_dead_letters", "Entries put aside", ["kept"])
+HOLES = Gauge("kraken_holes", "Trade ids missing inside the ledger", ["symbol"])
+WRITE_SECONDS = Histogram("kraken_write_seconds", "Time to commit one batch")
+
+HEALTH_PREFIX = "kraken:health:"
+BEAT_EVERY_S = 2.0
+BEAT_LASTS_S = 15
+
+
+def configure_logging(level: str, *, as_json: bool | None) -> None:
+    """One line an event on standard error: JSON for machines, coloured text for a terminal."""
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if (as_json if as_json is not None else not sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.dict_tracebacks
+            if isinstance(renderer, structlog.processors.JSONRenderer)
+            else structlog.processors.StackInfoRenderer(),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def get_logger(component: str) -> structlog.typing.FilteringBoundLogger:
+    """A logger whose events name the component."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(component=component)
+    return logger
+
+
+def serve_metrics(port: int | None) -> None:
+    """Serve Prometheus metrics on this port, if one is set.
+
+    Raises:
+        UsageError: The port is in use.
+    """
+    if port is None:
+        return
+    try:
+        start_http_server(port)
+    except OSError as error:
+        raise UsageError(f"METRICS_PORT {port} cannot be used ({error.strerror}): choose another") from error
+
+
+async def beat(redis: Redis, service: str, name: str, facts: Callable[[], Mapping[str, object]]) -> None:
+    """Leave a sign of life every two seconds until cancelled; it fades 15 seconds after the last.
+
+    Args:
+        facts: What else to tell; ``healthy`` (bool) is what health checks read, true where absent.
+    """
+    key = f"{HEALTH_PREFIX}{service}:{name}"
+    while True:
+        body = {"pid": os.getpid(), "at": datetime.now(UTC), "healthy": True, **facts()}
+        try:
+            await redis.set(key, msgspec.json.encode(body), ex=BEAT_LASTS_S)
+        except (RedisError, OSError):
+            get_logger(service).warning("beat_failed")
+        await asyncio.sleep(BEAT_EVERY_S)
+
+
+async def signs_of_life(redis: Redis) -> dict[str, dict[str, object]]:
+    """The services alive now, as ``service:name`` → what they told."""
+    alive: dict[str, dict[str, object]] = {}
+    async for key in redis.scan_iter(match=f"{HEALTH_PREFIX}*", count=1000):
+        body = await redis.get(key)
+        if body is not None:
+            alive[key.decode().removeprefix(HEALTH_PREFIX)] = msgspec.json.decode(body)
+    return dict(sorted(alive.items()))
