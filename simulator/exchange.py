@@ -1,0 +1,157 @@
+"""The exchange without its sockets: where trades come from, and what has been traded so far."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Protocol
+
+from simulator.books import Book
+from simulator.market import SeededMarket, UntimedTrade
+from simulator.notation import NS
+from simulator.tape import Tape, TapeTrade
+
+Clock = Callable[[], int]
+"""Gives the unix time in nanoseconds."""
+
+Batch = Mapping[str, Sequence[TapeTrade]]
+"""Trades that were emitted together, by symbol."""
+
+_ORDER_SPACING_NS = 1_000
+_HISTORY_CHUNK = 50_000
+
+
+class Feed(Protocol):
+    """Where trades come from."""
+
+    @property
+    def is_finished(self) -> bool:
+        """True once nothing can follow."""
+
+    def take(self, count: int, *, spread_ns: int = 0, whole_orders: bool = False) -> list[TapeTrade]:
+        """The next trades, fewer at the end of the feed."""
+
+    def take_history(self, count: int, *, remaining: int, start_ns: int, end_ns: int) -> list[TapeTrade]:
+        """The next trades as if they had happened between these times; ``remaining`` counts them and all after."""
+
+    def now_ns(self) -> int:
+        """The market's present."""
+
+
+class SeededFeed:
+    """Seeded trades that get the clock's time as they are taken."""
+
+    is_finished = False
+
+    def __init__(self, books: Sequence[Book], seed: int, clock: Clock = time.time_ns) -> None:
+        self._market = SeededMarket(books, seed)
+        self._random = Random(f"{seed}/times")
+        self._clock = clock
+        self._last_ns = 0
+
+    def now_ns(self) -> int:
+        """The clock's time, or the newest trade's where the clock stepped back."""
+        return max(self._clock(), self._last_ns)
+
+    def take(self, count: int, *, spread_ns: int = 0, whole_orders: bool = False) -> list[TapeTrade]:
+        """The next trades, stamped now.
+
+        Args:
+            spread_ns: The orders are spread over this long before now; else each is a microsecond after
+                the one before, beginning now.
+            whole_orders: Take a few more rather than cut an order in two.
+        """
+        trades = self._market.take(count)
+        if whole_orders:
+            trades += self._market.take_rest_of_order()
+        moment = self._clock() - spread_ns
+        spacing = max(spread_ns // max(len(trades), 1), _ORDER_SPACING_NS)
+        timed: list[TapeTrade] = []
+        for at, trade in enumerate(trades):
+            if trade.starts_order or not at:
+                self._last_ns = max(self._last_ns, moment + int(self._random.random() * _ORDER_SPACING_NS))
+            moment += spacing
+            timed.append(_timed(trade, self._last_ns))
+        return timed
+
+    def take_history(self, count: int, *, remaining: int, start_ns: int, end_ns: int) -> list[TapeTrade]:
+        """The next trades of a past, at random times: each is the lowest of those that remain to be drawn."""
+        moment = order_ns = max(self._last_ns, start_ns)
+        timed: list[TapeTrade] = []
+        for at, trade in enumerate(self._market.take(count)):
+            moment += int((end_ns - moment) * (1.0 - self._random.random() ** (1.0 / (remaining - at))))
+            if trade.starts_order or not at:
+                order_ns = moment
+            timed.append(_timed(trade, order_ns))
+        self._last_ns = moment
+        return timed
+
+
+class RecordedFeed:
+    """A recording: its own ids and times. Its present is the newest trade that was played."""
+
+    def __init__(self, trades: Sequence[TapeTrade]) -> None:
+        self._trades = trades
+        self._played = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """True once every trade was played."""
+        return self._played == len(self._trades)
+
+    def now_ns(self) -> int:
+        """The newest played trade's time; the first one's before it was played."""
+        return self._trades[max(self._played - 1, 0)].time_ns
+
+    def take(self, count: int, *, spread_ns: int = 0, whole_orders: bool = False) -> list[TapeTrade]:
+        """The next recorded trades, fewer at its end."""
+        start, self._played = self._played, min(self._played + count, len(self._trades))
+        return list(self._trades[start : self._played])
+
+    def take_history(self, count: int, *, remaining: int, start_ns: int, end_ns: int) -> list[TapeTrade]:
+        """As :meth:`take`: a recording has its own times."""
+        return self.take(count)
+
+
+class Exchange:
+    """All books and what was traded on them; :meth:`emit` is the only way in."""
+
+    def __init__(self, books: Sequence[Book], feed: Feed) -> None:
+        self.books = {book.symbol: book for book in books}
+        self.tapes = {book.symbol: Tape(book) for book in books}
+        self.emitted = 0
+        self._feed = feed
+
+    @property
+    def is_finished(self) -> bool:
+        """True once a recording was played to its end."""
+        return self._feed.is_finished
+
+    def now_ns(self) -> int:
+        """The market's present: the clock's for seeded trades, the newest trade's for a recording."""
+        return self._feed.now_ns()
+
+    def emit(self, count: int, *, spread_ns: int = 0, whole_orders: bool = False) -> Batch:
+        """Make trades and keep them; see :meth:`SeededFeed.take` for the options."""
+        return self._keep(self._feed.take(count, spread_ns=spread_ns, whole_orders=whole_orders))
+
+    def emit_history(self, count: int, hours: float) -> None:
+        """Make trades that happened during the last ``hours``, to be there before anybody connects."""
+        end_ns = self.now_ns() - 1
+        start_ns = end_ns - int(hours * 3600 * NS)
+        for done in range(0, count, _HISTORY_CHUNK):
+            remaining = count - done
+            chunk = min(_HISTORY_CHUNK, remaining)
+            self._keep(self._feed.take_history(chunk, remaining=remaining, start_ns=start_ns, end_ns=end_ns))
+
+    def _keep(self, trades: Sequence[TapeTrade]) -> Batch:
+        batch: dict[str, list[TapeTrade]] = {}
+        for trade in trades:
+            batch.setdefault(trade.symbol, []).append(trade)
+        for symbol, of_symbol in batch.items():
+            self.tapes[symbol].extend(of_symbol)
+        self.emitted += len(trades)
+        return batch
+
+
+def _timed(trade: UntimedTrade, time_ns: int) -> TapeTrade:
+    return TapeTrade(trade.symbol, trade.id, time_ns, trade.price, trade.volume, trade.is_buy, trade.is_market)

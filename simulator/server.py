@@ -1,0 +1,172 @@
+"""The simulator as a server: one port for WebSocket, REST, the truth and the controls."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from kraken_history.errors import UsageError
+from kraken_history.symbols import DEFAULT_SYMBOLS
+from simulator.books import make_books
+from simulator.exchange import Batch, Clock, Exchange, Feed, RecordedFeed, SeededFeed
+from simulator.inspection import Inspection
+from simulator.rate_limit import RateLimit
+from simulator.recording import read_recording
+from simulator.rest import RestApi
+from simulator.websocket import HEARTBEAT_S, MAX_QUEUED_BYTES, Hub
+
+TICK_S = 0.01
+_MAX_TICK_S = 1.0
+
+
+class Simulator:
+    """A Kraken of our own, to be used as ``async with Simulator(...) as kraken``.
+
+    Args:
+        symbols: The books, as ``BASE/QUOTE`` in WebSocket v2's spelling.
+        recording: A page of REST Trades to play in place of seeded trades.
+        seed: The same seed and symbols give the same trades.
+        rate: Trades a second over all symbols, while emitting.
+        history: How many trades are there before anybody connects.
+        history_hours: The past over which seeded history is spread.
+        emitting: Make trades by the clock from the start; else only :meth:`emit` makes them.
+        clock: Unix time in nanoseconds, for new trades and for what REST calls now.
+        rest_burst: REST calls that pass at once, for each address and pair.
+        rest_rate: REST calls that pass each second after that.
+
+    Raises:
+        UsageError: A symbol, the recording, the rate or the port cannot be used; the message says why.
+    """
+
+    def __init__(
+        self,
+        *,
+        symbols: Sequence[str] = DEFAULT_SYMBOLS,
+        recording: Path | None = None,
+        seed: int = 0,
+        rate: float = 5.0,
+        history: int = 0,
+        history_hours: float = 6.0,
+        emitting: bool = True,
+        clock: Clock = time.time_ns,
+        rest_burst: int = 30,
+        rest_rate: float = 1.0,
+        heartbeat_s: float = HEARTBEAT_S,
+        max_queued_bytes: int = MAX_QUEUED_BYTES,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        if not 0 < rate <= 1_000_000:
+            raise UsageError(f"the rate must be more than 0 and at most 1,000,000 trades a second, not {rate}")
+        books = make_books(symbols)
+        feed: Feed = RecordedFeed(read_recording(recording, books)) if recording else SeededFeed(books, seed, clock)
+        self.exchange = Exchange(books, feed)
+        self.exchange.emit_history(history, history_hours)
+        self.hub = Hub(self.exchange, clock=clock, heartbeat_s=heartbeat_s, max_queued_bytes=max_queued_bytes)
+        self.rest = RestApi(self.exchange, RateLimit(rest_burst, rest_rate), clock)
+        self.host, self.port = host, port
+        self.emitting = emitting
+        self._rate = rate
+        self._emitter: asyncio.Task[None] | None = None
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def ws_url(self) -> str:
+        """Where a WebSocket v2 client connects."""
+        return f"ws://{self._authority}/v2"
+
+    @property
+    def rest_url(self) -> str:
+        """Stands for ``https://api.kraken.com``: paths begin with ``/0/public``, and ``/truth`` is here too."""
+        return f"http://{self._authority}"
+
+    @property
+    def _authority(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen, and begin to make trades if so asked. Port 0 becomes the port that the system chose."""
+        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self.host, self.port).start()
+        except (OSError, OverflowError) as error:
+            await runner.cleanup()
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UsageError(f"cannot listen on {self.host}:{self.port}: {reason}") from error
+        self._runner = runner
+        self.port = runner.addresses[0][1]
+        self._emitter = asyncio.create_task(self._emit_by_clock())
+        self._emitter.add_done_callback(_report_bug)
+
+    async def stop(self) -> None:
+        """Stop making trades, close the sockets, free the port. May be called twice, or before :meth:`start`."""
+        if self._emitter is not None:
+            self._emitter.cancel()
+            await asyncio.wait([self._emitter])
+            self._emitter = None
+        await self.hub.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def emit(self, count: int) -> Batch:
+        """Make this many trades now, publish them, and tell which they are; fewer at the end of a recording."""
+        batch = self.exchange.emit(count)
+        self.hub.publish(batch)
+        return batch
+
+    def start_emitting(self) -> None:
+        """Make trades by the clock from now on; what the pause would have brought is not made up."""
+        self.emitting = True
+
+    def stop_emitting(self) -> None:
+        """Make no trades until :meth:`start_emitting`; sockets and REST stay."""
+        self.emitting = False
+
+    async def _emit_by_clock(self) -> None:
+        """Emit each tick what the rate has made due. After a stall of over a second the rest is let go."""
+        due = 0.0
+        seen = time.monotonic()
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = time.monotonic()
+            elapsed, seen = min(now - seen, _MAX_TICK_S), now
+            if not self.emitting or self.exchange.is_finished:
+                due = 0.0
+                continue
+            due += elapsed * self._rate
+            if due >= 1:
+                batch = self.exchange.emit(int(due), spread_ns=int(elapsed * 1e9), whole_orders=True)
+                due -= sum(map(len, batch.values()))
+                self.hub.publish(batch)
+
+    def _application(self) -> web.Application:
+        application = web.Application()
+        application.router.add_get("/v2", self.hub.handle)
+        application.router.add_get("/0/public/{method}", self._answer_rest)
+        Inspection(self).add_routes(application.router)
+        return application
+
+    async def _answer_rest(self, request: web.Request) -> web.Response:
+        body = self.rest.answer(request.match_info["method"], request.query, request.remote or "")
+        return web.Response(body=body, content_type="application/json")
+
+
+def _report_bug(emitter: asyncio.Task[None]) -> None:
+    """Hand an exception of the emitter to the event loop, which logs it; nobody waits for that task."""
+    if not emitter.cancelled():
+        emitter.result()
