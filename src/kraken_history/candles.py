@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal, localcontext
 
-from kraken_history.records import EXACT, HistoricalCandle, HistoricalTrade, floor_minute, truncated_vwap
+from kraken_history.records import EXACT, MINUTE, HistoricalCandle, HistoricalTrade, floor_minute, truncated_vwap
 
 
 class CandleDelta:
@@ -21,6 +21,7 @@ class CandleDelta:
 
     __slots__ = (
         "close",
+        "end",
         "first_trade_id",
         "high",
         "last_trade_id",
@@ -36,6 +37,7 @@ class CandleDelta:
     def __init__(self, minute: datetime, trade: HistoricalTrade) -> None:
         self.symbol = trade.symbol
         self.minute = minute
+        self.end = minute + MINUTE
         self.open = self.high = self.low = self.close = trade.price
         self.first_trade_id = self.last_trade_id = trade.id
         self.volume = Decimal(0)
@@ -78,14 +80,19 @@ class CandleDelta:
 def candle_deltas(trades: Iterable[HistoricalTrade]) -> dict[tuple[str, datetime], CandleDelta]:
     """Group trades by symbol and minute. Each trade must come once; the order does not matter."""
     deltas: dict[tuple[str, datetime], CandleDelta] = {}
+    latest: CandleDelta | None = None
     with localcontext(EXACT):
         for trade in trades:
+            # Neighbours mostly share a minute, and comparing is much cheaper than flooring and looking up.
+            if latest is not None and trade.symbol == latest.symbol and latest.minute <= trade.timestamp < latest.end:
+                latest.add(trade)
+                continue
             key = trade.symbol, floor_minute(trade.timestamp)
-            delta = deltas.get(key)
-            if delta is None:
-                deltas[key] = CandleDelta(key[1], trade)
+            latest = deltas.get(key)
+            if latest is None:
+                latest = deltas[key] = CandleDelta(key[1], trade)
             else:
-                delta.add(trade)
+                latest.add(trade)
     return deltas
 
 

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from kraken_history import telemetry, wire
 from kraken_history.errors import MalformedMessage
 from kraken_history.kraken.websocket import Candles, Trades, decode_frame
-from kraken_history.records import utc_from_unix_ns
+from kraken_history.records import group_by_symbol, utc_from_unix_ns
 
 WEBSOCKET = "websocket"
 """Origin of a dead letter that is a raw frame; otherwise the origin is the name of a stream."""
@@ -96,11 +96,11 @@ def _entries_of(frame: object, shards: int) -> list[tuple[str, wire.Fields]]:
     if isinstance(frame, Trades):
         return [
             (wire.trades_stream(wire.shard_of(symbol, shards)), wire.encode(trades))
-            for symbol, trades in wire.by_symbol(frame.trades).items()
+            for symbol, trades in group_by_symbol(frame.trades).items()
         ]
     if isinstance(frame, Candles):
         return [
             (wire.candles_stream(wire.shard_of(symbol, shards)), wire.encode(candles))
-            for symbol, candles in wire.by_symbol(frame.candles).items()
+            for symbol, candles in group_by_symbol(frame.candles).items()
         ]
     return []

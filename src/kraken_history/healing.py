@@ -105,30 +105,35 @@ async def missing_of(pool: asyncpg.Pool, symbol: str, ids: IdRange) -> IdRanges:
 
 
 async def since_before(pool: asyncpg.Pool, symbol: str, trade_id: int) -> int:
-    """Time of the last stored trade before ``trade_id``, in nanoseconds; zero if there is none.
+    """Where to start fetching so as to meet ``trade_id``, in nanoseconds: the last stored trade before it.
 
-    Trades have no index by id. The candles tell the minute, the trades of that minute the time.
+    Trades have no index by id. The candles that are built from trades have one by their first id: those
+    around the hole bound the time in which the last trade before it is looked for. (The candle of the hole's
+    own minute is mostly the exchange's, being fuller, and tells no ids.)
     """
-    minute = await pool.fetchval(
+    moment: datetime | None = await pool.fetchval(
         """
-        SELECT timestamp FROM candles
-        WHERE symbol = $1 AND first_trade_id < $2
-        ORDER BY first_trade_id DESC LIMIT 1
+        SELECT coalesce(
+            (SELECT t.timestamp FROM trades t
+             WHERE t.symbol = $1 AND t.id < $2
+               AND t.timestamp >= coalesce(around.low, '-infinity') AND t.timestamp < around.high
+             ORDER BY t.timestamp DESC LIMIT 1),
+            around.low, around.oldest)
+        FROM (
+            SELECT
+                (SELECT timestamp FROM candles WHERE symbol = $1 AND first_trade_id < $2
+                 ORDER BY first_trade_id DESC LIMIT 1) AS low,
+                coalesce(
+                    (SELECT timestamp + interval '1 minute' FROM candles WHERE symbol = $1 AND first_trade_id > $2
+                     ORDER BY first_trade_id LIMIT 1),
+                    'infinity') AS high,
+                (SELECT oldest_timestamp FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades') AS oldest
+        ) AS around
         """,
         symbol,
         trade_id,
     )
-    if minute is None:
+    if moment is None:
         return 0
-    exact = await pool.fetchval(
-        """
-        SELECT timestamp FROM trades
-        WHERE symbol = $1 AND timestamp >= $3 AND timestamp < $3 + interval '1 minute' AND id < $2
-        ORDER BY id DESC LIMIT 1
-        """,
-        symbol,
-        trade_id,
-        minute,
-    )
-    moment: datetime = (minute if exact is None else exact) - _CLOCK_SLACK
+    moment -= _CLOCK_SLACK
     return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000

@@ -24,7 +24,10 @@ class IdRanges:
     @classmethod
     def of(cls, ids: Iterable[int]) -> "IdRanges":
         """The set of exactly these ids."""
-        return cls((i, i + 1) for i in ids)
+        distinct = set(ids)
+        if distinct and (high := max(distinct)) - (low := min(distinct)) + 1 == len(distinct):
+            return cls([(low, high + 1)])  # mostly: trades come in order
+        return cls((i, i + 1) for i in distinct)
 
     def __iter__(self) -> Iterator[IdRange]:
         return iter(self._ranges)

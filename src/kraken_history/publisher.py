@@ -18,7 +18,7 @@ from kraken_history import telemetry, wire
 from kraken_history.dead_letters import DeadLetters
 from kraken_history.errors import MalformedMessage
 from kraken_history.kraken.websocket import candle_from_dict, trade_from_dict
-from kraken_history.records import HistoricalCandle, HistoricalTrade
+from kraken_history.records import HistoricalCandle, HistoricalTrade, group_by_symbol
 
 _LONGEST_BACKOFF_S = 2.0
 _MOST_FRAMES_WAITING = 1_000
@@ -167,11 +167,11 @@ class Publisher:
 
     async def _send(self, trades: Sequence[HistoricalTrade], candles: Sequence[HistoricalCandle]) -> None:
         async with self._redis.pipeline(transaction=False) as pipeline:
-            for symbol, group in wire.by_symbol(trades).items():
+            for symbol, group in group_by_symbol(trades).items():
                 stream = wire.trades_stream(wire.shard_of(symbol, self._shards))
                 for at in range(0, len(group), self._entry_max_trades):
                     pipeline.xadd(stream, wire.encode(group[at : at + self._entry_max_trades]))
-            for symbol, running in wire.by_symbol(candles).items():
+            for symbol, running in group_by_symbol(candles).items():
                 pipeline.xadd(wire.candles_stream(wire.shard_of(symbol, self._shards)), wire.encode(running))
             await pipeline.execute()
         self.published_trades += len(trades)

@@ -4,9 +4,10 @@ Prices and volumes are :class:`~decimal.Decimal` with the digits that Kraken wro
 included. Times are aware and in UTC. Ranges are half-open, ``[start, end)``.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, localcontext
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from msgspec import Meta, Struct
 
@@ -141,6 +142,17 @@ class DataGap(Struct, frozen=True):
     def candles_needed(self) -> int:
         """How many one-minute candles fit into the gap."""
         return self.duration // MINUTE
+
+
+Record = TypeVar("Record", HistoricalTrade, HistoricalCandle)
+
+
+def group_by_symbol(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Records by symbol, in their order."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.symbol, []).append(record)
+    return groups
 
 
 def floor_minute(timestamp: datetime) -> datetime:

@@ -6,8 +6,8 @@ streams live in one slot of a Redis Cluster.
 """
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -24,7 +24,6 @@ STORE_GROUP = "store"
 
 DEAD_LETTERS = "kraken:dead-letters"
 
-Record = TypeVar("Record", HistoricalTrade, HistoricalCandle)
 Fields = dict[Any, Any]  # of bytes; redis-py's own, wider union is invariant and fits nothing narrower
 
 _encoder = msgspec.msgpack.Encoder()
@@ -50,14 +49,6 @@ def holds_candles(stream: str) -> bool:
 def shard_of(symbol: str, shards: int) -> int:
     """The shard of a symbol: the same in every process and version."""
     return zlib.crc32(symbol.encode()) % shards
-
-
-def by_symbol(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """Group records by symbol, in their order."""
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        groups.setdefault(record.symbol, []).append(record)
-    return groups
 
 
 def encode(records: Sequence[HistoricalTrade] | Sequence[HistoricalCandle]) -> Fields:

@@ -10,7 +10,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -65,20 +65,37 @@ def _first_account() -> Account:
     )
 
 
-def as_account(argv: Sequence[str], account: Account | None, *, reaching: Sequence[Path]) -> list[str]:
+@cache
+def find_setpriv() -> str | None:
+    """util-linux's setpriv; busybox has one of that name which cannot change the account."""
+    path = shutil.which("setpriv")
+    if path is None:
+        return None
+    usage = subprocess.run([path, "--help"], capture_output=True, text=True, check=False)
+    return path if "--reuid" in usage.stdout else None
+
+
+def as_account(
+    argv: Sequence[str],
+    account: Account | None,
+    *,
+    reaching: Sequence[Path],
+    find_setpriv: Callable[[], str | None] = find_setpriv,
+) -> list[str]:
     """``argv`` for a process of ``account``; the process that is started becomes the program, pid and all.
 
     Args:
         argv: The program, as an absolute path, and its arguments.
         account: ``None`` leaves ``argv`` as it is.
         reaching: Paths that the program must be able to reach.
+        find_setpriv: Where util-linux's setpriv is; without it, this Python makes the change.
 
     Raises:
         UsageError: The account cannot reach one of them.
     """
     if account is None:
         return list(argv)
-    setpriv = _setpriv()
+    setpriv = find_setpriv()
     capability = reading_capability(Path("/proc/self/status").read_text()) if setpriv else None
     if capability is None:
         _check_reach(account, reaching)
@@ -95,16 +112,6 @@ def reading_capability(process_status: str) -> str | None:
             effective = int(line.split()[1], 16)
             return next((name for name, bit in _CAPABILITIES if effective >> bit & 1), None)
     return None
-
-
-@cache
-def _setpriv() -> str | None:
-    """util-linux's setpriv; busybox has one of that name which cannot change the account."""
-    path = shutil.which("setpriv")
-    if path is None:
-        return None
-    usage = subprocess.run([path, "--help"], capture_output=True, text=True, check=False)
-    return path if "--reuid" in usage.stdout else None
 
 
 def _check_reach(account: Account, paths: Sequence[Path]) -> None:

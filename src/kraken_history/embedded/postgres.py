@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from kraken_history.embedded.process import (
     PROBE_TIMEOUT_S,
     Server,
     command_line,
+    mentions,
     server_environment,
     telling_line,
 )
@@ -68,9 +70,20 @@ class Postgres(Server):
             ServiceUnavailable: ``initdb`` failed.
         """
         account = server_account(self.data)
-        draft = self.data.with_name(self.data.name + ".new")
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(mode=0o700)
+        for abandoned in self.data.parent.glob(f"{self.data.name}.new-*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
+        # Never a name that was used before: an initdb whose parent was killed may still be writing there.
+        draft = Path(tempfile.mkdtemp(prefix=f"{self.data.name}.new-", dir=self.data.parent))
+        try:
+            self._fill(draft, account, password, database, settings)
+            draft.rename(self.data)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+    def _fill(
+        self, draft: Path, account: Account | None, password: str, database: str, settings: Mapping[str, str]
+    ) -> None:
         password_file = self.data.with_name(self.data.name + ".password")
         _write_private(password_file, password)
         if account is not None:
@@ -83,7 +96,6 @@ class Postgres(Server):
         with (draft / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
         self._single_user(draft, f'CREATE DATABASE "{database}"')
-        draft.rename(self.data)
 
     def check_version(self) -> None:
         """Refuse a cluster that these programs cannot read.
@@ -105,17 +117,14 @@ class Postgres(Server):
         """Give the superuser a new password; the server must not run."""
         self._single_user(self.data, f"ALTER ROLE {SUPERUSER} PASSWORD '{password}'")
 
-    def forget_stranger(self) -> None:
-        """Remove a pid file whose number now belongs to another program, as happens after a reboot.
+    def clear_leftovers(self) -> None:
+        """Remove a pid file whose number belongs to another program, or to a process that is not yet reaped.
 
-        PostgreSQL itself copes with a number that is free, but takes any living process of its account
-        for a postmaster.
+        The one happens after a reboot, the other in a container whose first process reaps nobody.
+        PostgreSQL copes with a number that is free, but takes any other of its account's for a postmaster's.
         """
         pid = self.recorded_pid()
-        if pid is None:
-            return
-        arguments = command_line(pid)
-        if arguments and "postgres" not in Path(arguments[0]).name:
+        if pid is not None and "postgres" not in "".join(command_line(pid)[:1]):
             (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def argv(self) -> list[str]:
@@ -136,7 +145,7 @@ class Postgres(Server):
 
     def owns(self, command_line: list[str]) -> bool:
         """Whether this is the postmaster of this cluster."""
-        return any(str(self.data) in argument for argument in command_line)
+        return mentions(command_line, self.data)
 
     def answers(self) -> bool:
         """Whether the postmaster has called itself ready and asks a new client for its password."""
@@ -152,8 +161,8 @@ class Postgres(Server):
             return False
 
     def is_worth_another_try(self, last_words: str) -> bool:
-        """After a kill, the children of the old postmaster need a moment to notice."""
-        return "still in use" in last_words or "lock file" in last_words
+        """The old postmaster's children need a moment to notice that it is gone."""
+        return any(words in last_words for words in ("still in use", "lock file", "TCP/IP sockets"))
 
     def _pid_file(self) -> list[str]:
         try:
@@ -189,7 +198,7 @@ class Postgres(Server):
         errors = self._run([*argv, "postgres"], server_account(data), script=f"{statement};\n\n")
         # A statement that fails does not fail the program.
         if "ERROR:" in errors:
-            raise ServiceUnavailable(f"PostgreSQL refused to set up {data}: {telling_line(errors.splitlines())}")
+            raise ServiceUnavailable(f"PostgreSQL refused to set up {data}: {telling_line(errors)}")
 
     def _run(self, argv: list[str], account: Account | None, script: str = "") -> str:
         done = subprocess.run(
@@ -204,7 +213,7 @@ class Postgres(Server):
             check=False,
         )
         if done.returncode:
-            words = telling_line([line for line in done.stderr.splitlines() if line.strip()])
+            words = telling_line(done.stderr)
             raise ServiceUnavailable(f"{Path(argv[0]).name} could not make a database in {self.data}: {words}")
         return done.stderr
 

@@ -15,6 +15,7 @@ from kraken_history.errors import ServiceUnavailable
 
 HOST = "127.0.0.1"
 PROBE_TIMEOUT_S = 1.0
+RETRY_S = 5.0
 LOG_MAX_BYTES = 5_000_000
 _PORTS = range(20_000, 32_000)
 """Below the ports that Linux and macOS give to outgoing connections, which come and go."""
@@ -40,6 +41,7 @@ class Server(ABC):
     def __init__(self, port: int, log: Path) -> None:
         self.port = port
         self.log = log
+        self._log_offset = 0
 
     @abstractmethod
     def argv(self) -> list[str]:
@@ -57,9 +59,13 @@ class Server(ABC):
     def answers(self) -> bool:
         """Whether something on the port talks as this server does when it is ready."""
 
+    @abstractmethod
     def is_worth_another_try(self, last_words: str) -> bool:
-        """Whether a start that ended with these words may succeed in a moment."""
-        return False
+        """Whether a start that ended with these words may succeed once a killed predecessor is quite gone."""
+
+    @abstractmethod
+    def clear_leftovers(self) -> None:
+        """Remove what a killed predecessor left and the server does not cope with."""
 
     def pid(self) -> int | None:
         """The pid of the running server, ready or not; ``None`` if it does not run."""
@@ -76,18 +82,21 @@ class Server(ABC):
         Raises:
             ServiceUnavailable: It ended, or was not ready in time; the message tells its last words.
         """
-        deadline = time.monotonic() + timeout_s
-        child = None if self.pid() is not None else self._spawn()
+        began = time.monotonic()
+        child: subprocess.Popen[bytes] | None = None
         while not self.is_ready():
             if child is not None and child.poll() is not None:
-                words = last_words(self.log)
-                if not self.is_worth_another_try(words) or time.monotonic() > deadline:
+                words = self._last_words()
+                if not self.is_worth_another_try(words) or time.monotonic() > began + RETRY_S:
                     raise ServiceUnavailable(f"{self.name} did not start: {words} (log: {self.log})")
+                child = None
                 time.sleep(POLL_S * 5)
+            # Asked in every round: a server that was killed just now may still look alive in the first.
+            elif child is None and self.pid() is None:
                 child = self._spawn()
-            elif time.monotonic() > deadline:
+            elif time.monotonic() > began + timeout_s:
                 raise ServiceUnavailable(
-                    f"{self.name} was not ready after {timeout_s:.0f} s: {last_words(self.log)} (log: {self.log})"
+                    f"{self.name} was not ready after {timeout_s:.0f} s: {self._last_words()} (log: {self.log})"
                 )
             time.sleep(POLL_S)
 
@@ -108,12 +117,19 @@ class Server(ABC):
             time.sleep(POLL_S)
         reap()
 
+    def _last_words(self) -> str:
+        with self.log.open("rb") as file:
+            file.seek(self._log_offset)
+            return telling_line(file.read().decode(errors="replace"))
+
     def _spawn(self) -> subprocess.Popen[bytes]:
         reap()
+        self.clear_leftovers()
         if self.log.exists() and self.log.stat().st_size > LOG_MAX_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
         # A session of its own: Ctrl-C in the terminal of whoever happens to start it must not reach it.
-        with self.log.open("ab") as log:
+        with open(self.log, "ab", opener=_private) as log:
+            self._log_offset = log.tell()
             child = subprocess.Popen(
                 self.argv(),
                 stdin=subprocess.DEVNULL,
@@ -125,6 +141,10 @@ class Server(ABC):
             )
         _children.append(child)
         return child
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def server_environment() -> dict[str, str]:
@@ -149,21 +169,26 @@ def command_line(pid: int) -> list[str]:
     return [line] if (line := os.fsdecode(listed.stdout).strip()) else []
 
 
-def last_words(log: Path) -> str:
-    """The most telling line at the end of a log."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 4096))
-            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    except FileNotFoundError:
-        lines = []
-    return telling_line(lines)
+def mentions(command_line: list[str], path: Path) -> bool:
+    """Whether ``path`` is one of the arguments, which may have been given as one line."""
+    return str(path) in command_line or any(f" {path} " in f"{argument} " for argument in command_line)
 
 
-def telling_line(lines: list[str]) -> str:
+def telling_line(log: str) -> str:
     """The last line that names an error, or the last line, or a word on silence."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
     telling = [line for line in lines if any(mark in line for mark in _TELLING)]
     return (telling or lines or ["it said nothing"])[-1]
+
+
+def port_becomes_free(port: int) -> bool:
+    """Whether a server could listen on ``port`` now or, after one that is just dying, in a moment."""
+    deadline = time.monotonic() + 0.25
+    while not port_is_free(port):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
 
 
 def port_is_free(port: int) -> bool:

@@ -19,7 +19,7 @@ from platformdirs import user_data_path
 from kraken_history.embedded.binaries import Binaries, find_binaries
 from kraken_history.embedded.locks import POLL_S, FileLock, exclusive, opened
 from kraken_history.embedded.postgres import LAPTOP_SETTINGS, SUPERUSER, Postgres
-from kraken_history.embedded.process import HOST, Server, free_port, port_is_free
+from kraken_history.embedded.process import HOST, Server, free_port, port_becomes_free
 from kraken_history.embedded.valkey import Valkey
 from kraken_history.errors import ServiceUnavailable, UsageError
 
@@ -208,9 +208,15 @@ class Servers:
                 yield
 
     def _start(self) -> None:
-        endpoints = self._prepare()
-        for server in self._servers(endpoints):
-            server.start(self.timeout_s)
+        servers = self._servers(self._prepare())
+        missing = [server for server in servers if server.pid() is None]
+        try:
+            for server in servers:
+                server.start(self.timeout_s)
+        except BaseException:
+            for server in missing:
+                server.stop(self.timeout_s)
+            raise
 
     def _stop(self) -> None:
         endpoints = self._load()
@@ -232,14 +238,14 @@ class Servers:
         if not postgres.exists:
             postgres.create(password=endpoints.postgres.password, database=DATABASE, settings=LAPTOP_SETTINGS)
         postgres.check_version()
-        postgres.forget_stranger()
+        postgres.clear_leftovers()
         return endpoints
 
     def _with_usable_ports(self, endpoints: _Endpoints) -> _Endpoints:
         postgres, valkey = endpoints.postgres, endpoints.valkey
-        if self._postgres(endpoints).pid() is None and not port_is_free(postgres.port):
+        if self._postgres(endpoints).pid() is None and not port_becomes_free(postgres.port):
             postgres = msgspec.structs.replace(postgres, port=free_port(other_than=valkey.port))
-        if self._valkey(endpoints).pid() is None and not port_is_free(valkey.port):
+        if self._valkey(endpoints).pid() is None and not port_becomes_free(valkey.port):
             valkey = msgspec.structs.replace(valkey, port=free_port(other_than=postgres.port))
         return _Endpoints(postgres, valkey)
 

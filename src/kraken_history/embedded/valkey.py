@@ -5,7 +5,7 @@ import signal
 import socket
 from pathlib import Path
 
-from kraken_history.embedded.process import HOST, PROBE_TIMEOUT_S, Server
+from kraken_history.embedded.process import HOST, PROBE_TIMEOUT_S, Server, mentions
 
 
 class Valkey(Server):
@@ -66,7 +66,7 @@ class Valkey(Server):
 
     def owns(self, command_line: list[str]) -> bool:
         """Whether this process was started with our configuration."""
-        return any(str(self._config) in argument for argument in command_line)
+        return mentions(command_line, self._config)
 
     def answers(self) -> bool:
         """Whether it takes our password and has loaded its data."""
@@ -80,6 +80,13 @@ class Valkey(Server):
         except OSError:
             return False
         return received == expected
+
+    def is_worth_another_try(self, last_words: str) -> bool:
+        """The port may still be the predecessor's."""
+        return "Failed listening" in last_words
+
+    def clear_leftovers(self) -> None:
+        """Valkey copes with all of it."""
 
     @property
     def _pid_file(self) -> Path:
