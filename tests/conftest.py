@@ -1,0 +1,112 @@
+"""Servers, databases and recordings for the tests.
+
+``database_server`` runs a test once on each kind of server. A test that is about one of them says so::
+
+    @pytest.mark.parametrize("database_server", ["timescaledb"], indirect=True)
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from kraken_history.embedded import Servers
+from kraken_history.errors import UsageError
+from tests.servers import Background, DatabaseServer, TimescaleCluster, timescaledb_bin_dir
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("explore", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="session")
+def background() -> Iterator[Background]:
+    """An event loop for fixtures that are not asynchronous."""
+    loop = Background()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="session")
+def embedded_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """PostgreSQL and Valkey from the wheels, running, with nothing durable about them."""
+    servers = Servers(tmp_path_factory.mktemp("embedded"), durable=False)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(servers.running())
+        except UsageError as error:
+            pytest.skip(str(error))
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def _postgresql_server(embedded_servers: Servers, background: Background) -> Iterator[DatabaseServer]:
+    server = DatabaseServer("postgresql", embedded_servers.database_url, background)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def _timescaledb_server(tmp_path_factory: pytest.TempPathFactory, background: Background) -> Iterator[DatabaseServer]:
+    bin_dir = timescaledb_bin_dir()
+    if bin_dir is None:
+        pytest.skip("no PostgreSQL with TimescaleDB is installed on this machine")
+    cluster = TimescaleCluster(bin_dir, tmp_path_factory.mktemp("timescaledb"))
+    try:
+        cluster.start()
+        server = DatabaseServer("timescaledb", cluster.url, background)
+        yield server
+        server.close()
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="session", params=["postgresql", "timescaledb"])
+def database_server(request: pytest.FixtureRequest) -> DatabaseServer:
+    """Each kind of server in turn."""
+    server = request.getfixturevalue(f"_{request.param}_server")
+    assert isinstance(server, DatabaseServer)
+    return server
+
+
+@pytest.fixture
+def database_url(database_server: DatabaseServer) -> Iterator[str]:
+    """A new, empty database."""
+    url = database_server.create_database()
+    yield url
+    database_server.drop_database(url)
+
+
+@pytest.fixture
+def migrated_database_url(database_server: DatabaseServer) -> Iterator[str]:
+    """A new database with the whole schema and no rows."""
+    url = database_server.create_migrated_database()
+    yield url
+    database_server.drop_database(url)
+
+
+@pytest.fixture
+def redis_url(embedded_servers: Servers) -> str:
+    """The URL of an empty Valkey."""
+    url = urlsplit(embedded_servers.redis_url)
+    with socket.create_connection((str(url.hostname), url.port), timeout=10) as connection:
+        connection.sendall(f"AUTH {url.password}\r\nFLUSHALL\r\nSCRIPT FLUSH\r\n".encode())
+        with connection.makefile("rb") as answer:
+            assert [answer.readline() for _ in range(3)] == [b"+OK\r\n"] * 3
+    return embedded_servers.redis_url
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """The folder of what Kraken really sent."""
+    folder = Path(os.environ.get("KRAKEN_RECORDINGS", REPOSITORY.parent / "shared/kraken"))
+    if not folder.is_dir():
+        pytest.skip(f"no recordings of Kraken's answers in {folder}; set KRAKEN_RECORDINGS")
+    return folder
