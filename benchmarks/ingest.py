@@ -123,7 +123,7 @@ async def measure_storing(place: Place, trades: Sequence[HistoricalTrade], batch
         stop = asyncio.Event()
         started = time.perf_counter()
         running = asyncio.create_task(consumer.run(stop))
-        while consumer.new_trades < len(trades):  # noqa: ASYNC110 — a consumer has no such event
+        while consumer.new_trades < len(trades) and not running.done():  # noqa: ASYNC110 — there is no such event
             await asyncio.sleep(0.001)
         seconds = time.perf_counter() - started
         stop.set()

@@ -5,11 +5,15 @@ contributes a :class:`CandleDelta` for each minute that it touches, and deltas o
 any order to the same candle.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal, localcontext
+from operator import attrgetter, mul
 
 from kraken_history.records import EXACT, MINUTE, HistoricalCandle, HistoricalTrade, floor_minute, truncated_vwap
+
+_ZERO = Decimal(0)
+_id = attrgetter("id")
 
 
 class CandleDelta:
@@ -17,48 +21,36 @@ class CandleDelta:
 
     Open and close belong to the lowest and the highest trade id, not to the first and last timestamp,
     which are not unique.
+
+    Args:
+        minute: Open time of the candle.
+        trades: At least one trade of one symbol in that minute, each once, in any order.
     """
 
-    __slots__ = (
-        "close",
-        "end",
-        "first_trade_id",
-        "high",
-        "last_trade_id",
-        "low",
-        "minute",
-        "open",
-        "quote_volume",
-        "symbol",
-        "trade_count",
-        "volume",
-    )
-
-    def __init__(self, minute: datetime, trade: HistoricalTrade) -> None:
-        self.symbol = trade.symbol
+    def __init__(self, minute: datetime, trades: Sequence[HistoricalTrade]) -> None:
+        prices = [trade.price for trade in trades]
+        volumes = [trade.volume for trade in trades]
+        first, last = min(trades, key=_id), max(trades, key=_id)
+        self.symbol = first.symbol
         self.minute = minute
-        self.end = minute + MINUTE
-        self.open = self.high = self.low = self.close = trade.price
-        self.first_trade_id = self.last_trade_id = trade.id
-        self.volume = Decimal(0)
-        self.quote_volume = Decimal(0)
-        self.trade_count = 0
-        self.add(trade)
+        self.open, self.close = first.price, last.price
+        self.high, self.low = max(prices), min(prices)
+        self.first_trade_id, self.last_trade_id = first.id, last.id
+        self.volume = sum(volumes, _ZERO)
+        self.quote_volume = sum(map(mul, prices, volumes), _ZERO)
+        self.trade_count = len(trades)
 
-    def add(self, trade: HistoricalTrade) -> None:
-        """Count one more trade, under an exact decimal context."""
-        price = trade.price
-        if price > self.high:
-            self.high = price
-        elif price < self.low:
-            self.low = price
-        if trade.id < self.first_trade_id:
-            self.first_trade_id, self.open = trade.id, price
-        elif trade.id > self.last_trade_id:
-            self.last_trade_id, self.close = trade.id, price
-        self.volume += trade.volume
-        self.quote_volume += price * trade.volume
-        self.trade_count += 1
+    def merge(self, other: "CandleDelta") -> None:
+        """Add what other trades of the same symbol and minute contribute."""
+        if other.first_trade_id < self.first_trade_id:
+            self.first_trade_id, self.open = other.first_trade_id, other.open
+        if other.last_trade_id > self.last_trade_id:
+            self.last_trade_id, self.close = other.last_trade_id, other.close
+        self.high = max(self.high, other.high)
+        self.low = min(self.low, other.low)
+        self.volume += other.volume
+        self.quote_volume += other.quote_volume
+        self.trade_count += other.trade_count
 
     def candle(self) -> HistoricalCandle:
         """The candle of exactly these trades."""
@@ -77,26 +69,36 @@ class CandleDelta:
         )
 
 
-def candle_deltas(trades: Iterable[HistoricalTrade]) -> dict[tuple[str, datetime], CandleDelta]:
-    """Group trades by symbol and minute. Each trade must come once; the order does not matter."""
+def candle_deltas(trades: Sequence[HistoricalTrade]) -> dict[tuple[str, datetime], CandleDelta]:
+    """Group trades by symbol and minute. Each trade must come once; the order does not matter.
+
+    Fastest where trades of one symbol and minute stand together.
+    """
     deltas: dict[tuple[str, datetime], CandleDelta] = {}
-    latest: CandleDelta | None = None
     with localcontext(EXACT):
-        for trade in trades:
-            # Neighbours mostly share a minute, and comparing is much cheaper than flooring and looking up.
-            if latest is not None and trade.symbol == latest.symbol and latest.minute <= trade.timestamp < latest.end:
-                latest.add(trade)
-                continue
-            key = trade.symbol, floor_minute(trade.timestamp)
-            latest = deltas.get(key)
-            if latest is None:
-                latest = deltas[key] = CandleDelta(key[1], trade)
-            else:
-                latest.add(trade)
+        for minute, run in _runs(trades):
+            delta = CandleDelta(minute, run)
+            known = deltas.setdefault((delta.symbol, minute), delta)
+            if known is not delta:
+                known.merge(delta)
     return deltas
 
 
-def build_candles(trades: Iterable[HistoricalTrade]) -> list[HistoricalCandle]:
+def _runs(trades: Sequence[HistoricalTrade]) -> Iterator[tuple[datetime, Sequence[HistoricalTrade]]]:
+    """Cut where the symbol or the minute changes."""
+    start = 0
+    while start < len(trades):
+        symbol = trades[start].symbol
+        minute = floor_minute(trades[start].timestamp)
+        end = minute + MINUTE
+        stop = start + 1
+        while stop < len(trades) and trades[stop].symbol == symbol and minute <= trades[stop].timestamp < end:
+            stop += 1
+        yield minute, trades[start:stop]
+        start = stop
+
+
+def build_candles(trades: Sequence[HistoricalTrade]) -> list[HistoricalCandle]:
     """The one-minute candles of these trades, by symbol and time; minutes without trades have none."""
     deltas = candle_deltas(trades)
     return [deltas[key].candle() for key in sorted(deltas)]

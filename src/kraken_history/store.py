@@ -119,9 +119,10 @@ async def write_within(
     holes: dict[str, IdRanges] = {}
     minutes = _TouchedMinutes()
     if new:
-        await _copy_trades(connection, list(chain.from_iterable(new.values())))
+        added = list(chain.from_iterable(new.values()))
+        await _copy_trades(connection, added)
         holes = await _extend_ledger(connection, new)
-        minutes.add(await _add_to_candles(connection, new))
+        minutes.add(await _add_to_candles(connection, added))
     if merged:
         minutes.add(await connection.fetch(_MERGE_CANDLES, *_candle_columns(merged), candle_source))
     if minutes:
@@ -279,9 +280,9 @@ _EXTEND_LEDGER = """
 """
 
 
-async def _add_to_candles(connection: Connection, new: Mapping[str, Sequence[HistoricalTrade]]) -> list[asyncpg.Record]:
+async def _add_to_candles(connection: Connection, added: Sequence[HistoricalTrade]) -> list[asyncpg.Record]:
     """Add new trades to their candles; return the minutes with the source that stood there before, if any."""
-    grouped = candle_deltas(chain.from_iterable(new.values()))
+    grouped = candle_deltas(added)
     deltas = [grouped[key] for key in sorted(grouped)]
     rows = await connection.fetch(
         _ADD_TO_CANDLES,
