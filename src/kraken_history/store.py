@@ -13,7 +13,7 @@ Candles follow two rules, which together make the order of arrival irrelevant:
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain
 
 import asyncpg
@@ -39,6 +39,7 @@ CANDLES_CHANNEL = "kraken_history_candles"
 MOST_HOLES_REPORTED = 100
 """Of one symbol and write, the newest. The worker's sweep sees all."""
 
+_HOUR = timedelta(hours=1)
 _MOST_NOTIFIED = 100  # symbols a payload, which PostgreSQL limits to 8,000 bytes
 _TRADE_COLUMNS = ("id", "symbol", "timestamp", "price", "volume", "side", "order_type", "misc")
 
@@ -131,10 +132,11 @@ async def write_within(
 
 
 class _TouchedMinutes:
-    """By symbol, the first and the last minute that a write touched, and how many had no candle before."""
+    """By symbol: the first and the last minute that a write touched, the hours, and how many minutes were new."""
 
     def __init__(self) -> None:
         self.spans: dict[str, tuple[datetime, datetime]] = {}
+        self.hours: dict[str, set[datetime]] = {}
         self.new: Counter[str] = Counter()
 
     def __bool__(self) -> bool:
@@ -145,6 +147,7 @@ class _TouchedMinutes:
             symbol, minute = row["symbol"], row["timestamp"]
             low, high = self.spans.get(symbol, (minute, minute))
             self.spans[symbol] = min(low, minute), max(high, minute)
+            self.hours.setdefault(symbol, set()).add(minute.replace(minute=0))
             self.new[symbol] += row["source_before"] is None
 
 
@@ -402,19 +405,23 @@ async def _note_candles(connection: Connection, minutes: _TouchedMinutes) -> Non
         msgspec.json.encode(seconds[at : at + _MOST_NOTIFIED]).decode() for at in range(0, len(seconds), _MOST_NOTIFIED)
     ]
     counts = [minutes.new[s] for s in symbols]
-    await connection.execute(_NOTE_CANDLES, symbols, lows, highs, counts, payloads, CANDLES_CHANNEL)
+    stale = ["{" + ",".join(f"[{h},{h + _HOUR})" for h in sorted(minutes.hours[s])) + "}" for s in symbols]
+    await connection.execute(_NOTE_CANDLES, symbols, lows, highs, counts, stale, payloads, CANDLES_CHANNEL)
 
 
 _NOTE_CANDLES = """
     WITH noted AS (
-        INSERT INTO data_sync_status AS s (symbol, data_type, oldest_timestamp, newest_timestamp, total_records)
-        SELECT n.symbol, 'candles_1m', n.oldest, n.newest, n.count
-        FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[]) AS n (symbol, oldest, newest, count)
+        INSERT INTO data_sync_status AS s
+            (symbol, data_type, oldest_timestamp, newest_timestamp, total_records, stale_ranges)
+        SELECT n.symbol, 'candles_1m', n.oldest, n.newest, n.count, n.stale::tstzmultirange
+        FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::text[])
+            AS n (symbol, oldest, newest, count, stale)
         ON CONFLICT (symbol, data_type) DO UPDATE SET
             oldest_timestamp = least(s.oldest_timestamp, excluded.oldest_timestamp),
             newest_timestamp = greatest(s.newest_timestamp, excluded.newest_timestamp),
             total_records = s.total_records + excluded.total_records,
+            stale_ranges = s.stale_ranges + excluded.stale_ranges,
             last_sync_at = now()
     )
-    SELECT pg_notify($6, payload) FROM unnest($5::text[]) AS payload
+    SELECT pg_notify($7, payload) FROM unnest($6::text[]) AS payload
 """
