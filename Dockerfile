@@ -1,0 +1,24 @@
+# One image for migrate, producer, consumer, worker and the command; it holds no server.
+
+FROM python:3.13.11-slim-bookworm AS build
+ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
+RUN pip install --no-cache-dir --disable-pip-version-check uv==0.13.8
+WORKDIR /app
+# Dependencies first: their layer outlives every change of the code.
+COPY pyproject.toml uv.lock ./
+RUN uv sync --locked --no-dev --extra services --no-install-project
+COPY README.md LICENSE ./
+COPY schema schema
+COPY src src
+RUN uv sync --locked --no-dev --extra services --no-editable
+
+FROM python:3.13.11-slim-bookworm
+RUN useradd --system --uid 10001 --home-dir /app --no-create-home kraken
+WORKDIR /app
+COPY --from=build /app/.venv .venv
+COPY producers producers
+COPY consumers consumers
+COPY jobs jobs
+ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER kraken
+CMD ["kraken-history", "--help"]
