@@ -115,6 +115,7 @@ class Consumer:
             await self._reader.trim()
             await self._take(await self._reader.reclaim(idle_s=self._reclaim_after_s, count=_READ_COUNT))
         wait_s = self._batch.wait_s(now_s=time.monotonic()) if self._batch.entries else _IDLE_BLOCK_S
+        wait_s = min(wait_s, _IDLE_BLOCK_S)  # a batch may age for longer, but a stop is to be seen
         await self._take(await self._reader.read(count=_READ_COUNT, block_ms=int(wait_s * 1000)))
         await self._hand_over_if_due()
 

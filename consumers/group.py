@@ -105,9 +105,10 @@ async def trim(redis: Redis, stream: str) -> int:
     """
     floors = []
     for group in await redis.xinfo_groups(stream):
-        if group["pending"]:
-            floors.append(_parsed((await redis.xpending(stream, group["name"]))["min"]))
-        else:
+        oldest_pending = (await redis.xpending(stream, group["name"]))["min"] if group["pending"] else None
+        if oldest_pending is not None:
+            floors.append(_parsed(oldest_pending))
+        else:  # what was delivered by the first answer is acknowledged, some of it perhaps since then
             milliseconds, sequence = _parsed(group["last-delivered-id"])
             floors.append((milliseconds, sequence + 1))
     if not floors:

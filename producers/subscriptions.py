@@ -16,7 +16,8 @@ class Subscriptions:
 
     def __init__(self, symbols: Iterable[str]) -> None:
         self.symbols = tuple(symbols)
-        self.unanswered = {(channel, symbol) for channel in CHANNELS for symbol in self.symbols}
+        self.unanswered: set[tuple[str, str]] = {(channel, s) for channel in CHANNELS for s in self.symbols}
+        self._accepted: set[tuple[str, str]] = set()
         self.refused: dict[str, str] = {}
         """Symbol → Kraken's reason."""
 
@@ -27,7 +28,9 @@ class Subscriptions:
 
     def accept(self, answer: Subscribed) -> None:
         """Note that a symbol of a channel was accepted."""
-        self.unanswered.discard((answer.channel, answer.symbol))
+        if (answer.channel, answer.symbol) in self.unanswered:
+            self.unanswered.remove((answer.channel, answer.symbol))
+            self._accepted.add((answer.channel, answer.symbol))
 
     def refuse(self, answer: Refused) -> list[str]:
         """Note a refusal; return the symbols that are newly refused.
@@ -43,5 +46,5 @@ class Subscriptions:
 
     @property
     def all_refused(self) -> bool:
-        """True if no symbol is left to wait for."""
-        return set(self.refused) >= set(self.symbols)
+        """True if everything was answered and nothing accepted, on either channel."""
+        return not self.unanswered and not self._accepted

@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--symbols", default=",".join(DEFAULT_SYMBOLS), help="books, comma between, as BTC/USDT (%(default)s)"
     )
+    parser.add_argument("--paused", action="store_true", help="make no trades until POST /control/start")
     parser.add_argument("--duration-s", type=float, help="end after this many seconds; without it, run until stopped")
     parser.add_argument("--history", type=int, default=0, help="trades that REST holds from the start (%(default)s)")
     parser.add_argument(
@@ -66,6 +67,7 @@ def _simulator(arguments: argparse.Namespace) -> Simulator:
         rate=arguments.rate,
         history=arguments.history,
         history_hours=arguments.history_hours,
+        emitting=not arguments.paused,
         rest_burst=arguments.rest_burst,
         rest_rate=arguments.rest_rate,
         host=arguments.host,

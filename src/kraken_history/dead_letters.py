@@ -50,7 +50,8 @@ class DeadLetters:
         kept = int(await self._redis.xlen(wire.DEAD_LETTERS)) < self._max_letters
         if kept:
             letter: wire.Fields = {b"field:" + name: value for name, value in fields.items()}
-            letter |= {b"origin": origin, b"origin_id": origin_id, b"reason": reason[:1000]}
+            # A reason may quote half a surrogate pair, which has no UTF-8.
+            letter |= {b"origin": origin, b"origin_id": origin_id, b"reason": reason[:1000].encode(errors="replace")}
             await self._redis.xadd(wire.DEAD_LETTERS, letter)
         telemetry.DEAD_LETTERS.labels(kept=str(kept).lower()).inc()
         _log.error("dead_letter", origin=origin, origin_id=origin_id, reason=reason[:200], kept=kept)
@@ -101,6 +102,6 @@ def _entries_of(frame: object, shards: int) -> list[tuple[str, wire.Fields]]:
     if isinstance(frame, Candles):
         return [
             (wire.candles_stream(wire.shard_of(symbol, shards)), wire.encode(candles))
-            for symbol, candles in group_by_symbol(frame.candles).items()
+            for symbol, candles in group_by_symbol(c for c in frame.candles if c.interval_minutes == 1).items()
         ]
     return []

@@ -25,6 +25,7 @@ from kraken_history.postgres import Connection, connect
 
 HYPERTABLES = "hypertables"
 CONTINUOUS_AGGREGATES = "continuous_aggregates"
+_CAPABILITIES = {HYPERTABLES, CONTINUOUS_AGGREGATES}
 
 # Any constant of ours will do; it must never change, or two versions could migrate side by side.
 _LOCK_KEY = 0x6B72616B656E
@@ -84,9 +85,9 @@ def parse_migration(name: str, sql: str) -> Migration:
         match directive["text"].split():
             case ["no-transaction"]:
                 in_transaction = False
-            case ["if", capability]:
+            case ["if", capability] if capability in _CAPABILITIES:
                 needs.add(capability)
-            case ["unless", capability]:
+            case ["unless", capability] if capability in _CAPABILITIES:
                 avoids.add(capability)
             case _:
                 raise UsageError(f"schema/{name}: no such directive: {line}")

@@ -9,6 +9,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from types import TracebackType
 from typing import Any
 
 from redis.asyncio import Redis
@@ -69,12 +70,21 @@ class Publisher:
         self._task = asyncio.create_task(self.run(), name="publisher")
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         assert self._task is not None
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        (outcome,) = await asyncio.gather(self._task, return_exceptions=True)
         if self.waiting_trades or self._candles or self._malformed:
-            await self._publish_or_hold_back()
+            await self._publish_the_rest()
+        if isinstance(outcome, Exception) and error is None:
+            raise outcome
+
+    async def failure(self) -> None:
+        """Wait for ever; raises what ended publishing. No outage does, so it is a bug."""
+        assert self._task is not None
+        await asyncio.shield(self._task)
 
     @property
     def waiting_trades(self) -> int:
@@ -123,6 +133,12 @@ class Publisher:
             else:
                 self._waiting.set()
                 backoff_s = min(max(2 * backoff_s, 0.05), _LONGEST_BACKOFF_S)
+
+    async def _publish_the_rest(self) -> None:
+        if not await self._publish_or_hold_back():
+            self._let_go(len(self._trades))
+            telemetry.LET_GO.labels(kind="candle").inc(len(self._candles))
+            telemetry.DEAD_LETTERS.labels(kept="false").inc(len(self._malformed))
 
     async def _publish_or_hold_back(self) -> bool:
         try:
@@ -179,7 +195,7 @@ class Publisher:
         telemetry.PUBLISHED.labels(kind="candle").inc(len(candles))
 
     def _let_go(self, count: int) -> None:
-        if not self.let_go_trades:
+        if count and not self.let_go_trades:
             _log.error("letting_trades_go", buffered=len(self._trades))
         self.let_go_trades += count
         telemetry.LET_GO.labels(kind="trade").inc(count)
@@ -204,8 +220,8 @@ def attach(ws_client: Any, publisher: Publisher) -> None:
         publisher.add_trades([trade_from_dict(symbol, row)])
 
     def take_candle(symbol: str, row: Mapping[str, Any], interval: int = 1) -> None:
-        if interval == 1:  # longer ones are aggregated from these
-            publisher.add_candles([candle_from_dict(symbol, row)])
+        if interval == 1 and (candle := candle_from_dict(symbol, row)).interval_minutes == 1:
+            publisher.add_candles([candle])  # longer ones are aggregated from these
 
     ws_client.on_trade = _followed_by(getattr(ws_client, "on_trade", None), take_trade, publisher)
     ws_client.on_ohlc = _followed_by(getattr(ws_client, "on_ohlc", None), take_candle, publisher)
@@ -214,9 +230,12 @@ def attach(ws_client: Any, publisher: Publisher) -> None:
 def _followed_by(original: Handler | None, take: Handler, publisher: Publisher) -> Handler:
     def try_to_take(*args: Any, **kwargs: Any) -> None:
         try:
-            take(*args, **kwargs)
+            take(*_in_order(original, args, kwargs))
         except MalformedMessage as error:
             publisher.add_malformed(error)
+        except (TypeError, ValueError) as error:  # not called with a symbol and a dict
+            payload = repr((args, kwargs)).encode(errors="backslashreplace")
+            publisher.add_malformed(MalformedMessage(str(error), payload))
 
     def plain(*args: Any, **kwargs: Any) -> Any:
         try_to_take(*args, **kwargs)
@@ -228,6 +247,13 @@ def _followed_by(original: Handler | None, take: Handler, publisher: Publisher) 
         return await original(*args, **kwargs)
 
     return awaited if inspect.iscoroutinefunction(original) else plain
+
+
+def _in_order(original: Handler | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The values of a call by position, whatever the client calls its handler's parameters."""
+    if original is None or not kwargs:
+        return (*args, *kwargs.values())
+    return tuple(inspect.signature(original).bind(*args, **kwargs).arguments.values())
 
 
 class _Done:

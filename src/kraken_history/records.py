@@ -19,13 +19,14 @@ AwareDatetime = Annotated[datetime, Meta(tz=True)]
 TradeId = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
-EXACT = Context(prec=200)
-"""Arithmetic that does not round: sums and products of prices and volumes stay far below 200 digits."""
+EXACT = Context(prec=256)
+"""Arithmetic that does not round: sums and products of prices and volumes that are let in have fewer digits."""
 
 VWAP_DECIMALS = 10
 """A computed vwap is truncated, as Kraken truncates its own, to ten decimals, the most a Kraken pair has."""
 
 MINUTE = timedelta(minutes=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class HistoricalTrade(Struct, frozen=True, array_like=True, gc=False):
@@ -173,5 +174,4 @@ def truncated_vwap(quote_volume: Decimal, volume: Decimal) -> Decimal:
 
 def utc_from_unix_ns(nanoseconds: int) -> datetime:
     """The aware UTC time of a unix time in nanoseconds, cut to microseconds."""
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    return datetime.fromtimestamp(seconds, tz=UTC).replace(microsecond=rest // 1000)
+    return _EPOCH + timedelta(microseconds=nanoseconds // 1000)

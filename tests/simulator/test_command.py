@@ -44,6 +44,26 @@ async def test_it_says_where_it_listens_and_ends_cleanly(number: signal.Signals)
     assert (process.returncode, rest, errors) == (0, b"", b"")
 
 
+async def test_a_paused_one_makes_no_trade_until_it_is_told_to() -> None:
+    process = await run("--port", "0", "--rate", "1000", "--paused")
+    place = (await listening_line(process)).split()[-1].removesuffix("/0/public")
+    async with aiohttp.ClientSession(place) as http:
+
+        async def state(method: str, path: str) -> dict[str, object]:
+            async with http.request(method, path) as response:
+                answer: dict[str, object] = json.loads(await response.read())
+                return answer
+
+        await asyncio.sleep(0.05)  # long enough for fifty trades
+        paused = await state("GET", "/control/state")
+        started = await state("POST", "/control/start")
+    process.terminate()
+    await asyncio.wait_for(process.communicate(), 10)
+
+    assert (paused["emitting"], paused["emitted"]) == (False, 0)
+    assert started["emitting"] is True
+
+
 async def test_it_ends_by_itself_after_its_duration() -> None:
     process = await run("--port", "0", "--duration-s", "0.05")
     _, errors = await asyncio.wait_for(process.communicate(), 10)

@@ -155,7 +155,7 @@ def decode_frame(frame: bytes | str) -> Frame:
     try:
         return _decode(_envelope.decode(frame))
     except (msgspec.MsgspecError, ValueError, OverflowError, ArithmeticError, RecursionError) as error:
-        payload = frame.encode(errors="surrogateescape") if isinstance(frame, str) else bytes(frame)
+        payload = frame.encode(errors="surrogatepass") if isinstance(frame, str) else bytes(frame)
         raise MalformedMessage(str(error) or type(error).__name__, payload) from error
 
 
@@ -247,7 +247,7 @@ def _candle(row: _OhlcRow) -> HistoricalCandle:
     # The row's own `timestamp` is deprecated, and live it is the candle's end. interval_begin is the start.
     return HistoricalCandle(
         row.symbol,
-        floor_minute(row.interval_begin),
+        floor_minute(row.interval_begin.astimezone(UTC)),
         row.interval,
         row.open,
         row.high,

@@ -1,0 +1,196 @@
+"""The whole chain under one supervisor: servers, migration, and the services of the Procfile."""
+
+import asyncio
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from kraken_history import telemetry
+from kraken_history.cli.checkout import find_checkout, read_procfile
+from kraken_history.cli.servers import Endpoints
+from kraken_history.cli.signs import is_well, reason_of
+from kraken_history.cli.supervisor import Program, Supervisor, supervised_environment
+from kraken_history.embedded import Servers
+from kraken_history.embedded.process import port_is_free
+from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
+from kraken_history.migrations import migrate
+from kraken_history.processes import connect_redis
+
+POSTGRES, VALKEY = "postgres", "valkey"
+_SERVERS_TIMEOUT_S = 120.0
+_POLL_S = 0.1
+
+
+class AlreadyRunning(HistoryError):
+    """Another command has this data directory."""
+
+
+@contextmanager
+def claimed(data_dir: Path) -> Iterator[Path]:
+    """Be the one command that supervises processes from this data directory; gives the lock file.
+
+    Raises:
+        AlreadyRunning: Another command does so.
+        UsageError: The directory cannot be written.
+    """
+    lock_file = data_dir / "run/lock"
+    try:
+        # Root's servers run under another account, which must be able to pass through.
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
+        for folder in (data_dir / "run", data_dir / "logs"):
+            folder.mkdir(exist_ok=True, mode=0o700)
+        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageError(
+            f"cannot use the data directory {data_dir}: {error.strerror} ({error.filename});"
+            " set KRAKEN_HISTORY_DATA_DIR to another one"
+        ) from error
+    try:
+        _lock(descriptor, data_dir)
+        yield lock_file
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, data_dir: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.pread(descriptor, 20, 0).decode()
+        raise AlreadyRunning(
+            f"already running in {data_dir} (process {pid}): stop it first,"
+            " or set KRAKEN_HISTORY_DATA_DIR to another directory"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+
+
+class Chain:
+    """Everything between Kraken and the database.
+
+    Args:
+        lock_file: Held locked by this process.
+        servers: The embedded servers to run, prepared; None if ``endpoints`` are somebody else's.
+        settings: What the services are told beside this process's environment.
+        extra: Further programs, which start at once.
+        metrics_port: Of the first service; each further one gets the next port.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        lock_file: Path,
+        endpoints: Endpoints,
+        *,
+        servers: Servers | None = None,
+        settings: Mapping[str, str] | None = None,
+        extra: Sequence[Program] = (),
+        metrics_port: int | None = None,
+    ) -> None:
+        services = service_programs(find_checkout(), metrics_port)
+        _check_ports(metrics_port, len(services))
+        self.services = tuple(program.name for program in services)
+        self.endpoints = endpoints
+        self._servers = servers
+        self.supervisor = Supervisor(
+            [*(server_programs(servers) if servers else ()), *extra, *services],
+            run_dir=data_dir / "run",
+            log_dir=data_dir / "logs",
+            lock_file=lock_file,
+            environment=supervised_environment(
+                **{**(settings or {}), "DATABASE_URL": endpoints.database_url, "REDIS_URL": endpoints.redis_url}
+            ),
+        )
+
+    async def start(self) -> None:
+        """Wait for the servers, migrate, and start the services, inside ``async with chain.supervisor``.
+
+        Raises:
+            UsageError, ServiceUnavailable: A server is not there, or will not have us.
+            SchemaMismatch: The database is newer than this code.
+        """
+        if self._servers is not None:
+            await self._wait_for_servers(self._servers)
+        await migrate(self.endpoints.database_url)
+        await (await connect_redis(self.endpoints.redis_url)).aclose()
+        for name in self.services:
+            await self.supervisor.start_program(name)
+
+    async def _wait_for_servers(self, servers: Servers) -> None:
+        give_up = time.monotonic() + _SERVERS_TIMEOUT_S
+        while not await asyncio.to_thread(servers.is_running):
+            states = await self.supervisor.states()
+            failing = [name for name in (POSTGRES, VALKEY) if states[name].state in ("BACKOFF", "FATAL")]
+            if time.monotonic() > give_up:
+                words = "; ".join(f"{name}: {self.supervisor.last_words(name)}" for name in failing)
+                raise ServiceUnavailable(f"the servers did not start in {_SERVERS_TIMEOUT_S:.0f} s: {words}")
+            await asyncio.sleep(_POLL_S)
+
+    async def troubles(self, redis: Redis) -> dict[str, str]:
+        """Services that do not work as they should, with the reason; empty when all is well."""
+        states = await self.supervisor.states()
+        signs = {sign.get("pid"): sign for sign in (await telemetry.signs_of_life(redis)).values()}
+        troubles = {}
+        for name in self.services:
+            state = states[name]
+            sign = signs.get(state.pid)
+            if not state.is_up:
+                troubles[name] = f"it is down and will be started again: {self.supervisor.last_words(name)}"
+            elif sign is None:
+                troubles[name] = "it is starting"
+            elif not is_well(sign):
+                troubles[name] = reason_of(sign)
+        return troubles
+
+
+def service_programs(checkout: Path, metrics_port: int | None = None) -> list[Program]:
+    """The services of the Procfile. They stop in its order: what is upstream first.
+
+    Args:
+        metrics_port: Of the first service; each further one gets the next port.
+    """
+    processes = read_procfile((checkout / "Procfile").read_text(encoding="utf-8"))
+    return [
+        Program(
+            process.name,
+            process.argv,
+            checkout,
+            priority=900 - at,
+            environment={"METRICS_PORT": str(metrics_port + at) if metrics_port else ""},
+        )
+        for at, process in enumerate(processes)
+    ]
+
+
+def _check_ports(first: int | None, count: int) -> None:
+    for port in range(first, first + count) if first else ():
+        if not port_is_free(port):
+            raise UsageError(
+                f"port {port} is in use: METRICS_PORT must be the first of {count} free ones, one for each service"
+            )
+
+
+def server_programs(servers: Servers) -> list[Program]:
+    """The embedded servers, prepared, in the foreground: first to start and last to stop."""
+    hidden = [name for name in os.environ if name.startswith("PG")] + ["DATABASE_URL", "REDIS_URL"]
+    # As the servers' own start does it: nothing in our environment may configure PostgreSQL behind our back.
+    cleaned = ("/usr/bin/env", *(word for name in hidden for word in ("-u", name)), "LC_ALL=C")
+    at_root = Path("/")
+    return [
+        Program(
+            POSTGRES,
+            (*cleaned, *servers.postgres_argv()),
+            at_root,
+            priority=10,
+            stop_signal=signal.SIGINT,
+            stop_wait_s=60,
+            starts_at_once=True,
+        ),
+        Program(VALKEY, (*cleaned, *servers.valkey_argv()), at_root, priority=11, stop_wait_s=60, starts_at_once=True),
+    ]

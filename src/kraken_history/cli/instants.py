@@ -1,0 +1,21 @@
+"""Times as they are read from and written to the terminal."""
+
+from datetime import UTC, datetime
+
+
+def parse_instant(text: str) -> datetime:
+    """An ISO 8601 date or datetime; without an offset it is UTC's.
+
+    Raises:
+        ValueError: It is none.
+    """
+    moment = datetime.fromisoformat(text.strip())
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(text) from error
+
+
+def instant(moment: datetime) -> str:
+    """ISO 8601 in UTC with a Z, to the second or, where there is more, to the microsecond."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"

@@ -1,0 +1,75 @@
+"""``migrate``, ``env`` and ``health``."""
+
+import asyncio
+import shlex
+import sys
+
+from redis.asyncio import Redis
+
+from kraken_history import telemetry
+from kraken_history.cli import servers as server_choice
+from kraken_history.cli.signs import is_well, reason_of
+from kraken_history.embedded import Servers
+from kraken_history.errors import ServiceUnavailable
+from kraken_history.migrations import migrate
+from kraken_history.processes import EXIT_FAILED, connect_redis
+from kraken_history.settings import Settings
+
+
+def run_migrate(settings: Settings) -> None:
+    """Migrate, and say what was done."""
+    with server_choice.endpoints(settings, needs_redis=False, migrates=False) as those:
+        applied = asyncio.run(migrate(those.database_url))
+    done = f"applied {', '.join(applied)}" if applied else "the database is up to date"
+    sys.stderr.write(f"{done}\n")
+
+
+def run_env(settings: Settings) -> None:
+    """Print the URLs; the embedded servers' directory is made if it is missing."""
+    database_url, redis_url = server_choice.endpoints_that_are_set(settings)
+    if database_url is None or redis_url is None:
+        servers = Servers(server_choice.data_dir(settings))
+        servers.prepare()
+        if not servers.is_running():
+            sys.stderr.write("the servers are not running: start them with `kraken-history up`\n")
+        database_url, redis_url = database_url or servers.database_url, redis_url or servers.redis_url
+    sys.stdout.write(f"DATABASE_URL={shlex.quote(database_url)}\nREDIS_URL={shlex.quote(redis_url)}\n")
+
+
+def run_health(settings: Settings, service: str, name: str | None) -> int:
+    """0 if there is a healthy sign of life of the service."""
+    complaint = asyncio.run(_complaint(_redis_url(settings), service, name))
+    if complaint:
+        sys.stderr.write(f"{complaint}\n")
+        return EXIT_FAILED
+    return 0
+
+
+def _redis_url(settings: Settings) -> str:
+    """Where signs of life are; nothing is started for them, since without servers there are none."""
+    _, redis_url = server_choice.endpoints_that_are_set(settings)
+    if redis_url is not None:
+        return redis_url
+    servers = Servers(server_choice.data_dir(settings))
+    if not servers.is_running():
+        raise ServiceUnavailable(
+            f"the servers in {servers.data_dir} are not running: start them with `kraken-history up`, or set REDIS_URL"
+        )
+    return servers.redis_url
+
+
+async def _complaint(redis_url: str, service: str, name: str | None) -> str:
+    redis: Redis
+    async with await connect_redis(redis_url) as redis:
+        signs = await telemetry.signs_of_life(redis)
+    wanted = {
+        key: sign
+        for key, sign in signs.items()
+        if (key == f"{service}:{name}" if name else key.startswith(f"{service}:"))
+    }
+    if any(is_well(sign) for sign in wanted.values()):
+        return ""
+    if wanted:
+        key, sign = next(iter(wanted.items()))
+        return f"{key} lives but is not well: {reason_of(sign)}"
+    return f"no sign of life of {service}{f':{name}' if name else ''} in the last {telemetry.BEAT_LASTS_S} s"

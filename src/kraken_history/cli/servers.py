@@ -1,0 +1,82 @@
+"""Which PostgreSQL and which Redis a command talks to: those that are set, or the embedded ones."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from msgspec import Struct
+
+from kraken_history.embedded import Servers, default_data_dir
+from kraken_history.migrations import migrate
+from kraken_history.postgres import connect
+from kraken_history.settings import Settings
+
+
+class Endpoints(Struct, frozen=True):
+    """Where the servers are. The URLs hold passwords."""
+
+    database_url: str
+    redis_url: str
+
+
+def data_dir(settings: Settings) -> Path:
+    """Where the embedded servers live."""
+    return (settings.kraken_history_data_dir or default_data_dir()).expanduser().resolve()
+
+
+def endpoints_that_are_set(settings: Settings) -> tuple[str | None, str | None]:
+    """DATABASE_URL and REDIS_URL."""
+    database, redis = settings.database_url, settings.redis_url
+    return (
+        None if database is None else database.get_secret_value(),
+        None if redis is None else redis.get_secret_value(),
+    )
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[str]:
+    """The URL of a database that has the schema, if it is the embedded one.
+
+    Raises:
+        UsageError, ServiceUnavailable: The embedded server cannot be used or started.
+    """
+    with endpoints(settings, needs_redis=False) as those:
+        yield those.database_url
+
+
+@contextmanager
+def redis(settings: Settings) -> Iterator[str]:
+    """The URL of a Redis; errors as :func:`database`."""
+    with endpoints(settings, needs_database=False) as those:
+        yield those.redis_url
+
+
+@contextmanager
+def endpoints(
+    settings: Settings, *, needs_database: bool = True, needs_redis: bool = True, migrates: bool = True
+) -> Iterator[Endpoints]:
+    """Both URLs; the embedded servers run for as long as a needed one is not set. Errors as :func:`database`.
+
+    Args:
+        migrates: Whether an embedded database that is empty gets its schema.
+    """
+    database_url, redis_url = endpoints_that_are_set(settings)
+    if (database_url or not needs_database) and (redis_url or not needs_redis):
+        yield Endpoints(database_url or "", redis_url or "")
+        return
+    servers = Servers(data_dir(settings))
+    with servers.running():
+        if migrates and needs_database and database_url is None:
+            asyncio.run(_migrate_if_empty(servers.database_url))
+        yield Endpoints(database_url or servers.database_url, redis_url or servers.redis_url)
+
+
+async def _migrate_if_empty(database_url: str) -> None:
+    connection = await connect(database_url)
+    try:
+        is_empty = await connection.fetchval("SELECT to_regclass('schema_migrations') IS NULL")
+    finally:
+        await connection.close()
+    if is_empty:
+        await migrate(database_url)

@@ -1,0 +1,134 @@
+"""``status``: what is stored, what waits, and who lives."""
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec import Struct
+from rich.table import Table
+from rich.text import Text
+
+from kraken_history import telemetry, wire
+from kraken_history.cli import servers as server_choice
+from kraken_history.cli.instants import instant
+from kraken_history.cli.progress import Progress, fetch_progress
+from kraken_history.cli.signs import is_well, reason_of
+from kraken_history.cli.streams import StreamState, fetch_streams
+from kraken_history.cli.tables import print_table, table_of
+from kraken_history.migrations import check_schema
+from kraken_history.postgres import connect, without_password
+from kraken_history.processes import connect_redis
+from kraken_history.settings import Settings
+
+
+class Status(Struct, frozen=True):
+    """Everything that ``status`` tells."""
+
+    at: datetime
+    database: str
+    symbols: list[Progress]
+    streams: list[StreamState]
+    services: dict[str, dict[str, object]]
+    dead_letters: int
+
+
+def run_status(settings: Settings, *, as_json: bool) -> None:
+    """Look at both servers and write what is there."""
+    with server_choice.endpoints(settings) as endpoints:
+        status = asyncio.run(_fetch(endpoints, settings))
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(_as_json(status)).decode() + "\n")
+    else:
+        _print(status)
+    if not status.symbols:
+        sys.stderr.write("nothing is stored yet: start `kraken-history up`\n")
+
+
+async def _fetch(endpoints: server_choice.Endpoints, settings: Settings) -> Status:
+    connection = await connect(endpoints.database_url)
+    try:
+        await check_schema(connection)
+        symbols = list((await fetch_progress(connection)).values())
+    finally:
+        await connection.close()
+    async with await connect_redis(endpoints.redis_url) as redis:
+        return Status(
+            datetime.now(UTC),
+            without_password(endpoints.database_url),
+            symbols,
+            await fetch_streams(redis, shards=settings.stream_shards),
+            await telemetry.signs_of_life(redis),
+            await redis.xlen(wire.DEAD_LETTERS),
+        )
+
+
+def _as_json(status: Status) -> dict[str, object]:
+    return {
+        "at": instant(status.at),
+        "database": status.database,
+        "symbols": {
+            symbol.symbol: {
+                "trades": symbol.trades,
+                "oldest": symbol.oldest,
+                "newest": symbol.newest,
+                "missing": symbol.missing,
+                "holes": symbol.holes,
+                "candles": symbol.candles,
+                "lag_s": _lag_s(status, symbol),
+            }
+            for symbol in status.symbols
+        },
+        "streams": status.streams,
+        "services": status.services,
+        "dead_letters": status.dead_letters,
+    }
+
+
+def _lag_s(status: Status, symbol: Progress) -> float | None:
+    return None if symbol.newest is None else round((status.at - symbol.newest).total_seconds(), 3)
+
+
+def _print(status: Status) -> None:
+    for table in (_symbols(status), _streams(status), _services(status)):
+        if table.row_count:
+            print_table(table)
+    sys.stdout.write(f"dead letters: {status.dead_letters}\n")
+
+
+def _symbols(status: Status) -> Table:
+    table = table_of(
+        "symbol", "trades", "oldest", "newest", "missing", "candles", "lag", title=f"stored in {status.database}"
+    )
+    for symbol in status.symbols:
+        lag_s = _lag_s(status, symbol)
+        table.add_row(
+            symbol.symbol,
+            f"{symbol.trades:,}",
+            _short(symbol.oldest),
+            _short(symbol.newest),
+            f"{symbol.missing:,}",
+            f"{symbol.candles:,}",
+            "-" if lag_s is None else f"{lag_s:,.1f} s",
+        )
+    return table
+
+
+def _streams(status: Status) -> Table:
+    table = table_of("stream", "group", "length", "lag", "pending", title="streams")
+    for state in status.streams:
+        table.add_row(
+            state.stream, state.group or "(none)", f"{state.length:,}", f"{state.lag:,}", f"{state.pending:,}"
+        )
+    return table
+
+
+def _services(status: Status) -> Table:
+    table = table_of("service", "pid", "state", title="services")
+    for name, sign in status.services.items():
+        table.add_row(name, str(sign.get("pid", "")), "well" if is_well(sign) else Text(reason_of(sign)))
+    return table
+
+
+def _short(moment: datetime | None) -> str:
+    return "-" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"

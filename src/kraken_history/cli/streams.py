@@ -1,0 +1,60 @@
+"""How far the consumer groups are on each stream."""
+
+from msgspec import Struct
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from kraken_history import wire
+
+
+class StreamState(Struct, frozen=True):
+    """One consumer group on one stream.
+
+    Attributes:
+        group: Empty while no group reads the stream.
+        length: Entries in the stream.
+        lag: Entries that the group has not been given yet.
+        pending: Entries that were given and not acknowledged.
+    """
+
+    stream: str
+    group: str
+    length: int
+    lag: int
+    pending: int
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the group has finished everything."""
+        return not self.lag and not self.pending
+
+
+async def fetch_streams(redis: Redis, *, shards: int) -> list[StreamState]:
+    """Every group of every stream of trades and candles; a stream that does not exist yet has no row."""
+    names = [name for n in range(shards) for name in (wire.trades_stream(n), wire.candles_stream(n))]
+    return [state for name in names for state in await _groups(redis, name)]
+
+
+async def _groups(redis: Redis, stream: str) -> list[StreamState]:
+    try:
+        length = int(await redis.xlen(stream))
+        groups = await redis.xinfo_groups(stream)
+    except ResponseError as error:
+        if "no such key" in str(error):
+            return []
+        raise
+    if not groups:
+        return [StreamState(stream, "", length, length, 0)] if length else []
+    return [
+        StreamState(stream, group["name"].decode(), length, await _lag(redis, stream, group), group["pending"])
+        for group in groups
+    ]
+
+
+async def _lag(redis: Redis, stream: str, group: dict[str, object]) -> int:
+    """The group's own figure; where Redis does not know it, as after a deletion, the entries are counted."""
+    if group["lag"] is not None:
+        return int(str(group["lag"]))
+    last = group["last-delivered-id"]
+    assert isinstance(last, bytes)
+    return len(await redis.xrange(stream, min=f"({last.decode()}"))

@@ -1,0 +1,145 @@
+"""``up``: everything, until it is told to stop."""
+
+import asyncio
+import signal
+import sys
+import time
+from contextlib import AsyncExitStack, ExitStack
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from kraken_history import telemetry
+from kraken_history.cli.chain import Chain, claimed
+from kraken_history.cli.checkout import find_checkout
+from kraken_history.cli.logs import LogTail, print_logs, print_new_lines
+from kraken_history.cli.servers import Endpoints, data_dir, endpoints_that_are_set
+from kraken_history.embedded import Servers
+from kraken_history.postgres import without_password
+from kraken_history.processes import connect_redis, run_until
+from kraken_history.settings import Settings
+
+_PATIENCE_S = 5.0  # a service may be starting, or a producer be connecting, for so long before it is worth a line
+_CHECK_EVERY_S = 0.5
+
+
+def run_up(settings: Settings) -> int:
+    """The command; 0 once it was told to stop and everything has."""
+    find_checkout()  # before anything is started
+    try:
+        with ExitStack() as stack:
+            asyncio.run(_run(_prepare(settings, stack), settings))
+    except KeyboardInterrupt:  # while the servers' files are being made, or twice
+        return 0
+    return 0
+
+
+def _prepare(settings: Settings, stack: ExitStack) -> Chain:
+    directory = data_dir(settings)
+    lock_file = stack.enter_context(claimed(directory))
+    database_url, redis_url = endpoints_that_are_set(settings)
+    servers: Servers | None = None
+    if database_url is None or redis_url is None:
+        servers = Servers(directory)
+        stack.enter_context(servers.claim_up())
+        _say(f"starting PostgreSQL and Valkey in {servers.data_dir}")
+        servers.prepare()
+        database_url, redis_url = database_url or servers.database_url, redis_url or servers.redis_url
+    return Chain(
+        directory,
+        lock_file,
+        Endpoints(database_url, redis_url),
+        servers=servers,
+        metrics_port=settings.metrics_port,
+    )
+
+
+async def _run(chain: Chain, settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    files = {program.name: chain.supervisor.log_of(program.name) for program in chain.supervisor.programs}
+    tail = LogTail(files, quiet=files.keys() - set(chain.services))
+    try:
+        async with chain.supervisor:
+            await run_until(stop, print_logs(tail), _start_and_watch(chain, settings))
+            if stop.is_set():
+                _say("stopping")
+    finally:
+        print_new_lines(tail)
+        tail.close()
+    _say("stopped")
+
+
+async def _start_and_watch(chain: Chain, settings: Settings) -> None:
+    await chain.start()
+    watch = Watch(chain, settings)
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(await connect_redis(chain.endpoints.redis_url))
+        while True:
+            for line in await watch.look(redis, now_s=time.monotonic()):
+                _say(line)
+            await asyncio.sleep(_CHECK_EVERY_S)
+
+
+class Watch:
+    """Says when all is ready, and what is not well when that lasts."""
+
+    def __init__(self, chain: Chain, settings: Settings) -> None:
+        self._chain = chain
+        self._settings = settings
+        self._was_ready = False
+        self._since_s: dict[str, float] = {}
+        self._told: set[str] = set()
+        self._refused: set[str] = set()
+
+    async def look(self, redis: Redis, *, now_s: float) -> list[str]:
+        """What is new, as lines to print.
+
+        Raises:
+            ServiceUnavailable: The supervisor is gone.
+        """
+        try:
+            troubles = await self._chain.troubles(redis)
+            signs = await telemetry.signs_of_life(redis)
+        except (RedisError, OSError) as error:
+            troubles, signs = {"redis": str(error) or type(error).__name__}, {}
+        return [*self._news_of(troubles, now_s), *self._refusals(signs), *self._readiness(troubles)]
+
+    def _news_of(self, troubles: dict[str, str], now_s: float) -> list[str]:
+        self._since_s = {name: self._since_s.get(name, now_s) for name in troubles}
+        lasting = {name: why for name, why in troubles.items() if now_s - self._since_s[name] >= _PATIENCE_S}
+        news = [self._trouble(name, why) for name, why in lasting.items() if name not in self._told]
+        if self._was_ready:
+            news += [f"{name} is well again" for name in sorted(self._told - troubles.keys())]
+        self._told = {name for name in troubles if name in self._told or name in lasting}
+        return news
+
+    def _trouble(self, name: str, why: str) -> str:
+        if why.startswith("kraken: "):
+            reason = why.removeprefix("kraken: ")
+            return f"Kraken cannot be reached at {self._settings.kraken_ws_url} ({reason}): the producer keeps trying"
+        return f"{name} is not well: {why}"
+
+    def _refusals(self, signs: dict[str, dict[str, object]]) -> list[str]:
+        refused: dict[str, str] = {}
+        for name, sign in signs.items():
+            told = sign.get("refused")
+            if name.startswith("producer:") and isinstance(told, dict):
+                refused |= told
+        new = {symbol: reason for symbol, reason in refused.items() if symbol not in self._refused}
+        self._refused |= new.keys()
+        return [f"Kraken refuses {symbol} ({reason}): correct SYMBOLS" for symbol, reason in new.items()]
+
+    def _readiness(self, troubles: dict[str, str]) -> list[str]:
+        if troubles or self._was_ready:
+            return []
+        self._was_ready = True
+        symbols = [symbol for symbol in self._settings.symbols if symbol not in self._refused]
+        place = without_password(self._chain.endpoints.database_url)
+        return [f"ready: {len(symbols)} symbols, database {place}, stop with Ctrl-C"]
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

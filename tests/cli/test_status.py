@@ -1,0 +1,107 @@
+"""``status``, ``env`` and ``health``."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from kraken_history import telemetry, wire
+from tests.cli.conftest import Run
+from tests.cli.samples import store, trade
+from tests.servers import Background
+
+
+async def sign(redis_url: str, key: str, body: Mapping[str, object]) -> None:
+    async with Redis.from_url(redis_url) as redis:
+        await redis.set(telemetry.HEALTH_PREFIX + key, msgspec.json.encode(body), ex=15)
+
+
+async def publish(redis_url: str, *, entries: int, read: int) -> None:
+    stream = wire.trades_stream(0)
+    async with Redis.from_url(redis_url) as redis:
+        for n in range(entries):
+            await redis.xadd(stream, wire.encode([trade(n)]))
+        await redis.xgroup_create(stream, wire.STORE_GROUP, id="0")
+        await redis.xreadgroup(wire.STORE_GROUP, "reader", {stream: ">"}, count=read)
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+def test_status_of_empty_servers(migrated_database_url: str, redis_url: str, command: Run) -> None:
+    table = command("status", DATABASE_URL=migrated_database_url, REDIS_URL=redis_url)
+    told = json.loads(command("status", "--json").out)
+
+    assert (table.code, table.out) == (0, "dead letters: 0\n")
+    assert table.err.startswith("nothing is stored yet")
+    assert (told["symbols"], told["streams"], told["services"], told["dead_letters"]) == ({}, [], {}, 0)
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+def test_status_tells_what_is_stored_and_what_is_missing(
+    migrated_database_url: str, redis_url: str, background: Background, command: Run
+) -> None:
+    background.run(store(migrated_database_url, [trade(10), trade(11, 60), trade(15, 120)]))
+    background.run(publish(redis_url, entries=5, read=2))
+    background.run(sign(redis_url, "consumer:a", {"pid": 7, "healthy": True}))
+    table = command("status", DATABASE_URL=migrated_database_url, REDIS_URL=redis_url)
+    told = json.loads(command("status", "--json").out)
+    symbol = told["symbols"]["BTC/USDT"]
+
+    assert table.code == 0
+    assert "BTC/USDT" in table.out
+    assert "consumer:a" in table.out
+    assert {key: symbol[key] for key in ("trades", "missing", "holes", "candles", "oldest", "newest")} == {
+        "trades": 3,
+        "missing": 3,
+        "holes": 1,
+        "candles": 3,
+        "oldest": "2026-01-05T10:00:00Z",
+        "newest": "2026-01-05T10:02:00Z",
+    }
+    assert symbol["lag_s"] > 0
+    assert told["streams"] == [
+        {"stream": "kraken:trades:{0}", "group": "store", "length": 5, "lag": 3, "pending": 2},
+    ]
+    assert told["services"] == {"consumer:a": {"pid": 7, "healthy": True}}
+
+
+def test_a_service_is_healthy_if_one_instance_says_so(redis_url: str, background: Background, command: Run) -> None:
+    background.run(sign(redis_url, "consumer:a", {"healthy": False, "trouble": {"database": "it is gone"}}))
+    unwell = command("health", "consumer", REDIS_URL=redis_url)
+    background.run(sign(redis_url, "consumer:b", {"healthy": True}))
+
+    assert (unwell.code, unwell.out) == (1, "")
+    assert unwell.err == "consumer:a lives but is not well: database: it is gone\n"
+    assert command("health", "consumer").code == 0
+    assert command("health", "consumer", "--name", "a").code == 1
+    assert command("health", "consumer", "--name", "b").code == 0
+    assert command("health", "worker").err == "no sign of life of worker in the last 15 s\n"
+
+
+def test_env_gives_what_is_set_quoted_for_the_shell(command: Run) -> None:
+    outcome = command("env", DATABASE_URL="postgresql://me:a'b&c@h/x", REDIS_URL="redis://h/0")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert shlex.split(outcome.out) == ["DATABASE_URL=postgresql://me:a'b&c@h/x", "REDIS_URL=redis://h/0"]
+
+
+def test_env_prepares_a_data_directory_and_starts_nothing(tmp_path: Path, command: Run) -> None:
+    outcome = command("env")
+    again = command("env")
+
+    assert outcome.code == 0
+    assert outcome.out.startswith("DATABASE_URL=postgresql://kraken:")
+    assert "not running" in outcome.err
+    assert again.out == outcome.out
+    assert not (tmp_path / "data/postgres/postmaster.pid").exists()
+
+
+def test_on_a_new_data_directory_status_says_that_nothing_is_stored(tmp_path: Path, command: Run) -> None:
+    outcome = command("status")
+
+    assert (outcome.code, outcome.out) == (0, "dead letters: 0\n")
+    assert outcome.err.startswith("nothing is stored yet")
+    assert not (tmp_path / "data/postgres/postmaster.pid").exists()

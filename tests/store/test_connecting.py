@@ -1,0 +1,105 @@
+"""Connections to PostgreSQL, and its driver's errors in our words."""
+
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
+from kraken_history.postgres import connect, create_pool, is_transient, without_password
+
+plain_only = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+
+
+async def refusal_of(url: str) -> HistoryError:
+    with pytest.raises(HistoryError) as alone:
+        await connect(url)
+    with pytest.raises(type(alone.value)) as pooled:
+        await create_pool(url, min_size=1, max_size=1)
+
+    assert str(pooled.value) == str(alone.value)
+    password = urlsplit(url).password if "://" in url and "[" not in url else None
+    assert password is None or password not in str(alone.value)
+    return alone.value
+
+
+async def test_a_server_that_is_there_is_connected_to(database_url: str) -> None:
+    connection = await connect(database_url)
+    assert await connection.fetchval("SELECT 1") == 1
+    await connection.close()
+
+
+@plain_only
+async def test_a_database_that_is_not_there_is_named(database_url: str) -> None:
+    url = urlunsplit(urlsplit(database_url)._replace(path="/nowhere"))
+
+    error = await refusal_of(url)
+
+    assert isinstance(error, UsageError)
+    assert 'database "nowhere" does not exist' in str(error)
+    assert "correct DATABASE_URL" in str(error)
+
+
+@plain_only
+async def test_a_wrong_password_is_the_users_to_correct(database_url: str) -> None:
+    parts = urlsplit(database_url)
+    url = urlunsplit(parts._replace(netloc=f"{parts.username}:hunter2@{parts.hostname}:{parts.port}"))
+
+    error = await refusal_of(url)
+
+    assert isinstance(error, UsageError)
+    assert "correct user and password" in str(error)
+
+
+async def test_a_server_that_is_down_may_come_back() -> None:
+    error = await refusal_of("postgresql://me:hunter2@127.0.0.1:9/name")
+
+    assert isinstance(error, ServiceUnavailable)
+    assert "no database answers at 127.0.0.1:9/name" in str(error)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://me@host/name", "postgresql://me@host:port/name"])
+async def test_a_url_that_is_none_says_what_one_looks_like(url: str) -> None:
+    error = await refusal_of(url)
+
+    assert isinstance(error, UsageError)
+    assert "postgresql://user:password@host:5432/name" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:hunter2@host:5432/name", "host:5432/name"),
+        ("postgresql://me:p@ss@host/name?password=hunter2", "host/name"),
+        ("postgresql://host/name", "host/name"),
+    ],
+)
+def test_a_message_shows_the_url_from_the_host_on(url: str, shown: str) -> None:
+    assert without_password(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (ServiceUnavailable("down"), True),
+        (ConnectionResetError(), True),
+        (TimeoutError(), True),
+        (asyncpg.ConnectionDoesNotExistError("gone"), True),
+        (asyncpg.AdminShutdownError("restarting"), True),
+        (asyncpg.CannotConnectNowError("starting up"), True),
+        (asyncpg.TooManyConnectionsError("full"), True),
+        (asyncpg.DeadlockDetectedError("deadlock"), True),
+        (asyncpg.SerializationError("again"), True),
+        (asyncpg.DiskFullError("disk"), True),
+        (asyncpg.InterfaceError("connection is closed"), True),
+        (asyncpg.DataError("invalid"), False),
+        (asyncpg.CharacterNotInRepertoireError("nul"), False),
+        (asyncpg.CheckViolationError("side"), False),
+        (asyncpg.UndefinedTableError("trades"), False),
+        (UsageError("wrong"), False),
+        (ValueError("five minutes"), False),
+        (KeyError("a bug"), False),
+    ],
+)
+def test_an_error_is_transient_if_the_same_write_may_succeed_later(error: Exception, transient: bool) -> None:
+    assert is_transient(error) is transient

@@ -1,0 +1,222 @@
+"""Candles built from trades, the exchange's own, and which of them stands in the end."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+import asyncpg
+import pytest
+
+from kraken_history.candles import build_candles
+from kraken_history.records import HistoricalCandle, HistoricalTrade
+from kraken_history.store import Store
+from tests.core.examples import NOON, make_candle, make_trade
+from tests.store.contents import everything, only_candle, stored_candles, sync_status
+
+FOUR_TRADES = [make_trade(id_, NOON + timedelta(seconds=id_), f"{100 + id_}.0", f"0.{id_}") for id_ in range(1, 5)]
+
+
+def built(*trades: HistoricalTrade) -> HistoricalCandle:
+    (candle,) = build_candles(trades)
+    return candle
+
+
+async def test_a_candle_is_built_from_its_trades(store: Store, pool: asyncpg.Pool) -> None:
+    stored = await store.write(FOUR_TRADES)
+
+    row = await only_candle(pool)
+    assert stored.new_candles == 1
+    assert row.candle == built(*FOUR_TRADES)
+    assert (row.source, row.first_trade_id, row.last_trade_id) == ("trades", 1, 4)
+
+
+async def test_later_trades_are_added_to_their_candle(store: Store, pool: asyncpg.Pool) -> None:
+    counts = [(await store.write([trade])).new_candles for trade in FOUR_TRADES]
+
+    assert counts == [1, 0, 0, 0]
+    assert (await only_candle(pool)).candle == built(*FOUR_TRADES)
+
+
+async def test_a_late_trade_with_the_lowest_id_changes_the_open(store: Store, pool: asyncpg.Pool) -> None:
+    await store.write(FOUR_TRADES[1:3])
+    before = (await only_candle(pool)).candle
+
+    await store.write([FOUR_TRADES[0]])
+
+    row = await only_candle(pool)
+    assert (before.open, row.candle.open) == (Decimal("102.0"), Decimal("101.0"))
+    assert row.candle.close == before.close == Decimal("103.0")
+    assert row.first_trade_id == 1
+
+
+async def test_a_late_trade_with_the_highest_id_changes_the_close_whatever_its_time(
+    store: Store, pool: asyncpg.Pool
+) -> None:
+    await store.write(FOUR_TRADES[:2])
+
+    await store.write([make_trade(9, NOON, "50.0")])
+
+    row = await only_candle(pool)
+    assert (row.candle.close, row.candle.open, row.last_trade_id) == (Decimal("50.0"), Decimal("101.0"), 9)
+
+
+async def test_a_late_trade_between_changes_neither_open_nor_close(store: Store, pool: asyncpg.Pool) -> None:
+    await store.write([FOUR_TRADES[0], FOUR_TRADES[3]])
+
+    await store.write([FOUR_TRADES[1]])
+
+    assert (await only_candle(pool)).candle == built(FOUR_TRADES[0], FOUR_TRADES[1], FOUR_TRADES[3])
+
+
+async def test_the_exchanges_candle_stands_in_until_the_trades_are_here(store: Store, pool: asyncpg.Pool) -> None:
+    theirs = make_candle(trade_count=4)
+
+    stored = await store.write(candles=[theirs])
+
+    row = await only_candle(pool)
+    assert stored.new_candles == 1
+    assert (row.candle, row.source, row.first_trade_id) == (theirs, "ohlc", None)
+
+
+async def test_a_fuller_candle_of_the_exchange_replaces_the_trades(store: Store, pool: asyncpg.Pool) -> None:
+    theirs = make_candle(trade_count=5)
+    await store.write(FOUR_TRADES)
+
+    stored = await store.write(candles=[theirs])
+
+    row = await only_candle(pool)
+    assert stored.new_candles == 0
+    assert (row.candle, row.source, row.first_trade_id, row.last_trade_id) == (theirs, "ohlc", None, None)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+async def test_a_candle_of_the_exchange_that_is_not_fuller_is_ignored(
+    store: Store, pool: asyncpg.Pool, count: int
+) -> None:
+    await store.write(FOUR_TRADES)
+
+    await store.write(candles=[make_candle(trade_count=count)])
+
+    row = await only_candle(pool)
+    assert (row.candle, row.source) == (built(*FOUR_TRADES), "trades")
+
+
+async def test_as_many_trades_as_the_exchange_counted_take_its_candles_place(store: Store, pool: asyncpg.Pool) -> None:
+    theirs = make_candle(trade_count=4)
+    await store.write(FOUR_TRADES[:3], [theirs])
+    with_three = await only_candle(pool)
+
+    await store.write([FOUR_TRADES[3]])
+
+    row = await only_candle(pool)
+    assert (with_three.candle, with_three.source) == (theirs, "ohlc")
+    assert (row.candle, row.source) == (built(*FOUR_TRADES), "trades")
+    assert (row.first_trade_id, row.last_trade_id) == (1, 4)
+
+
+async def test_a_candle_rebuilt_from_its_trades_takes_more_of_them(store: Store, pool: asyncpg.Pool) -> None:
+    await store.write(candles=[make_candle(trade_count=2)])
+    await store.write(FOUR_TRADES[1:3])
+
+    await store.write([FOUR_TRADES[0], FOUR_TRADES[3]])
+
+    assert (await only_candle(pool)).candle == built(*FOUR_TRADES)
+
+
+async def test_trades_and_candles_of_one_write_are_merged_too(store: Store, pool: asyncpg.Pool) -> None:
+    fuller, emptier = make_candle(trade_count=9), make_candle(NOON + timedelta(minutes=1), trade_count=1)
+    later = [make_trade(id_, NOON + timedelta(seconds=60 + id_)) for id_ in (5, 6)]
+
+    stored = await store.write([*FOUR_TRADES, *later], [fuller, emptier])
+
+    rows = await stored_candles(pool)
+    assert stored.new_candles == 2
+    assert [(row.candle, row.source) for row in rows] == [(fuller, "ohlc"), (built(*later), "trades")]
+
+
+async def test_the_fullest_of_several_candles_of_one_minute_is_kept(store: Store, pool: asyncpg.Pool) -> None:
+    running = [make_candle(trade_count=count, close=f"{100 + count}") for count in (2, 5, 3)]
+
+    await store.write(candles=running)
+    await store.write(candles=running[:1])
+
+    assert (await only_candle(pool)).candle == running[1]
+
+
+async def test_of_equally_full_candles_the_one_with_more_volume_is_kept(store: Store, pool: asyncpg.Pool) -> None:
+    less, more = make_candle(volume="1.0"), make_candle(volume="1.5")
+
+    for candle in (more, less, more):
+        await store.write(candles=[candle])
+
+    assert (await only_candle(pool)).candle == more
+
+
+async def test_a_download_beats_the_exchanges_candle_and_trades_beat_both(store: Store, pool: asyncpg.Pool) -> None:
+    download = make_candle(trade_count=4, close="101.75")
+
+    await store.write(candles=[download], candle_source="csv")
+    await store.write(candles=[make_candle(trade_count=4)])
+    csv = await only_candle(pool)
+    await store.write(FOUR_TRADES)
+    trades = await only_candle(pool)
+    await store.write(candles=[download], candle_source="csv")
+
+    assert (csv.candle, csv.source) == (download, "csv")
+    assert (trades.candle, trades.source) == (built(*FOUR_TRADES), "trades")
+    assert await only_candle(pool) == trades
+
+
+async def test_empty_minutes_are_not_stored(store: Store, pool: asyncpg.Pool) -> None:
+    stored = await store.write(candles=[make_candle(trade_count=0)])
+
+    assert stored.new_candles == 0
+    assert await everything(pool) == ([], [], [])
+
+
+async def test_other_intervals_than_one_minute_are_refused(store: Store, pool: asyncpg.Pool) -> None:
+    candle = make_candle()
+    fields = {name: getattr(candle, name) for name in candle.__struct_fields__}
+    five_minutes = HistoricalCandle(**fields | {"interval_minutes": 5})
+
+    with pytest.raises(ValueError, match="one-minute"):
+        await store.write(FOUR_TRADES, [five_minutes])
+
+    assert await everything(pool) == ([], [], [])
+
+
+async def test_candles_have_a_sync_status_of_their_own(store: Store, pool: asyncpg.Pool) -> None:
+    minutes = [NOON + timedelta(minutes=n) for n in (3, 0, 7)]
+
+    for minute in minutes:
+        await store.write(candles=[make_candle(minute)])
+    await store.write(candles=[make_candle(minutes[0], trade_count=8)])
+
+    status = await sync_status(pool, "BTC/USDT", "candles_1m")
+    assert status is not None
+    assert (status["total_records"], status["oldest_timestamp"]) == (3, NOON)
+    assert status["newest_timestamp"] == NOON + timedelta(minutes=7)
+
+
+async def test_candles_of_a_symbol_change_none_of_another(store: Store, pool: asyncpg.Pool) -> None:
+    await store.write([make_trade(1, symbol="ETH/USDT")])
+
+    await store.write(candles=[make_candle(trade_count=9)])
+
+    assert [(row.candle.symbol, row.source) for row in await stored_candles(pool)] == [
+        ("BTC/USDT", "ohlc"),
+        ("ETH/USDT", "trades"),
+    ]
+
+
+async def test_the_hours_whose_candles_changed_are_kept_for_the_next_refresh(store: Store, pool: asyncpg.Pool) -> None:
+    half_past = NOON + timedelta(minutes=30)
+
+    await store.write([make_trade(1, half_past)], [make_candle(NOON + timedelta(hours=3))])
+    await store.write([make_trade(2, half_past + timedelta(hours=1))])
+
+    status = await sync_status(pool, "BTC/USDT", "candles_1m")
+    assert status is not None
+    assert [(r.lower, r.upper) for r in status["stale_ranges"]] == [
+        (NOON, NOON + timedelta(hours=2)),
+        (NOON + timedelta(hours=3), NOON + timedelta(hours=4)),
+    ]
