@@ -16,7 +16,7 @@ CandleSource = Literal["ohlc", "csv", "trades"]
 """Where a candle came from, weakest first: the exchange's own candle, a download, the trades themselves."""
 
 AwareDatetime = Annotated[datetime, Meta(tz=True)]
-TradeId = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+TradeId = Annotated[int, Meta(ge=0, le=2**63 - 2)]  # the end of a range of ids must be a bigint too
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 EXACT = Context(prec=256)

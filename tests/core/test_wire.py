@@ -159,7 +159,7 @@ def decode_both(fields: dict[bytes, bytes]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("symbol", "of_seven"), [("BTC/USDT", 3), ("ETH/USDT", 3), ("XRP/USDT", 5), ("XRP/BTC", 5), ("SOL/USDT", 3)]
+    ("symbol", "of_seven"), [("BTC/USDT", 6), ("ETH/USDT", 4), ("XRP/USDT", 6), ("XRP/BTC", 2), ("SOL/USDT", 3)]
 )
 def test_the_shard_of_a_symbol_never_changes(symbol: str, of_seven: int) -> None:
     assert wire.shard_of(symbol, 1) == 0

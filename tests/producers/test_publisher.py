@@ -73,7 +73,7 @@ class TestMicroBatches:
         assert (await candle_entries(redis))[-1] == [candle(trades(range(8)))]
 
     async def test_symbols_are_spread_over_the_shards(self, redis: FakeAsyncRedis) -> None:
-        symbols = [f"A{n}/USDT" for n in range(20)]
+        symbols = [f"A{n}/USDT" for n in range(60)]
         async with Publisher(redis, shards=3) as publisher:
             publisher.add_trades([trade(1, symbol) for symbol in symbols])
 

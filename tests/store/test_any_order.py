@@ -31,11 +31,11 @@ class Offered(Struct, frozen=True):
 @st.composite
 def offered_candles(draw: st.DrawFn) -> Offered:
     """Of few distinct values, so that minutes, counts and volumes meet."""
-    low, middle, other, high = map(Decimal, sorted(draw(st.lists(st.integers(90, 110), min_size=4, max_size=4))))
-    volume, quote_volume = Decimal(draw(st.integers(1, 3))), Decimal(draw(st.integers(100, 300)))
+    low, middle, other, high = map(Decimal, sorted(draw(st.lists(st.integers(99, 101), min_size=4, max_size=4))))
+    volume, quote_volume = Decimal(draw(st.integers(1, 2))), Decimal(draw(st.sampled_from((100, 200))))
     minute = NOON + timedelta(minutes=draw(st.integers(0, 3)))
     symbol, vwap = draw(st.sampled_from(SYMBOLS[:2])), draw(st.sampled_from((low, high)))
-    trade_count = draw(st.integers(0, 8))
+    trade_count = draw(st.integers(0, 5))
     source: CandleSource = draw(st.sampled_from(("ohlc", "csv")))
     candle = HistoricalCandle(symbol, minute, 1, middle, high, low, other, volume, quote_volume, trade_count, vwap)
     return Offered(candle, source)

@@ -12,7 +12,7 @@ from kraken_history.store import Store
 from tests.core.examples import NOON, make_candle, make_trade
 from tests.store.contents import everything, only_candle, stored_candles, sync_status
 
-FOUR_TRADES = [make_trade(id_, NOON + timedelta(seconds=id_), f"{100 + id_}.0", f"0.{id_}") for id_ in range(1, 5)]
+FOUR_TRADES = [make_trade(id_, NOON + timedelta(seconds=id_), f"{100 + id_}.0", f"0.{id_**2}") for id_ in range(1, 5)]
 
 
 def built(*trades: HistoricalTrade) -> HistoricalCandle:
@@ -151,6 +151,28 @@ async def test_of_equally_full_candles_the_one_with_more_volume_is_kept(store: S
     assert (await only_candle(pool)).candle == more
 
 
+async def test_of_candles_that_differ_in_one_figure_the_same_one_is_kept_in_any_order(
+    store: Store, pool: asyncpg.Pool
+) -> None:
+    expected = []
+    for at, figure in enumerate(("volume", "high", "low", "quote_volume", "vwap", "open", "close")):
+        smaller = make_candle(NOON + timedelta(minutes=2 * at))
+        fields = {name: getattr(smaller, name) for name in smaller.__struct_fields__}
+        larger = HistoricalCandle(**fields | {figure: fields[figure] + 1})
+        kept = smaller if figure == "low" else larger  # the wider one
+        for offset, order in enumerate(((smaller, larger), (larger, smaller))):
+            for candle in order:
+                await store.write(candles=[moved(candle, offset)])
+            expected.append(moved(kept, offset))
+
+    assert [row.candle for row in await stored_candles(pool)] == expected
+
+
+def moved(candle: HistoricalCandle, minutes: int) -> HistoricalCandle:
+    fields = {name: getattr(candle, name) for name in candle.__struct_fields__}
+    return HistoricalCandle(**fields | {"timestamp": candle.timestamp + timedelta(minutes=minutes)})
+
+
 async def test_a_download_beats_the_exchanges_candle_and_trades_beat_both(store: Store, pool: asyncpg.Pool) -> None:
     download = make_candle(trade_count=4, close="101.75")
 
@@ -220,3 +242,12 @@ async def test_the_hours_whose_candles_changed_are_kept_for_the_next_refresh(sto
         (NOON, NOON + timedelta(hours=2)),
         (NOON + timedelta(hours=3), NOON + timedelta(hours=4)),
     ]
+
+
+async def test_a_candle_that_changes_nothing_makes_nothing_stale(store: Store, pool: asyncpg.Pool) -> None:
+    await store.write([make_trade(1), make_trade(2)])
+    await pool.execute("UPDATE data_sync_status SET stale_ranges = '{}'")
+
+    await store.write(candles=[make_candle(trade_count=1)])
+
+    assert await pool.fetchval("SELECT stale_ranges FROM data_sync_status WHERE data_type = 'candles_1m'") == []

@@ -141,7 +141,7 @@ async def test_followers_are_told_the_touched_minutes_after_the_commit(
             make_trade(3, NOON + timedelta(minutes=2)),
             make_trade(1, NOON + timedelta(minutes=9), symbol="ETH/USDT"),
         ]
-        candles = [make_candle(NOON + timedelta(minutes=7))]
+        candles = [make_candle(NOON + timedelta(minutes=1))]
 
         async with pool.acquire() as connection, connection.transaction():
             await write_within(connection, trades, candles, candle_source="ohlc")
@@ -151,7 +151,7 @@ async def test_followers_are_told_the_touched_minutes_after_the_commit(
 
         noon = int(NOON.timestamp())
         assert told_before == 0
-        assert payload == f'[["BTC/USDT",{noon + 120},{noon + 420}],["ETH/USDT",{noon + 540},{noon + 540}]]'
+        assert payload == f'[["BTC/USDT",{noon + 60},{noon + 300}],["ETH/USDT",{noon + 540},{noon + 540}]]'
     finally:
         await follower.close()
 

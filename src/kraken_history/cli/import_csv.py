@@ -1,0 +1,169 @@
+"""``import-csv``: Kraken's downloads into the database."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kraken_history.aggregates import refresh_if_free
+from kraken_history.cli import servers as server_choice
+from kraken_history.cli.instants import instant
+from kraken_history.cli.tables import print_table, table_of
+from kraken_history.csv_import import CsvError, CsvFile, CsvImporter, Imported, Skipped, found_files
+from kraken_history.errors import UsageError
+from kraken_history.job_queue import JobQueue, queue_on
+from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.limiter import LocalRateLimiter
+from kraken_history.kraken.numbers import check_symbol
+from kraken_history.migrations import check_schema
+from kraken_history.postgres import create_pool
+from kraken_history.processes import EXIT_FAILED, connect_redis
+from kraken_history.settings import Settings, load_settings
+from kraken_history.symbols import PairMap
+
+_MOST_NAMED = 3
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("import-csv")(_import_csv)
+
+
+def _import_csv(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Files, folders, and zips as Kraken offers them.")
+    ],
+    symbol: Annotated[
+        str | None, typer.Option(help="What the files are of, if their names do not say it: BTC/USDT.")
+    ] = None,
+    worker: Annotated[
+        bool, typer.Option("--worker", help="Have the worker do it, which must see the files under the same paths.")
+    ] = False,
+) -> None:
+    """Store the candles and trades of Kraken's downloads.
+
+    XBTUSDT_1.csv holds one-minute candles, XBTUSDT.csv trades, of which one-minute candles are built. Longer candles
+    are computed from those of one minute and are skipped. A file is stored as a whole or not at all; a file that is
+    refused does not keep back the others, and makes the exit code 1. Doing it again changes nothing.
+
+    Example: kraken-history import-csv Kraken_OHLCVT.zip
+    """
+    settings = load_settings()
+    name = None if symbol is None else _checked(symbol)
+    if worker:
+        raise typer.Exit(run_ask_worker(settings, paths, name))
+    raise typer.Exit(run_import(settings, paths, name))
+
+
+def run_import(settings: Settings, paths: Sequence[Path], symbol: str | None) -> int:
+    """Import here and now, and say what became of each file; return the exit code."""
+    with found_files(paths) as (files, refused):
+        if not files:
+            outcomes: list[Imported | Skipped | CsvError] = []
+        else:
+            with server_choice.database(settings) as database_url:
+                outcomes = asyncio.run(_import(database_url, settings, files, symbol))
+    refused += [outcome for outcome in outcomes if isinstance(outcome, CsvError)]
+    _report([o for o in outcomes if isinstance(o, Imported)], [o for o in outcomes if isinstance(o, Skipped)], refused)
+    return EXIT_FAILED if refused else 0
+
+
+def run_ask_worker(settings: Settings, paths: Sequence[Path], symbol: str | None) -> int:
+    """Put the import into the worker's queue."""
+    with server_choice.redis(settings) as redis_url:
+        is_new = asyncio.run(_ask(redis_url, [str(path.absolute()) for path in paths], symbol))
+    done = "asked the worker to import" if is_new else "the worker has been asked already to import"
+    sys.stderr.write(f"{done} {len(paths)} path(s); its log says what becomes of each file\n")
+    return 0
+
+
+def _checked(symbol: str) -> str:
+    pairs = PairMap()
+    if symbol in pairs:
+        return pairs.find(symbol).symbol
+    try:
+        check_symbol(symbol)
+    except ValueError as error:
+        raise UsageError(f"{error}: write it as BASE/QUOTE, for example BTC/USDT") from None
+    return symbol.upper()
+
+
+async def _ask(redis_url: str, paths: Sequence[str], symbol: str | None) -> bool:
+    async with await connect_redis(redis_url) as redis:
+        return await JobQueue(queue_on(redis)).import_csv(paths, symbol=symbol)
+
+
+async def _import(
+    database_url: str, settings: Settings, files: Sequence[CsvFile], symbol: str | None
+) -> list[Imported | Skipped | CsvError]:
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(await create_pool(database_url, min_size=1, max_size=1))
+        async with pool.acquire() as connection:
+            await check_schema(connection)
+        rest = await stack.enter_async_context(KrakenRest(settings.kraken_rest_url, LocalRateLimiter(), attempts=1))
+        importer = CsvImporter(pool, rest.fetch_asset_pairs, symbol=symbol)
+        with _Bar(files) as bar:
+            outcomes = [bar.passed(outcome) async for outcome in importer.import_files(files, bar.show)]
+        if any(isinstance(outcome, Imported) for outcome in outcomes):
+            await refresh_if_free(pool)
+        return outcomes
+
+
+class _Bar:
+    """How far the import is, in bytes, on a terminal's standard error."""
+
+    def __init__(self, files: Sequence[CsvFile]) -> None:
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        self._task = self._progress.add_task("", total=sum(file.size for file in files))
+        self._sizes = iter([file.size for file in files])
+        self._before = 0
+
+    def __enter__(self) -> "_Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, file: CsvFile, done: int) -> None:
+        """So many bytes of a file have been read."""
+        name = file.name.rpartition("/")[2]
+        self._progress.update(self._task, description=name, completed=self._before + done)
+
+    def passed(self, outcome: Imported | Skipped | CsvError) -> Imported | Skipped | CsvError:
+        """The next file is through."""
+        self._before += next(self._sizes)
+        self._progress.update(self._task, completed=self._before)
+        return outcome
+
+
+def _report(imported: Sequence[Imported], skipped: Sequence[Skipped], refused: Sequence[CsvError]) -> None:
+    if imported:
+        table = table_of("file", "symbol", "rows", "candles", "new", "replaced", "from", "to")
+        for file in imported:
+            figures = (file.rows, file.candles, file.new_candles, file.replaced_candles)
+            table.add_row(
+                file.file, file.symbol, *(f"{n:,}" for n in figures), instant(file.start), instant(file.end)
+            )  # fmt: skip
+        print_table(table)
+    by_reason: dict[str, list[str]] = {}
+    for skip in skipped:
+        by_reason.setdefault(skip.reason, []).append(skip.file)
+    for reason, names in by_reason.items():
+        more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+        sys.stderr.write(f"skipped {', '.join(names[:_MOST_NAMED])}{more}: {reason}\n")
+    for error in refused:
+        sys.stderr.write(f"refused {error}\n")
+    new, replaced = sum(file.new_candles for file in imported), sum(file.replaced_candles for file in imported)
+    sys.stderr.write(
+        f"{len(imported):,} file(s) imported, {len(skipped):,} skipped, {len(refused):,} refused;"
+        f" {new:,} candle(s) new, {replaced:,} replaced\n"
+    )

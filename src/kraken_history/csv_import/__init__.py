@@ -1,0 +1,30 @@
+"""Kraken's downloads → database: candles (OHLCVT), and trades (time and sales) as the candles that they make.
+
+What the exchange wrote is stored to the last digit. One thing the candles lack: they have no vwap. In its place
+stands the typical price, (high + low + close) / 3 cut to ten decimals, and ``quote_volume`` is ``volume × vwap``;
+the source ``csv`` says so. Of trades, both are exact.
+
+A file is written in one transaction, under the lock of its symbol, and read in blocks: neither memory nor the
+client's time for a row depends on its length.
+"""
+
+from kraken_history.csv_import.importer import CsvImporter, FetchPairs, Imported, Skipped
+from kraken_history.csv_import.names import Content, content_of
+from kraken_history.csv_import.refusal import CsvError
+from kraken_history.csv_import.rows import CandleReader, Candles, TradeReader
+from kraken_history.csv_import.sources import CsvFile, found_files
+
+__all__ = [
+    "CandleReader",
+    "Candles",
+    "Content",
+    "CsvError",
+    "CsvFile",
+    "CsvImporter",
+    "FetchPairs",
+    "Imported",
+    "Skipped",
+    "TradeReader",
+    "content_of",
+    "found_files",
+]

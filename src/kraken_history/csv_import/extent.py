@@ -1,0 +1,85 @@
+"""From when to when a file reaches: looked up before anything is written."""
+
+from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
+
+from kraken_history.csv_import.names import Content
+from kraken_history.csv_import.refusal import CsvError
+from kraken_history.csv_import.rows import CandleReader, TradeReader
+from kraken_history.csv_import.sources import CsvFile
+from kraken_history.records import MINUTE
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_DAY = datetime(2011, 1, 1, tzinfo=UTC)  # Kraken opened later in that year
+_CLOCK_SLACK = timedelta(days=1)
+
+
+class Extent(Struct, frozen=True):
+    """The minutes of a file.
+
+    Attributes:
+        first: Open time of its first minute.
+        last: Open time of its last minute.
+    """
+
+    first: datetime
+    last: datetime
+
+    @property
+    def end(self) -> datetime:
+        """After the last minute."""
+        return self.last + MINUTE
+
+
+def instant(seconds: int) -> datetime:
+    """The aware UTC time of a unix time."""
+    return _EPOCH + timedelta(seconds=seconds)
+
+
+def reader_of(file: CsvFile, content: Content, *, lines: int = 0) -> CandleReader:
+    """What reads a file of this content; of ``lines`` see :class:`CandleReader`."""
+    if content.interval_minutes is None:
+        return TradeReader(file.name, lines=lines)
+    return CandleReader(file.name, interval_minutes=content.interval_minutes, lines=lines)
+
+
+def find_extent(file: CsvFile, content: Content) -> Extent:
+    """Pass over the file once, to see that it is whole and can be unpacked, and read its first and last line.
+
+    Raises:
+        CsvError: One of that is not so, or the times cannot be.
+    """
+    head, tail, lines = b"", b"", 0
+    for block in file.blocks():
+        head, tail = head or block, block
+        lines += block.count(b"\n")
+    if not lines:
+        raise CsvError(file.name, None, "is empty")
+    reader = reader_of(file, content)
+    times = _times(reader, _first_two_lines(head))
+    if not times:
+        raise CsvError(file.name, None, "has no rows")
+    first_line = reader.lines - reader.rows + 1
+    first, last = instant(times[0]), instant(times[-1])
+    if lines > reader.lines:
+        last = instant(_times(reader_of(file, content, lines=lines - 1), _last_line(tail))[-1])
+    if first < _FIRST_DAY:
+        raise CsvError(file.name, first_line, f"{first:%Y-%m-%d} is before Kraken's first day")
+    if last > datetime.now(UTC) + _CLOCK_SLACK:
+        raise CsvError(file.name, lines, f"{last:%Y-%m-%d} lies in the future")
+    return Extent(first, last)
+
+
+def _first_two_lines(block: bytes) -> bytes:
+    """The first row is among them, if there is a header or not."""
+    return block[: block.find(b"\n", block.find(b"\n") + 1) + 1] or block
+
+
+def _last_line(block: bytes) -> bytes:
+    return block[block.rfind(b"\n", 0, -1) + 1 :]
+
+
+def _times(reader: CandleReader, lines: bytes) -> list[int]:
+    candles, more = reader.read(lines), reader.finish()
+    return candles.times if more is None else candles.times + more.times

@@ -1,0 +1,342 @@
+"""Lines of Kraken's downloads → candles. Bytes in, columns out; no I/O.
+
+Blocks of whole lines are taken apart column by column, because that is quick. If anything in a block does not fit,
+its lines are looked at one by one to say which it is, and why: :func:`candle_fault` and :func:`trade_fault` are
+what a line must be.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal, localcontext
+from itertools import groupby
+from operator import gt, itemgetter, le, mul, sub
+from typing import ClassVar
+
+from msgspec import Struct
+
+from kraken_history.csv_import.refusal import CsvError
+from kraken_history.csv_import.sources import LONGEST_LINE
+from kraken_history.records import EXACT, VWAP_DECIMALS, truncated_vwap
+
+MINUTE_S = 60
+CANDLE_FIELDS = ("time", "open", "high", "low", "close", "volume", "trades")
+TRADE_FIELDS = ("time", "price", "volume")
+
+_ALLOWED = b"0123456789.,Ee+-\n"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_HEADER_FIELD = re.compile(r"[A-Za-z_][\w ()/]*", re.ASCII)
+_SYNONYMS = {"timestamp": "time", "date": "time", "unixtime": "time", "count": "trades", "amount": "volume"}
+
+# As in kraken.numbers: wider than any market, and what is computed from them stays exact.
+_SMALLEST = Decimal("1e-30")
+_LARGEST = Decimal("1e30")
+_MOST_TRADES = 2**31 - 1
+
+# Ten digits: seconds from 2001 on. Kraken's downloads have whole seconds; the decimals are for those of a later day.
+_CANDLE_TIME = re.compile(r"[1-9]\d{9}", re.ASCII)
+_TRADE_TIME = re.compile(r"[1-9]\d{9}(?:\.\d*)?", re.ASCII)
+
+_SHIFT = Decimal(10) ** VWAP_DECIMALS
+_UNSHIFT = Decimal(10) ** -VWAP_DECIMALS
+
+
+class Candles(Struct, gc=False):
+    """Candles in columns, in the order of time. Prices and volumes are text, as their file has them.
+
+    Attributes:
+        times: Open times in unix seconds.
+        quote_volumes: volume × vwap; of candles that are built from trades, the exact sum.
+        vwaps: The typical price, (high + low + close) / 3, cut to ten decimals, because the files have no vwap; of
+            candles that are built from trades, the true one, cut likewise.
+    """
+
+    times: list[int]
+    opens: Sequence[str]
+    highs: Sequence[str]
+    lows: Sequence[str]
+    closes: Sequence[str]
+    volumes: Sequence[str]
+    quote_volumes: Sequence[str]
+    trade_counts: Sequence[str]
+    vwaps: Sequence[str]
+
+
+class CandleReader:
+    """Reads candles, block by block; raises :class:`CsvError` at the first line that is none.
+
+    Args:
+        file: For the error.
+        interval_minutes: Of the candles.
+        lines: How many lines of the file were passed over before.
+
+    Attributes:
+        lines: Lines passed.
+        rows: Lines read that are not the header.
+    """
+
+    fields: ClassVar[Sequence[str]] = CANDLE_FIELDS
+
+    def __init__(self, file: str, *, interval_minutes: int = 1, lines: int = 0) -> None:
+        self._file = file
+        self._step_s = interval_minutes * MINUTE_S if interval_minutes <= 1440 else MINUTE_S
+        self.lines = lines
+        self._before: Decimal | int = 0
+        self.rows = 0
+
+    def read(self, block: bytes) -> Candles:
+        """The candles of the next block."""
+        block = self._without_header(_with_plain_newlines(block))
+        lines = block.count(b"\n")
+        try:
+            with localcontext(EXACT):
+                candles = self._columns(block)
+        except (ValueError, ArithmeticError):
+            raise self._fault(block) from None
+        self.lines += lines
+        self.rows += lines
+        return candles
+
+    def finish(self) -> Candles | None:
+        """What is still to come after the last block."""
+        return None
+
+    def _columns(self, block: bytes) -> Candles:
+        columns = _split(block, len(CANDLE_FIELDS))
+        if not columns:
+            return Candles([], [], [], [], [], [], [], [], [])
+        stamps, opens, highs, lows, closes, volumes, counts = columns
+        _insist(all(map(_CANDLE_TIME.fullmatch, stamps)))
+        times = list(map(int, stamps))
+        _insist(times[0] > self._before and all(map(gt, times[1:], times)))
+        _insist(not any([time % self._step_s for time in times]))
+        o, h, l, c, v = (list(map(Decimal, column)) for column in (opens, highs, lows, closes, volumes))  # noqa: E741
+        _insist(min(l) > _SMALLEST and max(h) < _LARGEST and min(v) > _SMALLEST and max(v) < _LARGEST)
+        _insist(all(map(le, l, o)) and all(map(le, l, c)) and all(map(le, o, h)) and all(map(le, c, h)))
+        trades = list(map(int, counts))
+        _insist(min(trades) > 0 and max(trades) <= _MOST_TRADES)
+        vwaps = [(high + low + close) * _SHIFT // 3 * _UNSHIFT for high, low, close in zip(h, l, c, strict=True)]
+        quote_volumes = list(map(str, map(mul, v, vwaps)))
+        self._before = times[-1]
+        return Candles(times, opens, highs, lows, closes, volumes, quote_volumes, counts, list(map(str, vwaps)))
+
+    def _fault(self, block: bytes) -> CsvError:
+        return self._first_fault(block, lambda line, before: candle_fault(line, before, self._step_s))
+
+    def _first_fault(self, block: bytes, fault_of: Callable[[str, Decimal | int], str | None]) -> CsvError:
+        before: Decimal | int = self._before
+        for number, line in enumerate(block.split(b"\n")[:-1], self.lines + 1):
+            fault = _text_fault(line, self.fields) or fault_of(line.decode(), before)
+            if fault is not None:
+                return CsvError(self._file, number, fault)
+            before = Decimal(line.decode().partition(",")[0])
+        raise AssertionError(f"{self._file}: lines after {self.lines} are refused, and each of them is right")
+
+    def _without_header(self, block: bytes) -> bytes:
+        if self.lines:
+            return block
+        block = block.removeprefix(_BYTE_ORDER_MARK)
+        first, _, rest = block.partition(b"\n")
+        names = header_names(first)
+        if names is None:
+            return block
+        fault = header_fault(names, self.fields)
+        if fault is not None:
+            raise CsvError(self._file, 1, fault)
+        self.lines = 1
+        return rest
+
+
+class TradeReader(CandleReader):
+    """Reads time and sales, and builds one-minute candles: every row is a trade, also one that equals another.
+
+    A candle is given out when the first trade of a later minute has come.
+    """
+
+    fields: ClassVar[Sequence[str]] = TRADE_FIELDS
+
+    def __init__(self, file: str, *, lines: int = 0) -> None:
+        super().__init__(file, lines=lines)
+        self._minute: _Minute | None = None
+
+    def _columns(self, block: bytes) -> Candles:
+        columns = _split(block, len(TRADE_FIELDS))
+        if not columns:
+            return _candles_of([])
+        _insist(all(map(_TRADE_TIME.fullmatch, columns[0])))
+        times, prices, volumes = (list(map(Decimal, column)) for column in columns)
+        _insist(times[0] >= self._before and all(map(le, times, times[1:])))
+        _insist(min(prices) > _SMALLEST and max(prices) < _LARGEST)
+        _insist(min(volumes) > _SMALLEST and max(volumes) < _LARGEST)
+        self._before = times[-1]
+        seconds = list(map(int, times))
+        minutes = map(sub, seconds, [second % MINUTE_S for second in seconds])
+        return _candles_of(list(self._completed(zip(minutes, prices, volumes, strict=True))))
+
+    def finish(self) -> Candles | None:
+        """The candle of the last minute."""
+        return None if self._minute is None else _candles_of([self._minute])
+
+    def _completed(self, trades: Iterable[tuple[int, Decimal, Decimal]]) -> "Iterator[_Minute]":
+        for minute, group in groupby(trades, itemgetter(0)):
+            _, prices, volumes = zip(*group, strict=True)
+            if self._minute is not None and self._minute.time == minute:
+                self._minute.add(prices, volumes)
+                continue
+            if self._minute is not None:
+                yield self._minute
+            self._minute = _Minute(minute, prices, volumes)
+
+    def _fault(self, block: bytes) -> CsvError:
+        return self._first_fault(block, trade_fault)
+
+
+class _Minute:
+    """The candle of some trades, in their order."""
+
+    __slots__ = ("close", "count", "high", "low", "open", "quote_volume", "time", "volume")
+
+    def __init__(self, time: int, prices: Sequence[Decimal], volumes: Sequence[Decimal]) -> None:
+        self.time = time
+        self.open = self.high = self.low = prices[0]
+        self.volume = self.quote_volume = Decimal(0)
+        self.count = 0
+        self.add(prices, volumes)
+
+    def add(self, prices: Sequence[Decimal], volumes: Sequence[Decimal]) -> None:
+        self.high = max(self.high, *prices)
+        self.low = min(self.low, *prices)
+        self.close = prices[-1]
+        self.volume += sum(volumes)
+        self.quote_volume += sum(map(mul, prices, volumes))
+        self.count += len(prices)
+
+
+def _candles_of(minutes: Sequence[_Minute]) -> Candles:
+    return Candles(
+        [m.time for m in minutes],
+        [str(m.open) for m in minutes],
+        [str(m.high) for m in minutes],
+        [str(m.low) for m in minutes],
+        [str(m.close) for m in minutes],
+        [str(m.volume) for m in minutes],
+        [str(m.quote_volume) for m in minutes],
+        [str(m.count) for m in minutes],
+        [str(truncated_vwap(m.quote_volume, m.volume)) for m in minutes],
+    )
+
+
+def candle_fault(line: str, before: Decimal | int, step_s: int) -> str | None:
+    """Why this is no candle that may follow the one of time ``before``; None if it is one."""
+    stamp, *numbers, count = line.split(",")
+    fault = _time_fault(stamp, _CANDLE_TIME)
+    if fault is None and int(stamp) % step_s:
+        fault = f"time {stamp} is not the start of {_interval(step_s)}"
+    if fault is None and int(stamp) <= before:
+        fault = f"time {stamp} does not come after the one before it, {before}"
+    for name, text in zip(CANDLE_FIELDS[1:-1], numbers, strict=True):
+        fault = fault or _number_fault(name, text)
+    if fault is not None:
+        return fault
+    open_, high, low, close, _ = map(Decimal, numbers)
+    if not low <= min(open_, close) <= max(open_, close) <= high:
+        return "low and high do not enclose open and close: is the order of the columns another one?"
+    return _count_fault(count)
+
+
+def trade_fault(line: str, before: Decimal | int) -> str | None:
+    """Why this is no trade that may follow one at the time ``before``; None if it is one."""
+    stamp, price, volume = line.split(",")
+    fault = _time_fault(stamp, _TRADE_TIME)
+    if fault is None and Decimal(stamp) < before:
+        fault = f"time {stamp} comes before the one before it, {before}"
+    return fault or _number_fault("price", price) or _number_fault("volume", volume)
+
+
+def header_names(line: bytes) -> list[str] | None:
+    """The column names in a first line that somebody added; None if it is none."""
+    try:
+        names = [name.strip(' "') for name in line.decode("ascii").split(",")]
+    except UnicodeDecodeError:
+        return None
+    return [name.lower() for name in names] if all(map(_HEADER_FIELD.fullmatch, names)) else None
+
+
+def header_fault(names: Sequence[str], fields: Sequence[str]) -> str | None:
+    """Why these columns are not Kraken's; None if they may be. Names that mean nothing to us are let pass."""
+    if len(names) != len(fields):
+        return f"has {len(names)} columns, not {len(fields)}: {', '.join(fields)}"
+    for at, name in enumerate(names):
+        meant = _SYNONYMS.get(name, name)
+        if meant in fields and fields[at] != meant:
+            return f"column {at + 1} is {name!r}, but must be {fields[at]!r}"
+    return None
+
+
+def _with_plain_newlines(block: bytes) -> bytes:
+    return block.replace(b"\r\n", b"\n") if b"\r" in block else block
+
+
+def _split(block: bytes, width: int) -> list[tuple[str, ...]]:
+    """The columns of a block; none if it is empty."""
+    _insist(not block.translate(None, _ALLOWED))
+    lines = block.decode().split("\n")
+    del lines[-1]
+    if not lines:
+        return []
+    _insist(max(map(len, lines)) <= LONGEST_LINE)
+    rows = [line.split(",") for line in lines]
+    _insist(set(map(len, rows)) == {width})
+    return list(zip(*rows, strict=True))
+
+
+def _insist(holds: bool) -> None:
+    if not holds:
+        raise ValueError
+
+
+def _text_fault(line: bytes, fields: Sequence[str]) -> str | None:
+    """Why this cannot be a line with these fields, whatever they hold."""
+    if len(line) > LONGEST_LINE:
+        return f"is longer than {LONGEST_LINE} characters"
+    try:
+        text = line.decode("ascii")
+    except UnicodeDecodeError:
+        return "is not plain text (ASCII)"
+    if "\0" in text:
+        return "is not plain text: save the file as ASCII or UTF-8"
+    count = text.count(",") + 1 if text else 0
+    if count != len(fields):
+        return f"has {count} columns, not {len(fields)}: {', '.join(fields)}"
+    for name, value in zip(fields, text.split(","), strict=True):
+        if value.encode().translate(None, _ALLOWED):
+            return f"{name} {value!r} is not a number"
+    return None
+
+
+def _time_fault(stamp: str, pattern: re.Pattern[str]) -> str | None:
+    if pattern.fullmatch(stamp):
+        return None
+    hint = ": is it in milliseconds?" if stamp.isdecimal() and len(stamp) > 10 else ""
+    return f"time {stamp!r} is not a unix time in seconds{hint}"
+
+
+def _number_fault(name: str, text: str) -> str | None:
+    try:
+        number = Decimal(text)
+        if _SMALLEST < number < _LARGEST:
+            return None
+    except ArithmeticError:
+        return f"{name} {text!r} is not a number"
+    return f"{name} {text!r} is not positive" if number <= _SMALLEST else f"{name} {text!r} is too large"
+
+
+def _count_fault(text: str) -> str | None:
+    try:
+        count = int(text)
+    except ValueError:
+        return f"trades {text!r} is not a whole number"
+    return None if 0 < count <= _MOST_TRADES else f"trades {text!r} is not a number of trades"
+
+
+def _interval(step_s: int) -> str:
+    return "a minute" if step_s == MINUTE_S else f"{step_s // MINUTE_S} minutes"

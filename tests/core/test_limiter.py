@@ -1,0 +1,130 @@
+"""One rate limit for all processes, on a real Valkey."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from itertools import pairwise
+
+import pytest
+from redis.asyncio import Redis
+
+from kraken_history.kraken import limiter as limits
+from kraken_history.kraken.limiter import JITTER, Pacing, RateLimiter
+from kraken_history.kraken.rest import Refusal
+
+SPACING_S, TOTAL_SPACING_S = 0.12, 0.04
+# The script reads the server's clock before the caller reads its own: the difference is a scheduling delay.
+TOLERANCE_S = 0.03
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with Redis.from_url(redis_url) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def limiters(redis_url: str) -> AsyncIterator[list[RateLimiter]]:
+    """As in three processes: each with a connection of its own."""
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(Redis.from_url(redis_url)) for _ in range(3)]
+        yield [RateLimiter(c, Pacing(SPACING_S, TOTAL_SPACING_S)) for c in connections]
+
+
+async def server_time(redis: Redis) -> float:
+    seconds, microseconds = await redis.time()
+    return int(seconds) + int(microseconds) / 1e6
+
+
+async def test_no_two_calls_of_any_process_are_too_close(redis: Redis, limiters: list[RateLimiter]) -> None:
+    calls: list[tuple[str, float]] = []
+
+    async def call(limiter: RateLimiter, pair: str) -> None:
+        await limiter.wait_for_turn(pair)
+        calls.append((pair, await server_time(redis)))
+
+    async with asyncio.TaskGroup() as tasks:
+        for limiter in limiters:
+            for pair in ("XBTUSDT", "XBTUSDT", "ETHUSDT", "ETHUSDT"):
+                tasks.create_task(call(limiter, pair))
+
+    times = sorted(time for _, time in calls)
+    assert len(times) == 12
+    assert_spaced(times, TOTAL_SPACING_S)
+    for pair in ("XBTUSDT", "ETHUSDT"):
+        assert_spaced(sorted(time for called, time in calls if called == pair), SPACING_S)
+
+
+def assert_spaced(times: list[float], spacing_s: float) -> None:
+    assert min(b - a for a, b in pairwise(times)) > spacing_s - TOLERANCE_S
+    assert times[-1] - times[0] > (len(times) - 1) * spacing_s - TOLERANCE_S
+
+
+async def test_the_first_call_does_not_wait(redis: Redis, limiters: list[RateLimiter]) -> None:
+    before = await server_time(redis)
+    await limiters[0].wait_for_turn("XBTUSDT")
+
+    assert await server_time(redis) - before < SPACING_S
+
+
+async def test_a_pair_that_waits_does_not_hold_up_another(limiters: list[RateLimiter]) -> None:
+    await limiters[0].wait_for_turn("XBTUSDT")
+    await limiters[0].note_refusal("XBTUSDT")
+
+    async with asyncio.timeout(2):
+        await limiters[1].wait_for_turn("ETHUSDT")
+
+
+async def test_each_refusal_in_a_row_doubles_the_pause_for_everybody(limiters: list[RateLimiter]) -> None:
+    pauses = [await limiter.note_refusal("XBTUSDT") for limiter in (*limiters, *limiters)]
+
+    first, longest = limits.FIRST_BACKOFF_S, limits.LONGEST_BACKOFF_S
+    for n, pause in enumerate(pauses):
+        assert_about(pause, min(first * 2**n, longest))
+    assert_about(pauses[-1], longest)
+
+
+def assert_about(pause_s: float, expected_s: float) -> None:
+    """As long as expected, or up to a quarter longer."""
+    assert expected_s <= pause_s <= expected_s * (1 + JITTER)
+
+
+async def test_a_refusal_keeps_everybody_from_calling_for_that_pair(limiters: list[RateLimiter]) -> None:
+    await limiters[0].note_refusal("XBTUSDT")
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(SPACING_S * 3):
+            await limiters[1].wait_for_turn("XBTUSDT")
+
+
+async def test_a_success_makes_the_next_pause_short_again(limiters: list[RateLimiter]) -> None:
+    for _ in range(3):
+        await limiters[0].note_refusal("XBTUSDT")
+    await limiters[1].note_success("XBTUSDT")
+
+    assert_about(await limiters[2].note_refusal("XBTUSDT"), limits.FIRST_BACKOFF_S)
+
+
+async def test_a_success_shortens_the_pause_of_a_pair_that_was_asked_for_too_often(limiters: list[RateLimiter]) -> None:
+    for _ in range(3):
+        await limiters[0].note_refusal("XBTUSDT", Refusal(too_often=True))
+    await limiters[1].note_success("XBTUSDT")
+
+    assert_about(await limiters[2].note_refusal("XBTUSDT"), limits.FIRST_BACKOFF_S)
+
+
+async def test_refusals_of_one_pair_do_not_lengthen_the_pause_of_another(limiters: list[RateLimiter]) -> None:
+    await limiters[0].note_refusal("XBTUSDT")
+    await limiters[0].note_refusal("XBTUSDT")
+
+    assert_about(await limiters[0].note_refusal("ETHUSDT"), limits.FIRST_BACKOFF_S)
+
+
+async def test_nothing_that_the_limiter_keeps_lasts_for_ever(redis: Redis, limiters: list[RateLimiter]) -> None:
+    await limiters[0].wait_for_turn("XBTUSDT")
+    await limiters[0].note_refusal("ETHUSDT")
+
+    keys = [key async for key in redis.scan_iter("*")]
+    assert len(keys) == 4
+    for key in keys:
+        assert 0 < await redis.pttl(key) <= 300_000

@@ -1,0 +1,165 @@
+"""``import-csv`` as a user runs it, and the worker's job."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from jobs.context import Pairs, WorkerContext
+from jobs.csv_import import import_csv as job
+from kraken_history.job_queue import IMPORT_CSV, JobQueue, connect_queue
+from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.limiter import LocalRateLimiter
+from kraken_history.postgres import connect
+from kraken_history.settings import Settings
+from kraken_history.store import Store
+from simulator import Simulator
+from tests.cli.conftest import Run, clean_environment, command
+from tests.csv_import.files import candle_line, write, write_zip
+from tests.servers import Background
+
+__all__ = ["clean_environment", "command"]  # fixtures
+
+pytestmark = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+AWAY = "http://127.0.0.1:9"
+
+
+async def count(database_url: str) -> int:
+    connection = await connect(database_url)
+    try:
+        return int(await connection.fetchval("SELECT count(*) FROM candles"))
+    finally:
+        await connection.close()
+
+
+def test_good_files_are_imported_and_bad_ones_are_told(
+    tmp_path: Path, migrated_database_url: str, background: Background, command: Run
+) -> None:
+    write(tmp_path / "XBTUSDT_1.csv", [candle_line(0), candle_line(1)])
+    write(tmp_path / "XBTUSDT_60.csv", [candle_line(0)])
+    write(tmp_path / "ETHUSDT_1.csv", [candle_line(0), "nonsense"])
+    content = f"{candle_line(0)}\n".encode()
+    write_zip(tmp_path / "all.zip", {"q/SOLUSDT_1.csv": content, "q/SOLUSDT_5.csv": content})
+
+    outcome = command("import-csv", str(tmp_path), DATABASE_URL=migrated_database_url, KRAKEN_REST_URL=AWAY)
+
+    assert outcome.code == 1
+    assert background.run(count(migrated_database_url)) == 3
+    assert "BTC/USDT" in outcome.out
+    assert "SOL/USDT" in outcome.out
+    assert outcome.err.splitlines() == [
+        f"skipped {tmp_path}/XBTUSDT_60.csv: candles of 60 minutes are computed from those of one minute",
+        f"skipped {tmp_path}/all.zip/q/SOLUSDT_5.csv: candles of 5 minutes are computed from those of one minute",
+        f"refused {tmp_path}/ETHUSDT_1.csv:2: has 1 columns, not 7: time, open, high, low, close, volume, trades",
+        "2 file(s) imported, 2 skipped, 1 refused; 3 candle(s) new, 0 replaced",
+    ]
+
+
+def test_a_second_run_finds_nothing_to_do(tmp_path: Path, migrated_database_url: str, command: Run) -> None:
+    path = write(tmp_path / "whatever_1.csv", [candle_line(0)])
+
+    first = command("import-csv", str(path), "--symbol", "btc/usdt", DATABASE_URL=migrated_database_url)
+    second = command("import-csv", str(path), "--symbol", "XBTUSDT", DATABASE_URL=migrated_database_url)
+
+    assert (first.code, second.code) == (0, 0)
+    assert first.err.endswith("1 file(s) imported, 0 skipped, 0 refused; 1 candle(s) new, 0 replaced\n")
+    assert second.err.endswith("1 file(s) imported, 0 skipped, 0 refused; 0 candle(s) new, 0 replaced\n")
+
+
+def test_without_kraken_an_unknown_pair_needs_a_symbol(
+    tmp_path: Path, migrated_database_url: str, command: Run
+) -> None:
+    path = write(tmp_path / "XBTUSD_1.csv", [candle_line(0)])
+
+    outcome = command("import-csv", str(path), DATABASE_URL=migrated_database_url, KRAKEN_REST_URL=AWAY)
+
+    refusal = next(line for line in outcome.err.splitlines() if line.startswith("refused "))
+    assert outcome.code == 1
+    assert refusal.startswith(f"refused {path}: what pair XBTUSD is cannot be looked up (no answer from Kraken")
+    assert "--symbol BTC/USDT" in refusal
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere.csv"], "nowhere.csv: there is no such file or folder"),
+        ([".", "--symbol", "BTCUSD"], "write it as BASE/QUOTE, for example BTC/USDT"),
+        ([], "Missing argument 'PATH...'"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_done(
+    arguments: list[str], words: str, database_server: object, command: Run
+) -> None:
+    outcome = command("import-csv", *arguments)
+
+    assert outcome.code == 2
+    assert words in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_folder_without_csv_files_fails_without_starting_a_server(
+    tmp_path: Path, database_server: object, command: Run
+) -> None:
+    (tmp_path / "empty").mkdir()
+
+    outcome = command("import-csv", str(tmp_path / "empty"))
+
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"refused {tmp_path}/empty: no .csv or .zip file is in this folder\n")
+    assert not (tmp_path / "data").exists()
+
+
+def test_as_a_process(tmp_path: Path, migrated_database_url: str, background: Background) -> None:
+    path = write(tmp_path / "XBTUSDT_1.csv", [candle_line(0)])
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "kraken_history", "import-csv", str(path)],
+        env={**os.environ, "DATABASE_URL": migrated_database_url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == "1 file(s) imported, 0 skipped, 0 refused; 1 candle(s) new, 0 replaced\n"
+    assert background.run(count(migrated_database_url)) == 1
+
+
+def test_the_worker_can_be_asked(
+    tmp_path: Path, redis_url: str, database_server: object, background: Background, command: Run
+) -> None:
+    path = write(tmp_path / "XBTUSDT_1.csv", [candle_line(0)])
+
+    async def queued() -> list[tuple[str, tuple[object, ...]]]:
+        async with await connect_queue(redis_url) as arq:
+            return [(job.function, tuple(job.args)) for job in await arq.queued_jobs()]
+
+    first = command("import-csv", str(path), "--worker", REDIS_URL=redis_url)
+    second = command("import-csv", str(path), "--worker", REDIS_URL=redis_url)
+
+    assert (first.code, second.code) == (0, 0)
+    assert "the worker has been asked already" in second.err
+    assert background.run(queued()) == [(IMPORT_CSV, ([str(path)], None))]
+
+
+async def test_the_job_imports_what_the_worker_sees(tmp_path: Path, pool: asyncpg.Pool, redis_url: str) -> None:
+    write(tmp_path / "XBTUSDT_1.csv", [candle_line(0), candle_line(1)])
+    write(tmp_path / "XBTUSD_1.csv", ["x"])
+    (tmp_path / "broken.zip").write_bytes(b"PK")
+    async with (
+        Simulator(emitting=False, history=10) as kraken,
+        KrakenRest(kraken.rest_url, LocalRateLimiter(), attempts=1) as rest,
+        await connect_queue(redis_url) as arq,
+    ):
+        ctx = {"context": WorkerContext(Settings(), pool, Store(pool), rest, Pairs(rest), JobQueue(arq))}
+
+        new = [await job(ctx, [str(tmp_path)], None) for _ in range(2)]
+        nowhere = await job(ctx, [str(tmp_path / "nowhere")], None)
+
+    assert new == [2, 0]
+    assert nowhere == 0
+    assert await pool.fetchval("SELECT count(*) FROM candles") == 2

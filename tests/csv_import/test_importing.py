@@ -1,0 +1,381 @@
+"""Files in a database: exactly what they say, once, and beside what is there."""
+
+import asyncio
+import json
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from kraken_history.csv_import import CsvError, CsvFile, CsvImporter, Imported, Skipped, found_files
+from kraken_history.errors import UsageError
+from kraken_history.kraken.rest import decode_asset_pairs, decode_result
+from kraken_history.records import HistoricalCandle
+from kraken_history.store import CANDLES_CHANNEL, Store
+from kraken_history.symbols import Pair
+from tests.core.examples import make_candle, make_trade
+from tests.csv_import.conftest import Import, no_kraken
+from tests.csv_import.files import START, START_S, candle_line, column_sum, trade_line, write, write_zip
+from tests.store.contents import everything, only_candle, stored_candles, sync_status
+
+MINUTE = timedelta(minutes=1)
+POSTGRESQL = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+
+
+async def contents(pool: asyncpg.Pool) -> object:
+    """All rows, in which transactions they were written, and the state of the refreshing."""
+    return (
+        await everything(pool),
+        await pool.fetch("SELECT symbol, last_sync_at, stale_ranges::text FROM data_sync_status ORDER BY symbol"),
+        await pool.fetch("SELECT timestamp, xmin::text FROM candles ORDER BY symbol, timestamp"),
+    )
+
+
+@pytest.mark.parametrize("place", ["alone", "folder", "zip"])
+async def test_a_recorded_file_of_candles_is_stored_exactly(
+    place: str, recordings: Path, tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    recorded = recordings / "csv/BTCUSDC_1.csv"
+    path = recorded
+    if place == "folder":
+        path = tmp_path / "quarter"
+        (path / "2023/Q1").mkdir(parents=True)
+        (path / "2023/Q1/BTCUSDC_1.csv").write_bytes(recorded.read_bytes())
+    elif place == "zip":
+        path = write_zip(tmp_path / "Kraken_OHLCVT.zip", {"master/q1/BTCUSDC_1.csv": recorded.read_bytes()})
+
+    (outcome,) = await import_csv(path, symbol="BTC/USDC")
+
+    row = await pool.fetchrow(
+        "SELECT count(*), sum(volume) AS volume, sum(trade_count) AS trades, min(timestamp), max(timestamp)"
+        " FROM candles WHERE symbol = 'BTC/USDC' AND interval_minutes = 1 AND source = 'csv'"
+    )
+    assert row is not None
+    assert isinstance(outcome, Imported)
+    assert (outcome.rows, outcome.candles, outcome.new_candles, outcome.replaced_candles) == (56_717, 56_717, 56_717, 0)
+    assert row["count"] == 56_717
+    assert row["volume"] == column_sum(recorded, 5)
+    assert row["trades"] == column_sum(recorded, 6)
+    assert (row["min"], row["max"]) == (outcome.start, outcome.end - MINUTE)
+
+
+async def test_longer_candles_are_skipped_with_the_reason(
+    recordings: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    (outcome,) = await import_csv(recordings / "csv/XBTUSD_60.csv")
+
+    assert isinstance(outcome, Skipped)
+    assert outcome.reason == "candles of 60 minutes are computed from those of one minute"
+    assert await everything(pool) == ([], [], [])
+
+
+async def test_every_row_of_time_and_sales_counts(recordings: Path, pool: asyncpg.Pool, import_csv: Import) -> None:
+    recorded = recordings / "csv/BCHEUR.csv"
+    lines = recorded.read_text().splitlines()
+
+    (outcome,) = await import_csv(recorded, symbol="BCH/EUR")
+
+    candles = [row.candle for row in await stored_candles(pool)]
+    assert isinstance(outcome, Imported)
+    assert len(set(lines)) < len(lines)  # identical rows are trades too
+    assert (outcome.rows, sum(c.trade_count for c in candles)) == (148, 148)
+    assert str(sum(c.volume for c in candles)) == str(column_sum(recorded, 2)) == "426.64478477"
+    products = [Decimal(price) * Decimal(volume) for _, price, volume in (line.split(",") for line in lines)]
+    assert sum(c.quote_volume for c in candles) == sum(products)
+
+
+async def test_a_candle_gets_the_typical_price_for_a_vwap(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    await import_csv(write(tmp_path / "XBTUSDT_1.csv", [f"{START_S},100.0,102.0,99.0,101.5,1E+1,3"]))
+
+    vwap = Decimal("100.8333333333")
+    row = await only_candle(pool)
+    assert row.candle == HistoricalCandle(
+        "BTC/USDT", START, 1, Decimal(100), Decimal(102), Decimal(99), Decimal("101.5"), Decimal(10), vwap * 10, 3, vwap
+    )
+    assert (row.source, row.first_trade_id, row.last_trade_id) == ("csv", None, None)
+
+
+async def test_trades_make_the_candles_that_they_say(tmp_path: Path, pool: asyncpg.Pool, import_csv: Import) -> None:
+    lines = [trade_line(1, "100.0", "0.10"), trade_line(1, "100.0", "0.10"), trade_line(59, "99.5", "0.30")]
+    lines += [trade_line(190, "103.0", "1E+1")]
+
+    await import_csv(write(tmp_path / "XBTUSDT.csv", lines))
+
+    first, second = [row.candle for row in await stored_candles(pool)]
+    hundred, low = Decimal(100), Decimal("99.5")
+    assert first == HistoricalCandle(
+        "BTC/USDT", START, 1, hundred, hundred, low, low, Decimal("0.5"), Decimal("49.85"), 3, Decimal("99.7")
+    )
+    assert (second.timestamp, second.volume, second.trade_count) == (START + 3 * MINUTE, Decimal(10), 1)
+
+
+@pytest.mark.parametrize("name", ["XBTUSDT_1.csv", "XBTUSDT.csv"])
+async def test_a_second_import_changes_nothing(
+    name: str, tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    lines = [candle_line(m) if "_1" in name else trade_line(60 * m) for m in (0, 1, 5, 70, 20_000)]
+    path = write(tmp_path / name, lines)
+    (first,) = await import_csv(path)
+    before = await contents(pool)
+
+    (second,) = await import_csv(path)
+
+    assert isinstance(first, Imported)
+    assert isinstance(second, Imported)
+    assert (first.new_candles, second.new_candles, second.replaced_candles) == (5, 0, 0)
+    assert await contents(pool) == before
+
+
+async def test_the_fuller_candle_stays_whichever_came_first(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    trades = [make_trade(n, START + timedelta(seconds=15 * n), f"10{n}.0") for n in range(12)]  # four in each minute
+    await Store(pool).write(trades[:8])
+    path = write(
+        tmp_path / "XBTUSDT_1.csv", [candle_line(0, trades=4), candle_line(1, trades=5), candle_line(2, trades=4)]
+    )
+
+    (outcome,) = await import_csv(path)
+    between = [(row.source, row.candle.trade_count) for row in await stored_candles(pool)]
+    await Store(pool).write(trades[8:])
+    after = [(row.source, row.candle.trade_count) for row in await stored_candles(pool)]
+
+    assert isinstance(outcome, Imported)
+    assert (outcome.new_candles, outcome.replaced_candles) == (1, 1)
+    assert between == [("trades", 4), ("csv", 5), ("csv", 4)]
+    assert after == [("trades", 4), ("csv", 5), ("trades", 4)]
+
+
+async def test_the_exchanges_candle_gives_way_to_one_that_is_as_full(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    path = write(tmp_path / "XBTUSDT_1.csv", [candle_line(0, trades=4)])
+    await Store(pool).write(candles=[make_candle(START, trade_count=4)])
+
+    await import_csv(path)
+    stronger = await only_candle(pool)
+    await Store(pool).write(candles=[make_candle(START, trade_count=4)])
+
+    assert stronger.source == "csv"
+    assert await only_candle(pool) == stronger
+
+
+async def test_coverage_figures_and_stale_hours_follow_the_file(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    await import_csv(write(tmp_path / "XBTUSDT_1.csv", [candle_line(m) for m in (58, 61, 300)]))
+    await import_csv(write(tmp_path / "XBTUSDT_1.csv", [candle_line(m) for m in (300, 301)]))
+
+    status = await sync_status(pool, "BTC/USDT", "candles_1m")
+    assert status is not None
+    assert (status["total_records"], status["oldest_timestamp"]) == (4, START + 58 * MINUTE)
+    assert status["newest_timestamp"] == START + 301 * MINUTE
+    assert [(r.lower, r.upper) for r in status["time_ranges"]] == [(START + 58 * MINUTE, START + 302 * MINUTE)]
+    hours = [((r.lower - START) // (60 * MINUTE), (r.upper - START) // (60 * MINUTE)) for r in status["stale_ranges"]]
+    assert hours == [(0, 2), (5, 6)]
+
+
+async def test_only_hours_that_changed_become_stale(tmp_path: Path, pool: asyncpg.Pool, import_csv: Import) -> None:
+    await import_csv(write(tmp_path / "XBTUSDT_1.csv", [candle_line(m) for m in (0, 60, 120)]))
+    await pool.execute("UPDATE data_sync_status SET stale_ranges = '{}'")
+
+    lines = [candle_line(0), candle_line(60, trades=9), candle_line(119), candle_line(120)]
+    await import_csv(write(tmp_path / "XBTUSDT_1.csv", lines))
+
+    status = await sync_status(pool, "BTC/USDT", "candles_1m")
+    assert status is not None
+    assert status["total_records"] == 4
+    assert [(r.lower, r.upper) for r in status["stale_ranges"]] == [(START + 60 * MINUTE, START + 120 * MINUTE)]
+
+
+async def test_the_last_minute_of_a_file_of_trades_is_not_proven(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    await import_csv(write(tmp_path / "XBTUSDT.csv", [trade_line(60), trade_line(500)]))
+
+    status = await sync_status(pool, "BTC/USDT", "candles_1m")
+    assert status is not None
+    assert [(r.lower, r.upper) for r in status["time_ranges"]] == [(START + MINUTE, START + 8 * MINUTE)]
+    assert len(await stored_candles(pool)) == 2
+
+
+async def test_followers_are_told(tmp_path: Path, pool: asyncpg.Pool, import_csv: Import) -> None:
+    told: asyncio.Queue[str] = asyncio.Queue()
+    async with pool.acquire() as listener:
+        await listener.add_listener(CANDLES_CHANNEL, lambda *arguments: told.put_nowait(str(arguments[3])))
+
+        await import_csv(write(tmp_path / "XBTUSDT_1.csv", [candle_line(0), candle_line(3)]))
+
+        assert json.loads(await asyncio.wait_for(told.get(), 10)) == [["BTC/USDT", START_S, START_S + 180]]
+        await listener.reset()
+
+
+@POSTGRESQL
+async def test_an_import_waits_for_whoever_writes_the_symbol(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    await Store(pool).write([make_trade(1, START)])
+    path = write(tmp_path / "XBTUSDT_1.csv", [candle_line(0, trades=9)])
+    async with pool.acquire() as writer:
+        transaction = writer.transaction()
+        await transaction.start()
+        await writer.execute("SELECT FROM data_sync_status WHERE symbol = 'BTC/USDT' FOR UPDATE")
+        importing = asyncio.ensure_future(import_csv(path))
+        while not await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert (await only_candle(pool)).source == "trades"
+        await transaction.commit()
+    await importing
+
+    assert (await only_candle(pool)).source == "csv"
+
+
+@POSTGRESQL
+async def test_a_writer_without_the_lock_makes_the_import_merge(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    path = write(tmp_path / "XBTUSDT_1.csv", [candle_line(0), candle_line(1)])
+    await import_csv(write(tmp_path / "ETHUSDT_1.csv", [candle_line(0, trades=9)]))
+    async with pool.acquire() as writer:
+        transaction = writer.transaction()
+        await transaction.start()
+        await writer.execute(
+            "INSERT INTO candles SELECT 'BTC/USDT', timestamp, 1, open, high, low, close, volume, quote_volume,"
+            " trade_count, vwap, source FROM candles"
+        )
+        importing = asyncio.ensure_future(import_csv(path))
+        while not await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await transaction.commit()
+    (outcome,) = await importing
+
+    assert isinstance(outcome, Imported)
+    assert (outcome.new_candles, outcome.replaced_candles) == (1, 0)
+    counts = [row.candle.trade_count for row in await stored_candles(pool) if row.candle.symbol == "BTC/USDT"]
+    assert counts == [9, 3]
+
+
+async def test_a_file_that_is_wrong_in_the_middle_leaves_nothing(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    lines = [candle_line(m) for m in range(30_000)]
+    lines[20_000] = candle_line(7)
+    lines[25_000:] = []
+    first, second = write(tmp_path / "XBTUSDT_1.csv", lines), write(tmp_path / "ETHUSDT_1.csv", [candle_line(0)])
+
+    refused, imported = await import_csv(first, second)
+
+    assert isinstance(refused, CsvError)
+    assert (refused.file, refused.line) == (str(first), 20_001)
+    assert "does not come after the one before it" in refused.reason
+    assert isinstance(imported, Imported)
+    assert {row.candle.symbol for row in await stored_candles(pool)} == {"ETH/USDT"}
+    assert await sync_status(pool, "BTC/USDT", "candles_1m") is None
+
+
+async def test_a_line_of_a_later_day_in_the_middle_is_the_files_fault_not_the_databases(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    lines = [candle_line(m) for m in range(5_000)]
+    lines[10] = candle_line(500_000)
+
+    (refused,) = await import_csv(write(tmp_path / "XBTUSDT_1.csv", lines))
+
+    assert isinstance(refused, CsvError)
+    assert refused.line == 12
+    assert await stored_candles(pool) == []
+
+
+@POSTGRESQL
+async def test_a_refused_file_leaves_merged_candles_alone(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    await import_csv(write(tmp_path / "XBTUSDT_1.csv", [candle_line(0)]))
+    before = await contents(pool)
+
+    (refused,) = await import_csv(write(tmp_path / "XBTUSDT_1.csv", [candle_line(0, trades=9), "x", candle_line(2)]))
+
+    assert isinstance(refused, CsvError)
+    assert await contents(pool) == before
+
+
+@POSTGRESQL
+async def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path, pool: asyncpg.Pool) -> None:
+    path = write(tmp_path / "XBTUSDT_1.csv", [candle_line(m) for m in range(3_000)])
+
+    minutes = iter(range(3_000, 3_010))
+
+    def grow(_: CsvFile, done: int) -> None:
+        with path.open("a") as file:
+            file.writelines(candle_line(minute) + "\n" for minute in minutes)
+
+    with found_files([path]) as (files, _):
+        (outcome,) = [outcome async for outcome in CsvImporter(pool, no_kraken).import_files(files, grow)]
+
+    assert isinstance(outcome, CsvError)
+    assert "was changed while it was read" in outcome.reason
+    assert await stored_candles(pool) == []
+
+
+async def test_four_years_with_a_candle_a_week(tmp_path: Path, pool: asyncpg.Pool, import_csv: Import) -> None:
+    path = write(tmp_path / "XBTUSDT_1.csv", [candle_line(10_080 * (week - 200)) for week in range(200)])
+
+    (outcome,) = await import_csv(path)
+
+    assert isinstance(outcome, Imported)
+    assert outcome.new_candles == await pool.fetchval("SELECT count(*) FROM candles") == 200
+
+
+@POSTGRESQL
+async def test_unknown_pairs_are_looked_up_once(
+    tmp_path: Path, recordings: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    for name in ("XBTUSD_1.csv", "ETHUSD_1.csv", "NOSUCH_1.csv", "XBTUSDT_1.csv", "BTCUSD_1.csv"):
+        write(tmp_path / name, [candle_line(0)])
+    asked = 0
+
+    async def fetch_pairs() -> list[Pair]:
+        nonlocal asked
+        asked += 1
+        return decode_asset_pairs(
+            decode_result(200, (recordings / "rest/asset_pairs_2021-04-17_304pairs.json").read_bytes())
+        )
+
+    with found_files([tmp_path]) as (files, _):
+        outcomes = [outcome async for outcome in CsvImporter(pool, fetch_pairs).import_files(files)]
+
+    assert asked == 1
+    assert [getattr(o, "symbol", None) for o in outcomes] == ["BTC/USD", "ETH/USD", None, "BTC/USDT", "BTC/USD"]
+    refused = outcomes[2]
+    assert isinstance(refused, CsvError)
+    assert refused.reason == "Kraken lists no pair NOSUCH: say what it is, for example with --symbol BTC/USDT"
+
+
+@POSTGRESQL
+async def test_without_kraken_an_unknown_pair_needs_a_symbol(tmp_path: Path, import_csv: Import) -> None:
+    path = write(tmp_path / "XBTUSD_1.csv", [candle_line(0)])
+
+    (refused,) = await import_csv(path)
+    (imported,) = await import_csv(path, symbol="BTC/USD")
+
+    assert isinstance(refused, CsvError)
+    assert "cannot be looked up (no answer from Kraken): say what it is, for example with --symbol" in refused.reason
+    assert isinstance(imported, Imported)
+    assert imported.symbol == "BTC/USD"
+
+
+@POSTGRESQL
+async def test_one_symbol_is_not_for_the_files_of_two_pairs(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    for name in ("XBTUSD_1.csv", "ETHUSD_1.csv"):
+        write(tmp_path / name, [candle_line(0)])
+
+    with pytest.raises(UsageError, match="is for the files of one pair, and these are of 2: ETHUSD, XBTUSD"):
+        await import_csv(tmp_path, symbol="BTC/USD")
+
+    assert await stored_candles(pool) == []
