@@ -84,9 +84,23 @@ class Store:
                 :func:`kraken_history.postgres.is_transient` tells which may pass.
         """
         async with self._pool.acquire() as connection:
-            await self.ensure_partitions(connection, trades, candles)
-            async with connection.transaction():
-                return await write_within(connection, trades, candles, candle_source=candle_source)
+            try:
+                return await self._write(connection, trades, candles, candle_source)
+            except asyncpg.CheckViolationError:
+                # Retention may have dropped a partition that was there when this process last looked.
+                self._days_with_partitions.clear()
+                return await self._write(connection, trades, candles, candle_source)
+
+    async def _write(
+        self,
+        connection: Connection,
+        trades: Sequence[HistoricalTrade],
+        candles: Sequence[HistoricalCandle],
+        candle_source: CandleSource,
+    ) -> Stored:
+        await self.ensure_partitions(connection, trades, candles)
+        async with connection.transaction():
+            return await write_within(connection, trades, candles, candle_source=candle_source)
 
     async def ensure_partitions(
         self, connection: Connection, trades: Sequence[HistoricalTrade], candles: Sequence[HistoricalCandle]
@@ -174,6 +188,11 @@ def _fullest(candles: Iterable[HistoricalCandle]) -> list[HistoricalCandle]:
         if known is None or _strength(known) < _strength(candle):
             best[key] = candle
     return [best[key] for key in sorted(best)]
+
+
+async def lock_symbol(connection: Connection, symbol: str) -> None:
+    """Keep every other writer from a symbol's trades and candles until the end of the transaction."""
+    await _lock_ledger(connection, [symbol], {})
 
 
 async def _lock_ledger(
@@ -370,18 +389,27 @@ _REBUILD_CANDLES = """
 """
 
 
-# As _strength orders them, after the source.
-_MERGE_CANDLES = f"""
-    WITH offered AS MATERIALIZED (
-        SELECT * FROM {_CANDLE_PARAMETERS}) AS o ({_CANDLE_NAMES})
-    ), before AS MATERIALIZED (
+def merging_candles(offered: str, touched: str, source: str) -> str:
+    """The rule of the fuller candle, as the head of a statement: a ``WITH`` list without its last ``SELECT``.
+
+    That may use ``offered``; ``before`` (symbol, timestamp, source), what stood in the minutes that are offered;
+    and ``merged`` (symbol, timestamp), the minutes that changed.
+
+    Args:
+        offered: A query for one-minute candles, each minute once, by the names of the table's columns.
+        touched: A condition on ``c.timestamp`` that all offered candles meet, for the sake of the plan.
+        source: An expression for their source.
+    """
+    # As _strength orders them, after the source.
+    return f"""
+    WITH offered AS MATERIALIZED ({offered}), before AS MATERIALIZED (
         SELECT c.symbol, c.timestamp, c.source
         FROM offered o JOIN candles c
           ON c.timestamp = o.timestamp AND c.symbol = o.symbol AND c.interval_minutes = 1
-        WHERE c.timestamp = ANY ($2)
-    ), upserted AS (
+        WHERE {touched}
+    ), merged AS (
         INSERT INTO candles AS c ({_CANDLE_NAMES}, interval_minutes, source)
-        SELECT {_CANDLE_NAMES}, 1, $11::text::candle_source FROM offered
+        SELECT {_CANDLE_NAMES}, 1, {source} FROM offered
         ON CONFLICT (timestamp, symbol, interval_minutes) DO UPDATE SET
             open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
             volume = excluded.volume, quote_volume = excluded.quote_volume, trade_count = excluded.trade_count,
@@ -389,24 +417,47 @@ _MERGE_CANDLES = f"""
         WHERE (excluded.trade_count, excluded.source, excluded.volume, excluded.high, -excluded.low,
                excluded.quote_volume, excluded.vwap, excluded.open, excluded.close)
             > (c.trade_count, c.source, c.volume, c.high, -c.low, c.quote_volume, c.vwap, c.open, c.close)
-    )
-    SELECT o.symbol, o.timestamp, b.source::text AS source_before
-    FROM offered o LEFT JOIN before b USING (symbol, timestamp)
+        RETURNING c.symbol, c.timestamp
+    )"""  # noqa: S608 — only constants are put in
+
+
+_OFFERED = f"SELECT * FROM {_CANDLE_PARAMETERS}) AS o ({_CANDLE_NAMES})"  # noqa: S608 — only constants are put in
+_MERGE_CANDLES = f"""
+    {merging_candles(_OFFERED, "c.timestamp = ANY ($2)", "$11::text::candle_source")}
+    SELECT m.symbol, m.timestamp, b.source::text AS source_before
+    FROM merged m LEFT JOIN before b USING (symbol, timestamp)
 """  # noqa: S608 — only constants of this module are put in
 
 
 async def _note_candles(connection: Connection, minutes: _TouchedMinutes) -> None:
-    """Keep the candles' sync status, and tell whoever follows them."""
-    spans = minutes.spans
+    stale = {
+        symbol: "{" + ",".join(f"[{h},{h + _HOUR})" for h in sorted(hours)) + "}"
+        for symbol, hours in minutes.hours.items()
+    }
+    await note_candles(connection, minutes.spans, minutes.new, stale)
+
+
+async def note_candles(
+    connection: Connection,
+    spans: Mapping[str, tuple[datetime, datetime]],
+    new: Mapping[str, int],
+    stale: Mapping[str, str],
+) -> None:
+    """Keep the candles' sync status, and tell whoever follows them.
+
+    Args:
+        spans: By symbol: the first and the last minute that changed.
+        new: By symbol: how many minutes had no candle before.
+        stale: By symbol: the whole hours in which minutes changed, as a ``tstzmultirange``.
+    """
     symbols = sorted(spans)
     lows, highs = [spans[s][0] for s in symbols], [spans[s][1] for s in symbols]
     seconds = [(s, int(spans[s][0].timestamp()), int(spans[s][1].timestamp())) for s in symbols]
     payloads = [
         msgspec.json.encode(seconds[at : at + _MOST_NOTIFIED]).decode() for at in range(0, len(seconds), _MOST_NOTIFIED)
     ]
-    counts = [minutes.new[s] for s in symbols]
-    stale = ["{" + ",".join(f"[{h},{h + _HOUR})" for h in sorted(minutes.hours[s])) + "}" for s in symbols]
-    await connection.execute(_NOTE_CANDLES, symbols, lows, highs, counts, stale, payloads, CANDLES_CHANNEL)
+    counts, stales = [new[s] for s in symbols], [stale[s] for s in symbols]
+    await connection.execute(_NOTE_CANDLES, symbols, lows, highs, counts, stales, payloads, CANDLES_CHANNEL)
 
 
 _NOTE_CANDLES = """

@@ -1,0 +1,24 @@
+"""The worker's refresh of the longer intervals."""
+
+from typing import Any
+
+from jobs.context import WorkerContext
+from kraken_history import telemetry
+from kraken_history.aggregates import RefreshIsRunning, refresh
+
+AFTER_GRACE_S = 12
+"""Second of the minute at which a bucket that ended with the minute before is closed."""
+
+_log = telemetry.get_logger("worker")
+
+
+async def refresh_aggregates(ctx: dict[str, Any]) -> int:
+    """Refresh what is marked; return how many windows that were. Another refresh that runs does the same."""
+    context: WorkerContext = ctx["context"]
+    try:
+        done = await refresh(context.pool)
+    except RefreshIsRunning:
+        return 0
+    if done:
+        _log.info("refreshed", windows=len(done), kept=sum(each.kept for each in done))
+    return len(done)

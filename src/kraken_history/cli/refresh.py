@@ -1,0 +1,116 @@
+"""``refresh``: bring the longer intervals up to date, without a worker."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+import typer
+from msgspec import Struct
+
+from kraken_history.aggregates import AGGREGATES, Refreshed, refresh
+from kraken_history.cli import servers as server_choice
+from kraken_history.cli.instants import instant, parse_instant
+from kraken_history.cli.tables import print_table, table_of
+from kraken_history.errors import UsageError
+from kraken_history.migrations import check_schema
+from kraken_history.postgres import create_pool
+from kraken_history.records import TimeRange
+from kraken_history.settings import Settings, load_settings
+
+_WAIT_S = 600.0  # for the worker's own refresh to end
+_BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)  # before there was anything to trade
+
+
+class RefreshedInterval(Struct, frozen=True):
+    """What was refreshed of one interval, from the start of its oldest window to the end of its newest."""
+
+    interval: str
+    start: datetime
+    end: datetime
+    windows: int
+    kept: int
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("refresh")(_refresh)
+
+
+def _refresh(
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Refresh from here on, ISO 8601, in UTC unless it says otherwise.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="End, not included; by default now.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
+) -> None:
+    """Bring the intervals from 5 minutes to 1 week up to date, as the worker does every minute.
+
+    Without a time, what was written since the last refresh. Buckets that are still open are left: they are computed
+    when they are read. So are buckets whose one-minute candles were dropped: those are history, and kept.
+
+    Example: kraken-history refresh --from 2026-01-01 --to 2026-02-01
+    """
+    start, end = _instant("--from", from_), _instant("--to", to)
+    run_refresh(load_settings(), start, end, as_json=as_json)
+
+
+def _instant(option: str, text: str | None) -> datetime | None:
+    try:
+        return None if text is None else parse_instant(text)
+    except ValueError:
+        raise UsageError(
+            f"{option} {text!r} is not a time: write 2026-01-31, 2026-01-31T12:30 or 2026-01-31T12:30:00Z"
+        ) from None
+
+
+def run_refresh(settings: Settings, start: datetime | None, end: datetime | None, *, as_json: bool) -> None:
+    """Refresh, and write what was."""
+    within = _range(start, end)
+    with server_choice.database(settings) as database_url:
+        intervals = summarized(asyncio.run(_run(database_url, within)))
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(intervals).decode() + "\n")
+    elif intervals:
+        _print(intervals)
+    else:
+        sys.stderr.write("nothing to refresh: every closed candle is up to date\n")
+
+
+def _range(start: datetime | None, end: datetime | None) -> TimeRange | None:
+    if start is None and end is None:
+        return None
+    start, end = start or _BEGINNING, end or datetime.now(UTC)
+    if start >= end:
+        raise UsageError(f"--from {instant(start)} is not before --to {instant(end)}")
+    return TimeRange(start, end)
+
+
+async def _run(database_url: str, within: TimeRange | None) -> list[Refreshed]:
+    async with await create_pool(database_url, min_size=1, max_size=1) as pool:
+        async with pool.acquire() as connection:
+            await check_schema(connection)
+        return await refresh(pool, within=within, wait_s=_WAIT_S)
+
+
+def summarized(refreshed: Sequence[Refreshed]) -> list[RefreshedInterval]:
+    """One line for each interval that anything was refreshed of."""
+    found = []
+    for aggregate in AGGREGATES:
+        mine = [each for each in refreshed if each.view == aggregate.view]
+        if mine:
+            start, end = min(each.window.start for each in mine), max(each.window.end for each in mine)
+            name = aggregate.view.removeprefix("candles_")
+            found.append(RefreshedInterval(name, start, end, len(mine), sum(each.kept for each in mine)))
+    return found
+
+
+def _print(intervals: Sequence[RefreshedInterval]) -> None:
+    table = table_of("refreshed", "from", "to", "ranges", "kept as they were")
+    for each in intervals:
+        table.add_row(each.interval, instant(each.start), instant(each.end), str(each.windows), str(each.kept))
+    print_table(table)
+    if any(each.kept for each in intervals):
+        sys.stderr.write("some candles were kept as they were: one-minute candles below them are gone\n")

@@ -1,0 +1,85 @@
+"""Which windows are refreshed, without a database."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kraken_history.aggregates import AGGREGATES, MONDAY, Aggregate, bucket_end, bucket_start, windows
+from kraken_history.records import TimeRange
+
+HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(weeks=1)
+NOON = datetime(2025, 11, 12, 12, tzinfo=UTC)  # a Wednesday
+
+
+def between(start: datetime, end: datetime) -> TimeRange:
+    return TimeRange(start, end)
+
+
+def test_a_mark_is_widened_to_whole_buckets() -> None:
+    assert windows([between(NOON, NOON + HOUR)], 4 * HOUR, NOON + DAY) == [between(NOON, NOON + 4 * HOUR)]
+
+
+def test_a_week_starts_on_monday() -> None:
+    (week,) = windows([between(NOON, NOON + HOUR)], WEEK, NOON + WEEK)
+
+    assert (week.start, week.end) == (datetime(2025, 11, 10, tzinfo=UTC), datetime(2025, 11, 17, tzinfo=UTC))
+
+
+def test_a_bucket_that_is_open_is_left_out() -> None:
+    marked = [between(NOON, NOON + HOUR)]
+
+    assert windows(marked, HOUR, NOON + timedelta(minutes=59)) == []
+    assert windows(marked, timedelta(minutes=5), NOON + timedelta(minutes=23)) == [
+        between(NOON, NOON + timedelta(minutes=20))
+    ]
+
+
+def test_near_windows_are_one_and_far_ones_are_not_and_the_oldest_is_first() -> None:
+    marked = [between(NOON + n * HOUR, NOON + (n + 1) * HOUR) for n in (100, 0, 5)]
+
+    assert windows(marked, HOUR, NOON + WEEK) == [
+        between(NOON, NOON + 6 * HOUR),
+        between(NOON + 100 * HOUR, NOON + 101 * HOUR),
+    ]
+
+
+def test_a_long_window_comes_in_pieces() -> None:
+    pieces = windows([between(NOON, NOON + 365 * DAY)], DAY, NOON + 400 * DAY)
+
+    assert len(pieces) == 5
+    assert all(piece.duration <= 13 * WEEK for piece in pieces)
+    assert all(a.end == b.start for a, b in pairwise(pieces))
+
+
+_moments = st.integers(0, 200 * 1440).map(lambda n: NOON + timedelta(minutes=n))
+_ranges = st.tuples(_moments, _moments).filter(lambda pair: pair[0] < pair[1]).map(lambda pair: TimeRange(*pair))
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATES, ids=lambda aggregate: aggregate.view)
+@given(marked=st.lists(_ranges, max_size=6), closed_until=_moments)
+def test_the_windows_are_whole_closed_buckets_that_hold_all_that_is_marked_and_closed(
+    aggregate: Aggregate, marked: list[TimeRange], closed_until: datetime
+) -> None:
+    found = windows(marked, aggregate.width, closed_until)
+
+    assert all(window.end <= closed_until for window in found)
+    assert all(bucket_start(edge, aggregate.width) == edge for window in found for edge in (window.start, window.end))
+    assert all(a.end <= b.start for a, b in pairwise(found))
+    for each in marked:
+        bucket = bucket_start(each.start, aggregate.width)
+        while bucket < each.end:
+            is_closed = bucket + aggregate.width <= closed_until
+            assert is_closed is any(window.start <= bucket < window.end for window in found)
+            bucket += max(aggregate.width, (each.end - each.start) // 50 // aggregate.width * aggregate.width)
+
+
+@given(moment=st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001
+def test_a_bucket_holds_its_moment(moment: datetime) -> None:
+    for aggregate in AGGREGATES:
+        start, end = bucket_start(moment, aggregate.width), bucket_end(moment, aggregate.width)
+        assert start <= moment <= end
+        assert (start - MONDAY) % aggregate.width == (end - MONDAY) % aggregate.width == timedelta(0)
+        assert end - start in (aggregate.width, timedelta(0))
