@@ -1,0 +1,161 @@
+"""External indicators: fear and greed from alternative.me, bitcoin's dominance from coingecko.
+
+Off unless enabled, one figure a day each. A day that is fetched again is replaced, so fetching may be repeated.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+
+import aiohttp
+import asyncpg
+import msgspec
+from msgspec import Struct
+
+from kraken_history.errors import MalformedMessage, ServiceUnavailable
+from kraken_history.records import ExternalIndicator, utc_from_unix_ns
+
+FEAR_GREED = "fear_greed"
+BTC_DOMINANCE = "btc_dominance"
+
+_TIMEOUT = aiohttp.ClientTimeout(total=30)
+_LONGEST_ANSWER = 1_000_000  # bytes; the real ones have a hundredth of that
+
+
+class _FearGreedDay(Struct):
+    value: str
+    timestamp: str
+
+
+class _FearGreed(Struct):
+    data: list[_FearGreedDay]
+
+
+class _Market(Struct):
+    market_cap_percentage: dict[str, Decimal]
+    updated_at: int
+
+
+class _Global(Struct):
+    data: _Market
+
+
+def decode_fear_greed(body: bytes) -> list[ExternalIndicator]:
+    """Decode an answer of ``/fng/``: one figure a day, 0 (fear) to 100 (greed).
+
+    Raises:
+        MalformedMessage: It is no such answer, or not within 0 to 100.
+    """
+    try:
+        days = msgspec.json.decode(body, type=_FearGreed).data
+        found = [(utc_from_unix_ns(int(day.timestamp) * 10**9), Decimal(day.value)) for day in days]
+    except (msgspec.MsgspecError, ValueError, OverflowError, InvalidOperation) as error:
+        raise MalformedMessage(f"alternative.me did not answer with fear and greed: {error}", body) from error
+    return _checked([_daily(at, FEAR_GREED, value, "alternative.me") for at, value in found], body)
+
+
+def decode_btc_dominance(body: bytes) -> list[ExternalIndicator]:
+    """Decode an answer of ``/api/v3/global``: bitcoin's share of the market's value, in percent.
+
+    Raises:
+        MalformedMessage: It is no such answer, or not within 0 to 100.
+    """
+    try:
+        market = msgspec.json.decode(body, type=_Global).data
+        at, value = utc_from_unix_ns(market.updated_at * 10**9), market.market_cap_percentage["btc"]
+    except (msgspec.MsgspecError, KeyError, OverflowError) as error:
+        raise MalformedMessage(f"coingecko did not answer with bitcoin's dominance: {error}", body) from error
+    return _checked([_daily(at, BTC_DOMINANCE, value, "coingecko")], body)
+
+
+def _daily(at: datetime, name: str, value: Decimal, source: str) -> ExternalIndicator:
+    return ExternalIndicator(at.replace(hour=0, minute=0, second=0, microsecond=0), name, value, source)
+
+
+def _checked(found: list[ExternalIndicator], body: bytes) -> list[ExternalIndicator]:
+    for each in found:
+        if not each.value.is_finite() or not 0 <= each.value <= 100:
+            raise MalformedMessage(f"{each.source} gives {each.indicator_name} as {each.value}, not 0 to 100", body)
+    return found
+
+
+async def fetch_fear_greed(base_url: str = "https://api.alternative.me", *, days: int = 30) -> list[ExternalIndicator]:
+    """The latest days, newest first; more than one, so that days without a worker are made up for.
+
+    Raises:
+        ServiceUnavailable: It cannot be reached, or answers with an error.
+        MalformedMessage: It answers with something else.
+    """
+    return decode_fear_greed(await _get(f"{base_url.rstrip('/')}/fng/", {"limit": str(days), "format": "json"}))
+
+
+async def fetch_btc_dominance(base_url: str = "https://api.coingecko.com") -> list[ExternalIndicator]:
+    """Today's figure; coingecko gives no other for free. Errors as :func:`fetch_fear_greed`."""
+    return decode_btc_dominance(await _get(f"{base_url.rstrip('/')}/api/v3/global", {}))
+
+
+async def _get(url: str, parameters: dict[str, str]) -> bytes:
+    body = bytearray()
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=True) as session,
+            session.get(url, params=parameters) as response,
+        ):
+            if response.status != 200:
+                raise ServiceUnavailable(f"{url} answers with {response.status} {response.reason}: try again later")
+            async for piece in response.content.iter_any():
+                body += piece
+                if len(body) > _LONGEST_ANSWER:
+                    raise MalformedMessage(f"{url} answers with more than {_LONGEST_ANSWER} bytes", bytes(body[:1000]))
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        reason = str(error) or type(error).__name__
+        raise ServiceUnavailable(f"{url} cannot be reached ({reason}): try again later") from error
+    return bytes(body)
+
+
+async def store_indicators(pool: asyncpg.Pool, indicators: Sequence[ExternalIndicator]) -> int:
+    """Store figures; return how many are new or changed. Those that are known change nothing."""
+    latest = {(each.timestamp, each.indicator_name): each for each in indicators}
+    if not latest:
+        return 0
+    rows = [latest[key] for key in sorted(latest)]
+    async with pool.acquire() as connection:
+        moments = [each.timestamp for each in rows]
+        await connection.execute("SELECT ensure_partitions('external_indicators', $1)", moments)
+        stored = await connection.fetch(
+            _STORE,
+            moments,
+            [each.indicator_name for each in rows],
+            [each.value for each in rows],
+            [each.source for each in rows],
+        )
+    return len(stored)
+
+
+_STORE = """
+    INSERT INTO external_indicators AS e (timestamp, indicator_name, value, source)
+    SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::numeric[], $4::text[])
+    ON CONFLICT (timestamp, indicator_name) DO UPDATE SET value = excluded.value, source = excluded.source
+    WHERE (e.value, e.source) IS DISTINCT FROM (excluded.value, excluded.source)
+    RETURNING 1
+"""
+
+
+async def read_indicators(pool: asyncpg.Pool, name: str, start: datetime, end: datetime) -> list[ExternalIndicator]:
+    """The figures of ``[start, end)``, oldest first.
+
+    Raises:
+        ValueError: A bound is naive.
+    """
+    if start.tzinfo is None or end.tzinfo is None:
+        raise ValueError("indicators are read between aware datetimes, such as datetime(2026, 1, 1, tzinfo=UTC)")
+    rows = await pool.fetch(
+        """
+        SELECT timestamp, indicator_name, value, source FROM external_indicators
+        WHERE indicator_name = $1 AND timestamp >= $2 AND timestamp < $3 ORDER BY timestamp
+        """,
+        name,
+        start.astimezone(UTC),
+        end.astimezone(UTC),
+    )
+    return [ExternalIndicator(*row) for row in rows]
