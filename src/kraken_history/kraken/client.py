@@ -1,27 +1,49 @@
 """Calls to Kraken's public REST API, spaced, retried, and decoded."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Protocol
 
 import aiohttp
 import msgspec
+from msgspec import Struct
 
 from kraken_history import telemetry
 from kraken_history.errors import KrakenBusy, ServiceUnavailable
-from kraken_history.kraken.rest import TradesPage, decode_asset_pairs, decode_result, decode_trades_page
+from kraken_history.kraken.rest import (
+    OhlcPage,
+    Refusal,
+    SystemStatus,
+    TradesPage,
+    decode_asset_pairs,
+    decode_ohlc_page,
+    decode_result,
+    decode_system_status,
+    decode_time,
+    decode_trades_page,
+    refusal_of,
+)
 from kraken_history.symbols import Pair
 
+KRAKEN_URL = "https://api.kraken.com"
+
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
+_WITHOUT_PAIR = "-"  # calls for no pair share one limit
 _log = telemetry.get_logger("kraken-rest")
 
 
 class Limiter(Protocol):
     """What the client asks before each call, and tells after it."""
 
-    async def wait_for_turn(self, pair: str) -> None: ...
-    async def note_refusal(self, pair: str) -> float: ...
-    async def note_success(self, pair: str) -> None: ...
+    async def wait_for_turn(self, pair: str) -> None:
+        """Return when the next call may go out; ``KrakenBusy`` if that is too far away to wait for."""
+
+    async def note_refusal(self, pair: str, refusal: Refusal = ...) -> float:
+        """Hold all calls for the pair back; return for how many seconds."""
+
+    async def note_success(self, pair: str) -> None:
+        """Kraken has answered."""
 
 
 class KrakenRest:
@@ -58,32 +80,62 @@ class KrakenRest:
         result = await self._get("Trades", pair.altname, {"pair": pair.altname, "since": str(since)})
         return decode_trades_page(result, pair.symbol, since=since)
 
+    async def fetch_ohlc_page(self, pair: Pair, since: datetime) -> OhlcPage:
+        """One-minute candles that begin after ``since`` (not at it): never more than the latest 720.
+
+        Errors as :meth:`fetch_trades_page`.
+        """
+        parameters = {"pair": pair.altname, "interval": "1", "since": str(max(int(since.timestamp()), 0))}
+        return decode_ohlc_page(await self._get("OHLC", pair.altname, parameters), pair.symbol)
+
     async def fetch_asset_pairs(self) -> list[Pair]:
         """All pairs that have a WebSocket name. Errors as :meth:`fetch_trades_page`."""
-        return decode_asset_pairs(await self._get("AssetPairs", "AssetPairs", {}))
+        return decode_asset_pairs(await self._get("AssetPairs", _WITHOUT_PAIR, {}))
+
+    async def fetch_system_status(self) -> SystemStatus:
+        """Whether Kraken trades. Errors as :meth:`fetch_trades_page`."""
+        return decode_system_status(await self._get("SystemStatus", _WITHOUT_PAIR, {}))
+
+    async def fetch_time(self) -> datetime:
+        """Kraken's clock, to the second. Errors as :meth:`fetch_trades_page`."""
+        return decode_time(await self._get("Time", _WITHOUT_PAIR, {}))
 
     async def _get(self, endpoint: str, limited_by: str, parameters: Mapping[str, str]) -> msgspec.Raw:
         for attempt in range(1, self._attempts + 1):
             await self._limiter.wait_for_turn(limited_by)
-            try:
-                result = await self._get_once(endpoint, parameters)
-            except (KrakenBusy, ServiceUnavailable) as error:
-                pause_s = await self._limiter.note_refusal(limited_by)
-                _log.warning("rest_busy", endpoint=endpoint, error=str(error), attempt=attempt, pause_s=pause_s)
-                if attempt == self._attempts:
-                    raise
-            else:
+            answer = await self._get_once(endpoint, parameters)
+            if not isinstance(answer, _Trouble):
                 await self._limiter.note_success(limited_by)
-                return result
+                return answer
+            pause_s = await self._limiter.note_refusal(limited_by, answer.refusal)
+            _log.warning("rest_busy", endpoint=endpoint, error=str(answer.error), attempt=attempt, pause_s=pause_s)
+            if attempt == self._attempts:
+                raise answer.error
         raise AssertionError("a client makes at least one attempt")
 
-    async def _get_once(self, endpoint: str, parameters: Mapping[str, str]) -> msgspec.Raw:
+    async def _get_once(self, endpoint: str, parameters: Mapping[str, str]) -> "msgspec.Raw | _Trouble":
         if self._http is None:
             raise RuntimeError("use the client inside `async with`")
         url = f"{self._base_url}/0/public/{endpoint}"
         try:
             async with self._http.get(url, params=parameters) as response:
-                return decode_result(response.status, await response.read())
+                body = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            reason = str(error) or type(error).__name__
-            raise ServiceUnavailable(f"no answer from Kraken at {self._base_url} ({reason})") from error
+            unavailable = ServiceUnavailable(
+                f"no answer from Kraken at {self._base_url} ({str(error) or type(error).__name__})"
+            )
+            unavailable.__cause__ = error
+            return _Trouble(unavailable, Refusal())
+        try:
+            return decode_result(response.status, body)
+        except KrakenBusy as error:
+            retry_after = response.headers.get("Retry-After")
+            now = datetime.now(UTC)
+            return _Trouble(error, refusal_of(error.errors, status=response.status, retry_after=retry_after, now=now))
+
+
+class _Trouble(Struct, frozen=True):
+    """A call that may pass later, and what it means for the limiter."""
+
+    error: KrakenBusy | ServiceUnavailable
+    refusal: Refusal

@@ -1,0 +1,68 @@
+"""Backfills: the job that fetches some pages of one, and the sweep that finds those that nobody works on."""
+
+from typing import Any
+
+from arq import Retry
+
+from jobs.context import WorkerContext
+from kraken_history import telemetry
+from kraken_history.backfill import BackfillRunner
+from kraken_history.backfill_targets import fail_backfill, take_stalled
+from kraken_history.errors import KrakenBusy, ServiceUnavailable, UnknownSymbol
+
+MOST_AT_ONCE = 6
+"""Backfills that one worker runs side by side, so that slots for healing remain. More take turns."""
+
+MAX_TRIES = 100  # then the sweep asks anew
+
+_TURN_S = 2.0
+_RETRY_AFTER_S = 15.0
+
+_log = telemetry.get_logger("worker")
+
+
+async def backfill(ctx: dict[str, Any], symbol: str) -> int:
+    """Fetch pages for a while, and ask for the next job; return how many trades are new since the backfill began.
+
+    Nothing to do if another worker is at it, or if it is paused or over.
+    """
+    context: WorkerContext = ctx["context"]
+    if symbol in context.backfills:
+        return 0
+    if len(context.backfills) >= MOST_AT_ONCE:
+        raise Retry(defer=_TURN_S)
+    context.backfills.add(symbol)
+    try:
+        return await _backfill(context, symbol)
+    finally:
+        context.backfills.discard(symbol)
+
+
+async def _backfill(context: WorkerContext, symbol: str) -> int:
+    settings = context.settings
+    runner = BackfillRunner(
+        context.pool, context.store, context.rest, lease_s=settings.backfill_lease_s, run_s=settings.backfill_run_s
+    )
+    try:
+        state = await runner.run(await context.pairs.find(symbol))
+    except (KrakenBusy, ServiceUnavailable) as error:
+        _log.warning("backfill_postponed", symbol=symbol, error=str(error))
+        raise Retry(defer=_RETRY_AFTER_S) from error
+    except UnknownSymbol as error:
+        await fail_backfill(context.pool, symbol, str(error))
+        return 0
+    if state is None:
+        return 0
+    if state.state == "running":
+        await context.jobs.backfill(symbol, state.run, delay_s=_RETRY_AFTER_S if state.failures else 0.0)
+    return state.trades
+
+
+async def sweep_backfills(ctx: dict[str, Any]) -> int:
+    """Start the backfills again whose workers have died, or whose jobs are lost; return how many."""
+    context: WorkerContext = ctx["context"]
+    stalled = await take_stalled(context.pool, lease_s=context.settings.backfill_lease_s)
+    for standing in stalled:
+        _log.info("backfill_restarted", symbol=standing.symbol, reached=str(standing.reached))
+        await context.jobs.backfill(standing.symbol, standing.run)
+    return len(stalled)

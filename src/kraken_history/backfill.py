@@ -1,0 +1,347 @@
+"""Fetches history from REST Trades, page by page, from a cursor that is kept in the database.
+
+A backfill is a row of ``backfills``: its target, its cursor, its state. Whoever holds the row's lease fetches a
+page and commits trades, candles, ledger and cursor in one transaction; so it may die at any moment, and whoever
+takes the lease next goes on from the last page that is stored. A lease is numbered (``run``): a worker that was
+only slow finds its number overtaken and writes nothing.
+
+The cursor is a time, because that is what Kraken takes; what is held is known by id. So after each page the ledger
+is asked how far the ids that follow are held, and the cursor leaps to the time of the last of them.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime
+
+import asyncpg
+
+from kraken_history import telemetry
+from kraken_history.absence import note_passed_over, passed_over
+from kraken_history.aggregates import refresh_if_free
+from kraken_history.backfill_targets import (
+    COLUMNS,
+    Backfill,
+    backfill_of,
+    fail_backfill,
+    list_backfills,
+    request_backfill,
+)
+from kraken_history.candle_building import build_candles_from_trades
+from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable
+from kraken_history.healing import since_before, unix_ns
+from kraken_history.kraken.client import KRAKEN_URL, KrakenRest
+from kraken_history.kraken.limiter import LocalRateLimiter
+from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
+from kraken_history.postgres import TRY_AGAIN, UNAVAILABLE, is_transient
+from kraken_history.records import utc_from_unix_ns
+from kraken_history.store import Store, write_within
+from kraken_history.symbols import Pair, PairMap
+
+__all__ = [
+    "BackfillRunner",
+    "backfill_symbol",
+    "build_candles_from_trades",
+    "check_page",
+    "fetch_all_trades",
+    "fetch_trades_page",
+    "find_pair",
+    "get_resume_point",
+]
+
+MOST_FAILURES = 5
+"""So many answers in a row that are no page end a backfill."""
+
+_EARLY_NS = 1_000_000_000  # a page that begins so long before what was asked for answers another question
+_RENEWALS = 3  # a lease
+
+_log = telemetry.get_logger("backfill")
+
+
+# Pages
+
+
+async def find_pair(rest: KrakenRest, name: str) -> Pair:
+    """The pair of any of its names: one of the default five at once, any other after asking Kraken.
+
+    Raises:
+        UnknownSymbol: Kraken does not list it.
+        KrakenBusy, ServiceUnavailable: Kraken cannot be asked just now.
+    """
+    pairs = PairMap()
+    return pairs.find(name) if name in pairs else PairMap(await rest.fetch_asset_pairs()).find(name)
+
+
+async def fetch_trades_page(rest: KrakenRest, pair: Pair, since: int = 0) -> TradesPage:
+    """One page of trades from ``since`` (nanoseconds, inclusive) on.
+
+    Raises:
+        KrakenBusy, ServiceUnavailable: After several attempts still no answer.
+        KrakenError: The answer leads nowhere; see :func:`check_page`.
+        MalformedMessage: It is no page.
+    """
+    page = await rest.fetch_trades_page(pair, since)
+    check_page(page, pair.symbol, since)
+    return page
+
+
+def check_page(page: TradesPage, symbol: str, since: int) -> None:
+    """See that a page answers what was asked, and that another follows from it unless it is the last.
+
+    Raises:
+        KrakenError: It is full and does not advance, which would go on for ever: either more trades were made in
+            one instant than a page holds, or Kraken repeats itself. Or it begins long before ``since``.
+    """
+    if page.rows >= TRADES_PAGE and page.last <= since:
+        raise KrakenError([f"a full page of {symbol} from {since} does not advance past {page.last}"])
+    if page.trades and unix_ns(page.trades[0].timestamp) + _EARLY_NS < since:
+        raise KrakenError([f"a page of {symbol} from {since} begins at {page.trades[0].timestamp}"])
+
+
+async def fetch_all_trades(rest: KrakenRest, pair: Pair, since: int = 0) -> AsyncIterator[TradesPage]:
+    """Every page from ``since`` to the tip of the tape. Each repeats one or more trades of the one before.
+
+    Nothing is stored; errors as :func:`fetch_trades_page`.
+    """
+    while True:
+        page = await fetch_trades_page(rest, pair, since)
+        if page.rows:
+            yield page
+        if page.rows < TRADES_PAGE:
+            return
+        since = page.last
+
+
+async def get_resume_point(pool: asyncpg.Pool, symbol: str) -> int:
+    """Where fetching a symbol's trades would go on, in nanoseconds; 0 if nothing was fetched yet."""
+    since: int | None = await pool.fetchval(
+        "SELECT last_kraken_since FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'", symbol
+    )
+    return since or 0
+
+
+# Running
+
+
+class BackfillRunner:
+    """Advances backfills, of any symbols side by side, for as long as it holds their leases.
+
+    Args:
+        lease_s: How long the others wait when nothing is heard of this process any more.
+        run_s: After this long :meth:`run` returns, between two pages.
+    """
+
+    def __init__(
+        self, pool: asyncpg.Pool, store: Store, rest: KrakenRest, *, lease_s: float = 30.0, run_s: float = 20.0
+    ) -> None:
+        self._pool = pool
+        self._store = store
+        self._rest = rest
+        self._lease_s = lease_s
+        self._run_s = run_s
+
+    async def run(self, pair: Pair) -> Backfill | None:
+        """Fetch pages until the end, or for ``run_s``; return how far it came, None if there is nothing to take.
+
+        Raises:
+            KrakenBusy, ServiceUnavailable: Kraken does not answer; what was fetched is stored, try again later.
+            asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver says.
+        """
+        backfill = await self._take(pair.symbol)
+        if backfill is None:
+            return None
+        until = time.monotonic() + self._run_s
+        before = backfill
+        async with self._leased(backfill):
+            try:
+                while backfill.state == "running" and time.monotonic() < until:
+                    advanced = await self._advance(pair, backfill)
+                    if advanced is None:
+                        break
+                    backfill = advanced
+            except (KrakenBusy, ServiceUnavailable):
+                raise
+            except KrakenError as error:
+                await fail_backfill(self._pool, pair.symbol, str(error))
+            except MalformedMessage as error:
+                await self._note_malformed(backfill, error)
+            except Exception as error:
+                if not is_transient(error):
+                    await fail_backfill(self._pool, pair.symbol, f"{type(error).__name__}: {error}")
+                raise
+        (backfill,) = await list_backfills(self._pool, pair.symbol)
+        _log.info(
+            "backfilled",
+            symbol=pair.symbol,
+            state=backfill.state,
+            pages=backfill.pages - before.pages,
+            trades=backfill.trades - before.trades,
+            reached=str(backfill.reached),
+        )
+        return backfill
+
+    async def _take(self, symbol: str) -> Backfill | None:
+        row = await self._pool.fetchrow(
+            f"""
+            UPDATE backfills SET run = run + 1, lease_until = now() + make_interval(secs => $2), updated_at = now()
+            WHERE symbol = $1 AND state = 'running' AND (lease_until IS NULL OR lease_until < now())
+            RETURNING {COLUMNS}
+            """,  # noqa: S608 — only constants of this module are put in
+            symbol,
+            self._lease_s,
+        )
+        return None if row is None else backfill_of(row)
+
+    @asynccontextmanager
+    async def _leased(self, backfill: Backfill) -> AsyncIterator[None]:
+        """Renew the lease, whatever the pages take, and give it back."""
+        keeper = asyncio.create_task(self._keep_lease(backfill))
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+            with suppress(*UNAVAILABLE, *TRY_AGAIN):  # then it runs out
+                await self._pool.execute(
+                    "UPDATE backfills SET lease_until = NULL, updated_at = now() WHERE symbol = $1 AND run = $2",
+                    backfill.symbol,
+                    backfill.run,
+                )
+
+    async def _keep_lease(self, backfill: Backfill) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / _RENEWALS)
+            with suppress(*UNAVAILABLE, *TRY_AGAIN):
+                await self._pool.execute(
+                    """
+                    UPDATE backfills SET lease_until = now() + make_interval(secs => $3)
+                    WHERE symbol = $1 AND run = $2 AND state = 'running'
+                    """,
+                    backfill.symbol,
+                    backfill.run,
+                    self._lease_s,
+                )
+
+    async def _advance(self, pair: Pair, backfill: Backfill) -> Backfill | None:
+        """One page further; None if the backfill is not ours any more, or not to be run."""
+        asked_at = datetime.now(UTC)
+        page = await fetch_trades_page(self._rest, pair, backfill.next_since)
+        advanced = await self._commit(backfill, page)
+        if advanced is None:
+            return None
+        await note_passed_over(self._pool, pair.symbol, passed_over(page), seen_at=asked_at)
+        if advanced.state != "running" or not page.trades:
+            return advanced
+        return await self._leap(advanced, max(trade.id for trade in page.trades))
+
+    async def _commit(self, backfill: Backfill, page: TradesPage) -> Backfill | None:
+        """Trades, candles, ledger and cursor in one transaction."""
+        is_last = page.rows < TRADES_PAGE or page.last >= unix_ns(backfill.target_end)
+        async with self._pool.acquire() as connection:
+            await self._store.ensure_partitions(connection, page.trades, ())
+            async with connection.transaction():
+                if not await connection.fetchval(_IS_OURS, backfill.symbol, backfill.run):
+                    return None
+                stored = await write_within(connection, page.trades, (), candle_source="ohlc")
+                row = await connection.fetchrow(
+                    _ADVANCE,
+                    backfill.symbol,
+                    max(page.last, backfill.next_since),
+                    stored.new_trades,
+                    page.unidentified - page.unidentified_again,
+                    is_last,
+                    self._lease_s,
+                )
+        return backfill_of(row)
+
+    async def _leap(self, backfill: Backfill, newest_id: int) -> Backfill | None:
+        """Move the cursor past the trades that follow and are held; None as :meth:`_advance`."""
+        held_to: int | None = await self._pool.fetchval(_HELD_TO, backfill.symbol, newest_id)
+        if held_to is None or held_to <= newest_id + 1:
+            return backfill
+        since = await since_before(self._pool, backfill.symbol, held_to)
+        if since <= backfill.next_since:
+            return backfill
+        is_last = since >= unix_ns(backfill.target_end)
+        row = await self._pool.fetchrow(_LEAP, backfill.symbol, since, backfill.run, is_last)
+        return None if row is None else backfill_of(row)
+
+    async def _note_malformed(self, backfill: Backfill, error: MalformedMessage) -> None:
+        reason = f"{error.reason}: {error.payload[:200]!r}"
+        failures: int | None = await self._pool.fetchval(_NOTE_FAILURE, backfill.symbol, backfill.run, reason)
+        _log.warning("backfill_malformed", symbol=backfill.symbol, since=backfill.next_since, reason=error.reason)
+        if failures is not None and failures >= MOST_FAILURES:
+            await fail_backfill(self._pool, backfill.symbol, reason)
+
+
+_IS_OURS = "SELECT true FROM backfills WHERE symbol = $1 AND run = $2 AND state = 'running' FOR UPDATE"
+
+_ADVANCE = f"""
+    WITH resumed AS (
+        INSERT INTO data_sync_status (symbol, data_type, last_kraken_since) VALUES ($1, 'trades', $2)
+        ON CONFLICT (symbol, data_type) DO UPDATE SET last_kraken_since = excluded.last_kraken_since
+    )
+    UPDATE backfills SET
+        next_since = $2, pages = pages + 1, trades = trades + $3, unidentified = unidentified + $4,
+        state = CASE WHEN $5 THEN 'done' ELSE state END, reason = '', failures = 0,
+        lease_until = now() + make_interval(secs => $6), updated_at = now()
+    WHERE symbol = $1
+    RETURNING {COLUMNS}
+"""  # noqa: S608 — only constants of this module are put in
+
+_HELD_TO = """
+    SELECT upper(held) FROM data_sync_status, unnest(id_ranges + absent_id_ranges) AS held
+    WHERE symbol = $1 AND data_type = 'trades' AND held @> $2::bigint
+"""
+
+_LEAP = f"""
+    WITH leapt AS (
+        UPDATE backfills SET next_since = $2, state = CASE WHEN $4 THEN 'done' ELSE state END, updated_at = now()
+        WHERE symbol = $1 AND run = $3 AND state = 'running'
+        RETURNING *
+    ), resumed AS (
+        UPDATE data_sync_status s SET last_kraken_since = $2 FROM leapt
+        WHERE s.symbol = leapt.symbol AND s.data_type = 'trades'
+    )
+    SELECT {COLUMNS} FROM leapt
+"""  # noqa: S608 — only constants of this module are put in
+
+_NOTE_FAILURE = """
+    UPDATE backfills SET failures = failures + 1, reason = $3, updated_at = now()
+    WHERE symbol = $1 AND run = $2 AND state = 'running' RETURNING failures
+"""
+
+
+async def backfill_symbol(
+    pool: asyncpg.Pool, symbol: str, since: int = 0, *, end: datetime | None = None, rest: KrakenRest | None = None
+) -> int:
+    """Fetch a symbol's trades from ``since`` (nanoseconds) on, in this process; return how many were new.
+
+    Needs neither Redis nor a worker. Where a worker is at the same backfill, this waits for it.
+
+    Args:
+        end: By default now.
+        rest: An open client; by default one of Kraken's, with a rate limit of this process alone.
+
+    Raises:
+        UnknownSymbol: Kraken does not list the symbol.
+        KrakenBusy, ServiceUnavailable: Kraken does not answer. What was fetched is stored; call again to go on.
+        KrakenError: The backfill has failed, was paused or cancelled; with the reason.
+    """
+    async with AsyncExitStack() as stack:
+        if rest is None:
+            rest = await stack.enter_async_context(KrakenRest(KRAKEN_URL, LocalRateLimiter()))
+        pair = await find_pair(rest, symbol)
+        runner = BackfillRunner(pool, Store(pool), rest)
+        start = utc_from_unix_ns(since) if since else None
+        before = backfill = await request_backfill(pool, pair.symbol, start=start, end=end)
+        while backfill.state == "running":
+            advanced = await runner.run(pair)
+            if advanced is None:
+                await asyncio.sleep(1.0)
+            (backfill,) = await list_backfills(pool, pair.symbol)
+    await refresh_if_free(pool)
+    if backfill.state != "done":
+        raise KrakenError([f"the backfill of {pair.symbol} is {backfill.state} {backfill.reason}".rstrip()])
+    return backfill.trades - before.trades

@@ -1,0 +1,235 @@
+"""``backfill``: ask the worker for history, follow it, and see to what was asked for."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from datetime import datetime
+from typing import Annotated
+
+import asyncpg
+import msgspec
+import typer
+from redis.asyncio import Redis
+
+from kraken_history import telemetry
+from kraken_history.backfill import find_pair
+from kraken_history.backfill_targets import (
+    Backfill,
+    cancel_backfills,
+    list_backfills,
+    pause_backfills,
+    request_backfill,
+    resume_backfills,
+)
+from kraken_history.cli import servers as server_choice
+from kraken_history.cli.backfill_progress import follow
+from kraken_history.cli.instants import instant, parse_instant
+from kraken_history.cli.tables import print_table, table_of
+from kraken_history.errors import UsageError
+from kraken_history.job_queue import JobQueue, queue_on
+from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.limiter import RateLimiter
+from kraken_history.migrations import check_schema
+from kraken_history.postgres import create_pool
+from kraken_history.processes import EXIT_FAILED, connect_redis
+from kraken_history.settings import Settings, load_settings
+from kraken_history.symbols import PairMap
+
+_ACTIONS = {"pause": pause_backfills, "resume": resume_backfills, "cancel": cancel_backfills}
+_DONE = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
+
+NO_WORKER = "no worker is running: nothing is fetched until one is, for example by `kraken-history up`\n"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("backfill")(_backfill)
+
+
+def _backfill(
+    symbol: Annotated[str | None, typer.Argument(help="For example BTC/USDT.")] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="First time, ISO 8601, in UTC unless it says otherwise.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="End; by default now.")] = None,
+    follows: Annotated[bool, typer.Option("--follow", help="Show how far it is, until it is done.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Show all backfills, or the symbol's.")] = False,
+    pause: Annotated[bool, typer.Option("--pause", help="Stop all for now, or the symbol's.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Let paused and failed ones go on.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Give up; what is stored stays.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --status: write JSON, for programs.")] = False,
+) -> None:
+    """Fetch the trades of a symbol from Kraken, by default all that there ever were.
+
+    The worker does it, and goes on after any interruption; what is stored already is not fetched again.
+
+    Example: kraken-history backfill BTC/USDT --from 2025-01-01 --follow
+    """
+    chosen = [name for name, is_chosen in (("pause", pause), ("resume", resume), ("cancel", cancel)) if is_chosen]
+    if status + len(chosen) > 1:
+        raise UsageError("say one of --status, --pause, --resume and --cancel")
+    settings = load_settings()
+    if status or chosen:
+        if from_ or to or follows:
+            raise UsageError("--from, --to and --follow belong to a new backfill")
+        name = None if symbol is None else _known_symbol(symbol)
+        raise typer.Exit(run_action(settings, chosen[0], name) if chosen else run_status(settings, name, as_json))
+    if symbol is None:
+        raise UsageError("name a symbol, for example: kraken-history backfill BTC/USDT")
+    start, end = _instant("--from", from_), _instant("--to", to)
+    raise typer.Exit(run_backfill(settings, symbol, start=start, end=end, follows=follows))
+
+
+def run_backfill(
+    settings: Settings, symbol: str, *, start: datetime | None, end: datetime | None, follows: bool
+) -> int:
+    """Ask for a backfill, and follow it if wanted; return the exit code."""
+    with server_choice.endpoints(settings) as endpoints:
+        return asyncio.run(_run(endpoints, settings, symbol, start=start, end=end, follows=follows))
+
+
+def run_status(settings: Settings, symbol: str | None, as_json: bool) -> int:
+    """Show backfills."""
+    with server_choice.database(settings) as database_url:
+        backfills = asyncio.run(_list(database_url, symbol))
+    if as_json:
+        sys.stdout.write(msgspec.json.encode([_plain(backfill) for backfill in backfills]).decode() + "\n")
+    elif backfills:
+        _print(backfills)
+    else:
+        sys.stderr.write(f"there is no backfill{'' if symbol is None else f' of {symbol}'}\n")
+    return 0
+
+
+def run_action(settings: Settings, action: str, symbol: str | None) -> int:
+    """Pause, resume or cancel one backfill, or all; return the exit code."""
+    with server_choice.endpoints(settings) as endpoints:
+        changed = asyncio.run(_act(endpoints, action, symbol))
+    for backfill in changed:
+        sys.stderr.write(f"{_DONE[action]} {backfill.symbol}, which has reached {_reached(backfill)}\n")
+    if not changed:
+        sys.stderr.write(f"there is no backfill{'' if symbol is None else f' of {symbol}'} to {action}\n")
+    return 0 if changed or symbol is None else EXIT_FAILED
+
+
+async def _run(
+    endpoints: server_choice.Endpoints,
+    settings: Settings,
+    symbol: str,
+    *,
+    start: datetime | None,
+    end: datetime | None,
+    follows: bool,
+) -> int:
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(await connect_redis(endpoints.redis_url))
+        pool = await stack.enter_async_context(await _pool(endpoints.database_url))
+        limiter = RateLimiter(redis, settings.pacing)
+        async with KrakenRest(settings.kraken_rest_url, limiter, attempts=2) as rest:
+            pair = await find_pair(rest, symbol)
+        asked = await request_backfill(pool, pair.symbol, start=start, end=end)
+        await JobQueue(queue_on(redis)).backfill(asked.symbol, asked.run)
+        beginning = "the beginning" if asked.target_start is None else instant(asked.target_start)
+        sys.stderr.write(f"asked for {asked.symbol} from {beginning} to {instant(asked.target_end)}\n")
+        if not await has_worker(redis):
+            sys.stderr.write(NO_WORKER)
+        if not follows:
+            return 0
+        try:
+            return _verdict(await follow(pool, asked.symbol))
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            sys.stderr.write(
+                f"the backfill of {asked.symbol} is left running in the worker:"
+                f" `kraken-history backfill {asked.symbol} --status`, or --pause, or --cancel\n"
+            )
+            raise
+
+
+def _verdict(ended: Backfill) -> int:
+    without_id = f", {ended.unidentified:,} row(s) without a trade id were passed over" if ended.unidentified else ""
+    why = f": {ended.reason}" if ended.reason else ""
+    sys.stderr.write(
+        f"the backfill of {ended.symbol} is {ended.state}{why}; {ended.trades:,} new trades in {ended.pages:,} pages,"
+        f" up to {_reached(ended)}{without_id}\n"
+    )
+    return 0 if ended.state == "done" else EXIT_FAILED
+
+
+async def has_worker(redis: Redis) -> bool:
+    """Whether a worker has left a sign of life."""
+    return any(name.startswith("worker:") for name in await telemetry.signs_of_life(redis))
+
+
+async def _list(database_url: str, symbol: str | None) -> list[Backfill]:
+    async with await _pool(database_url) as pool:
+        return await list_backfills(pool, symbol)
+
+
+async def _act(endpoints: server_choice.Endpoints, action: str, symbol: str | None) -> list[Backfill]:
+    async with await _pool(endpoints.database_url) as pool:
+        changed = await _ACTIONS[action](pool, symbol)
+    if action == "resume" and changed:
+        async with await connect_redis(endpoints.redis_url) as redis:
+            queue = JobQueue(queue_on(redis))
+            for backfill in changed:
+                await queue.backfill(backfill.symbol, backfill.run)
+            if not await has_worker(redis):
+                sys.stderr.write(NO_WORKER)
+    return changed
+
+
+async def _pool(database_url: str) -> asyncpg.Pool:
+    pool = await create_pool(database_url, min_size=1, max_size=2)
+    try:
+        async with pool.acquire() as connection:
+            await check_schema(connection)
+    except BaseException:
+        pool.terminate()
+        raise
+    return pool
+
+
+def _known_symbol(name: str) -> str:
+    pairs = PairMap()
+    return pairs.find(name).symbol if name in pairs else name.strip().upper()
+
+
+def _instant(option: str, text: str | None) -> datetime | None:
+    try:
+        return None if text is None else parse_instant(text)
+    except ValueError:
+        raise UsageError(
+            f"{option} {text!r} is not a time: write 2026-01-31, 2026-01-31T12:30 or 2026-01-31T12:30:00Z"
+        ) from None
+
+
+def _print(backfills: Sequence[Backfill]) -> None:
+    table = table_of("symbol", "state", "from", "to", "reached", "new trades", "pages", "without id", "reason")
+    for backfill in backfills:
+        table.add_row(
+            backfill.symbol,
+            backfill.state,
+            "the beginning" if backfill.target_start is None else _short(backfill.target_start),
+            _short(backfill.target_end),
+            _reached(backfill),
+            f"{backfill.trades:,}",
+            f"{backfill.pages:,}",
+            f"{backfill.unidentified:,}",
+            backfill.reason[:200],
+        )
+    print_table(table)
+
+
+def _plain(backfill: Backfill) -> dict[str, object]:
+    plain = msgspec.structs.asdict(backfill)
+    del plain["run"], plain["lease_until"], plain["failures"]
+    return {**plain, "reached": backfill.reached}
+
+
+def _reached(backfill: Backfill) -> str:
+    return "-" if backfill.reached is None else _short(backfill.reached)
+
+
+def _short(moment: datetime) -> str:
+    return instant(moment.replace(microsecond=0))

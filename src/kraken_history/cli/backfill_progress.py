@@ -1,0 +1,126 @@
+"""How far a backfill is: a bar on a terminal, a line now and then elsewhere, both on standard error."""
+
+import asyncio
+import time
+from collections import deque
+from datetime import datetime, timedelta
+
+import asyncpg
+from msgspec import Struct
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from kraken_history.backfill_targets import Backfill, list_backfills
+
+_LOOK_EVERY_S = 0.5
+_LINE_EVERY_S = 10.0
+_RATE_OVER_S = 60.0
+_ENOUGH_S = 2.0
+
+
+class _Sample(Struct, frozen=True):
+    at_s: float
+    reached: datetime | None
+    trades: int
+
+
+class Pace:
+    """How fast a backfill goes, and when it might be through, from what was seen in the last minute.
+
+    The estimate is by time of the tape: what was covered against what remains. A quiet year goes by faster than a
+    busy one, and what is held already in no time; so it is no promise.
+    """
+
+    def __init__(self) -> None:
+        self._seen: deque[_Sample] = deque()
+
+    def note(self, backfill: Backfill, at_s: float) -> None:
+        """What the database said at this time of a clock that never goes back."""
+        self._seen.append(_Sample(at_s, backfill.reached, backfill.trades))
+        while at_s - self._seen[0].at_s > _RATE_OVER_S:
+            self._seen.popleft()
+
+    @property
+    def trades_per_s(self) -> float:
+        """New trades a second."""
+        first, last = self._seen[0], self._seen[-1]
+        return (last.trades - first.trades) / (last.at_s - first.at_s) if last.at_s > first.at_s else 0.0
+
+    def remaining(self, end: datetime) -> timedelta | None:
+        """Until the tape is covered to its end; None while that cannot be told."""
+        started = next((sample for sample in self._seen if sample.reached is not None), None)
+        last = self._seen[-1]
+        if started is None or started.reached is None or last.reached is None or last.at_s - started.at_s < _ENOUGH_S:
+            return None
+        covered = last.reached - started.reached
+        if covered <= timedelta():
+            return None
+        left = max(end - last.reached, timedelta())
+        return timedelta(seconds=(last.at_s - started.at_s) * (left / covered))
+
+
+async def follow(pool: asyncpg.Pool, symbol: str) -> Backfill:
+    """Show a symbol's backfill until it runs no more; return how it ended."""
+    console = Console(stderr=True)
+    pace = Pace()
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[facts]}"), console=console, disable=not console.is_terminal,
+    ) as progress:  # fmt: skip
+        task = progress.add_task(symbol, total=1.0, facts="")
+        next_line_s = 0.0
+        while True:
+            (backfill,) = await list_backfills(pool, symbol)
+            now_s = time.monotonic()
+            pace.note(backfill, now_s)
+            facts = describe(backfill, pace)
+            is_over = backfill.state != "running"
+            done = 1.0 if backfill.state == "done" else part_done(backfill, await _oldest(pool, symbol))
+            progress.update(task, completed=done, facts=facts)
+            if not console.is_terminal and now_s >= next_line_s:
+                console.print(f"{symbol}: {100 * done:.0f} %, {facts}", highlight=False, soft_wrap=True)
+                next_line_s = now_s + _LINE_EVERY_S
+            if is_over:
+                return backfill
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def part_done(backfill: Backfill, oldest: datetime | None) -> float:
+    """How much of the time between the beginning and the end is covered.
+
+    Args:
+        oldest: Of the stored trades, for a backfill that begins where the pair does.
+    """
+    start = backfill.target_start or oldest
+    if start is None or backfill.reached is None or backfill.target_end <= start:
+        return 0.0
+    return min(max((backfill.reached - start) / (backfill.target_end - start), 0.0), 1.0)
+
+
+def describe(backfill: Backfill, pace: Pace) -> str:
+    """Trades, pages, speed, the date reached, and what remains."""
+    reached = "nothing yet" if backfill.reached is None else f"{backfill.reached:%Y-%m-%d %H:%M}Z"
+    remaining = pace.remaining(backfill.target_end)
+    left = "time left unknown" if remaining is None else f"about {rough(remaining)} left (estimate)"
+    facts = f"{backfill.trades:,} trades, {backfill.pages:,} pages, {pace.trades_per_s:,.0f} trades/s, {reached}"
+    return facts if backfill.state != "running" else f"{facts}, {left}"
+
+
+def rough(duration: timedelta) -> str:
+    """In few digits: an estimate has no more."""
+    seconds = duration.total_seconds()
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if hours < 10:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{hours} h" if hours < 48 else f"{round(hours / 24)} days"
+
+
+async def _oldest(pool: asyncpg.Pool, symbol: str) -> datetime | None:
+    moment: datetime | None = await pool.fetchval(
+        "SELECT oldest_timestamp FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'", symbol
+    )
+    return moment

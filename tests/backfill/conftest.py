@@ -1,0 +1,16 @@
+"""A migrated database of either flavour, and the command."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from kraken_history.postgres import create_pool
+from tests.cli.conftest import clean_environment, command  # noqa: F401 — fixtures
+
+
+@pytest.fixture
+async def pool(migrated_database_url: str) -> AsyncIterator[asyncpg.Pool]:
+    opened = await create_pool(migrated_database_url, min_size=1, max_size=8)
+    yield opened
+    opened.terminate()

@@ -1,0 +1,144 @@
+"""The simulator with a note of each call, its truth beside the database, and a Kraken that says what it is told."""
+
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+from aiohttp import web
+
+from kraken_history.kraken.rest import Refusal
+from kraken_history.symbols import PairMap
+from simulator import Simulator
+from simulator.rate_limit import RateLimit
+from simulator.rest import RestApi
+from simulator.truth import Witness, candles_page, digest_of
+
+_REFUSAL = Refusal()
+
+
+class NoLimit:
+    """Lets every call pass at once, and remembers the refusals."""
+
+    def __init__(self) -> None:
+        self.refusals: list[Refusal] = []
+
+    async def wait_for_turn(self, pair: str) -> None:
+        """At once."""
+
+    async def note_refusal(self, pair: str, refusal: Refusal = _REFUSAL) -> float:
+        """No pause."""
+        self.refusals.append(refusal)
+        return 0.0
+
+    async def note_success(self, pair: str) -> None:
+        """Nothing to note."""
+
+
+class _CountedApi(RestApi):
+    """REST that notes when it was asked for what."""
+
+    calls: list[tuple[float, str, str]]
+
+    def answer(self, method: str, params: Mapping[str, str], address: str) -> bytes:
+        self.calls.append((time.monotonic(), method, params.get("pair", "")))
+        return super().answer(method, params, address)
+
+
+class CountedSimulator(Simulator):
+    """A simulator that trades no more, with REST calls at any rate unless told otherwise.
+
+    Attributes:
+        calls: When, which method, for which pair; in order.
+    """
+
+    def __init__(
+        self, symbols: tuple[str, ...], *, history: int, history_hours: float = 6.0,
+        rest_burst: int = 1_000_000, rest_rate: float = 1_000_000.0,
+    ) -> None:  # fmt: skip
+        super().__init__(symbols=symbols, history=history, history_hours=history_hours, emitting=False)
+        api = _CountedApi(self.exchange, RateLimit(rest_burst, rest_rate), time.time_ns)
+        self.calls: list[tuple[float, str, str]] = []
+        api.calls = self.calls
+        self.rest = api
+
+    def times_by_pair(self) -> dict[str, list[float]]:
+        """When Trades was asked for, by pair."""
+        times: dict[str, list[float]] = defaultdict(list)
+        for at, method, pair in self.calls:
+            if method == "Trades":
+                times[pair].append(at)
+        return times
+
+    def ids(self, symbol: str) -> list[int]:
+        """All ids of a book."""
+        tape = self.exchange.tapes[symbol]
+        return [trade.id for trade in tape.trades(0, len(tape))]
+
+
+async def assert_equals_truth(pool: asyncpg.Pool, kraken: Simulator) -> None:
+    """Every trade and every one-minute candle is in the database, once, as it was made, and nothing else is."""
+    for symbol, tape in kraken.exchange.tapes.items():
+        rows = await pool.fetch(
+            "SELECT id, price, volume, side, order_type FROM trades WHERE symbol = $1 ORDER BY id", symbol
+        )
+        truth = Witness(tape).summary()
+        assert (len(rows), digest_of(map(tuple, rows))) == (truth["count"], truth["sha256"]), symbol
+        candles = await pool.fetch(
+            """
+            SELECT extract(epoch FROM timestamp)::bigint, open, high, low, close,
+                   volume, quote_volume, vwap, trade_count
+            FROM candles WHERE symbol = $1 AND source = 'trades' ORDER BY timestamp
+            """,
+            symbol,
+        )
+        assert [_plain(row) for row in candles] == [_true(candle) for candle in candles_page(tape, 1)["candles"]], (
+            symbol
+        )
+
+
+def _plain(row: asyncpg.Record) -> list[str]:
+    time_s, *numbers, count = row
+    return [str(time_s), *(f"{number.normalize():f}" for number in numbers), str(count)]
+
+
+def _true(candle: Mapping[str, Any]) -> list[str]:
+    fields = ("time", "open", "high", "low", "close", "volume", "quote_volume", "vwap", "count")
+    return [str(candle[field]) for field in fields]
+
+
+@dataclass
+class ScriptedKraken:
+    """Gives its answers in turn, the last one again and again."""
+
+    url: str = ""
+    answers: list[str] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    requests: list[dict[str, str]] = field(default_factory=list)
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        self.requests.append(dict(request.query))
+        body = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return web.Response(text=body, headers=self.headers)
+
+
+@asynccontextmanager
+async def scripted_kraken(*answers: str) -> AsyncIterator[ScriptedKraken]:
+    """A server that says just this."""
+    kraken = ScriptedKraken(answers=list(answers))
+    application = web.Application()
+    application.router.add_get("/0/public/{method}", kraken._answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        kraken.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield kraken
+    finally:
+        await runner.cleanup()
+
+
+BTC = PairMap().find("BTC/USDT")

@@ -1,0 +1,177 @@
+"""Backfills from a Kraken that says odd things."""
+
+import json
+from decimal import Decimal
+
+import asyncpg
+import pytest
+
+from kraken_history.backfill import (
+    MOST_FAILURES,
+    BackfillRunner,
+    backfill_symbol,
+    check_page,
+    fetch_all_trades,
+    fetch_trades_page,
+)
+from kraken_history.backfill_targets import Backfill, list_backfills, request_backfill
+from kraken_history.errors import KrakenBusy, KrakenError
+from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
+from kraken_history.store import Store
+from tests.backfill.kraken import BTC, NoLimit, scripted_kraken
+
+SYMBOL = "BTC/USDT"
+NS = 10**9
+BEGIN_S = 1_700_000_000
+POSTGRESQL = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+
+
+def row(id_: int | None, second: float) -> list[object]:
+    """A trade as Trades has it; without an id, the six fields of old pages."""
+    fields: list[object] = ["30000.10000", "0.00100000", BEGIN_S + second, "b", "l", ""]
+    return fields if id_ is None else [*fields, id_]
+
+
+def page(*rows: list[object], last: int | None = None) -> str:
+    result: dict[str, object] = {"XXBTZUSD": rows}
+    if last is not None:
+        result["last"] = str(last)
+    return json.dumps({"error": [], "result": result})
+
+
+def full_page(first_id: int | None, first_second: int, *, has_last: bool = True) -> str:
+    """1,000 trades, one a second."""
+    rows = [row(None if first_id is None else first_id + n, first_second + n) for n in range(TRADES_PAGE)]
+    return page(*rows, last=(BEGIN_S + first_second + TRADES_PAGE - 1) * NS if has_last else None)
+
+
+async def run(pool: asyncpg.Pool, *answers: str) -> tuple[Backfill, list[int]]:
+    """One run against these answers; the backfill then, and what Kraken was asked."""
+    await request_backfill(pool, SYMBOL)
+    async with scripted_kraken(*answers) as kraken, KrakenRest(kraken.url, NoLimit(), attempts=1) as rest:
+        await BackfillRunner(pool, Store(pool), rest).run(BTC)
+        (backfill,) = await list_backfills(pool)
+        return backfill, [int(request["since"]) for request in kraken.requests]
+
+
+@POSTGRESQL
+async def test_rows_without_identity_are_counted_and_time_goes_on(pool: asyncpg.Pool) -> None:
+    """The second page repeats the last row of the first, which is not counted again."""
+    zero = row(0, 2000)
+    backfill, asked = await run(
+        pool, full_page(None, 0), full_page(None, 999), page(row(None, 1998), zero, row(3, 2001))
+    )
+
+    assert asked == [0, (BEGIN_S + 999) * NS, (BEGIN_S + 1998) * NS]
+    assert (backfill.state, backfill.unidentified, backfill.trades) == ("done", 1999 + 1, 1)
+    assert [r["id"] for r in await pool.fetch("SELECT id FROM trades")] == [3]
+
+
+@POSTGRESQL
+async def test_without_last_the_newest_row_is_gone_on_from(pool: asyncpg.Pool) -> None:
+    backfill, asked = await run(pool, full_page(1, 0, has_last=False), page(row(1000, 999), row(1001, 1000)))
+
+    assert asked == [0, (BEGIN_S + 999) * NS - 1000]
+    assert (backfill.state, backfill.trades) == ("done", 1001)
+
+
+@POSTGRESQL
+async def test_a_full_page_that_does_not_advance_is_an_alarm(pool: asyncpg.Pool) -> None:
+    """More trades in one instant than a page holds once made clients ask for the same page for ever."""
+    instant = [row(1001 + n, 999) for n in range(TRADES_PAGE)]
+    backfill, asked = await run(pool, full_page(1, 0), page(*instant, last=(BEGIN_S + 999) * NS))
+
+    assert (backfill.state, backfill.pages, len(asked)) == ("failed", 1, 2)
+    assert "does not advance" in backfill.reason
+    assert backfill.lease_until is None
+
+
+@POSTGRESQL
+async def test_a_page_that_begins_in_another_time_is_an_alarm(pool: asyncpg.Pool) -> None:
+    """A cursor that was taken for another unit would lead back to the beginning."""
+    backfill, asked = await run(pool, full_page(1, 5000), page(row(1, 0)))
+
+    assert (backfill.state, len(asked)) == ("failed", 2)
+    assert "begins at 2023-11-14 22:13:20" in backfill.reason
+
+
+@POSTGRESQL
+async def test_a_pair_that_kraken_refuses_fails_with_its_words(pool: asyncpg.Pool) -> None:
+    backfill, _ = await run(pool, '{"error":["EQuery:Unknown asset pair"]}')
+
+    assert (backfill.state, backfill.reason) == ("failed", "Kraken answered: EQuery:Unknown asset pair")
+
+
+@POSTGRESQL
+async def test_an_answer_that_is_no_page_is_asked_for_again_but_not_for_ever(pool: asyncpg.Pool) -> None:
+    backfill, asked = await run(pool, '{"error":[],"result":{"X":"rows"}}')
+    assert (backfill.state, backfill.failures, len(asked)) == ("running", 1, 1)
+
+    for _ in range(MOST_FAILURES - 1):
+        async with scripted_kraken('{"error":[],"result":7}') as kraken, KrakenRest(kraken.url, NoLimit()) as rest:
+            await BackfillRunner(pool, Store(pool), rest).run(BTC)
+
+    (backfill,) = await list_backfills(pool)
+    assert (backfill.state, backfill.next_since) == ("failed", 0)
+    assert backfill.reason.startswith("not a page of Trades")
+
+
+@POSTGRESQL
+async def test_a_page_forgives_the_answers_before_it(pool: asyncpg.Pool) -> None:
+    await run(pool, "not json")
+    backfill, _ = await run(pool, page(row(1, 0)))
+
+    assert (backfill.state, backfill.failures, backfill.reason) == ("done", 0, "")
+
+
+@POSTGRESQL
+async def test_a_busy_kraken_leaves_the_backfill_to_be_tried_again(pool: asyncpg.Pool) -> None:
+    with pytest.raises(KrakenBusy):
+        await run(pool, full_page(1, 0), '{"error":["EService:Unavailable"]}')
+
+    (backfill,) = await list_backfills(pool)
+    assert (backfill.state, backfill.pages, backfill.lease_until) == ("running", 1, None)
+
+
+@POSTGRESQL
+async def test_what_the_database_refuses_fails_with_the_reason_and_is_not_silent(pool: asyncpg.Pool) -> None:
+    await pool.execute("ALTER TABLE candles ADD CONSTRAINT cheap CHECK (high < 30000)")
+
+    with pytest.raises(asyncpg.CheckViolationError):
+        await run(pool, page(row(1, 0)))
+
+    (backfill,) = await list_backfills(pool)
+    assert backfill.state == "failed"
+    assert backfill.reason.startswith("CheckViolationError")
+    assert await pool.fetchval("SELECT count(*) FROM trades") == 0
+
+
+@POSTGRESQL
+async def test_a_failed_backfill_fails_the_call(pool: asyncpg.Pool) -> None:
+    answer = '{"error":["EGeneral:Invalid arguments"]}'
+    async with scripted_kraken(answer) as kraken, KrakenRest(kraken.url, NoLimit()) as rest:
+        with pytest.raises(KrakenError, match=r"is failed Kraken answered: EGeneral:Invalid arguments"):
+            await backfill_symbol(pool, SYMBOL, rest=rest)
+
+
+async def test_all_pages_come_in_turn_and_end_at_the_tip() -> None:
+    answers = full_page(1, 0), page(row(1000, 999), row(1001, 1000))
+    async with scripted_kraken(*answers) as kraken, KrakenRest(kraken.url, NoLimit()) as rest:
+        pages = [[trade.id for trade in page.trades] async for page in fetch_all_trades(rest, BTC)]
+
+    assert [(ids[0], ids[-1]) for ids in pages] == [(1, 1000), (1000, 1001)]
+
+
+async def test_a_page_is_asked_for_and_checked() -> None:
+    async with scripted_kraken(page(row(9, 0), last=17)) as kraken, KrakenRest(kraken.url, NoLimit()) as rest:
+        got = await fetch_trades_page(rest, BTC, 5)
+
+    assert (got.last, got.trades[0].price) == (17, Decimal("30000.10000"))
+
+
+def test_a_page_at_the_tip_need_not_advance() -> None:
+    check_page(TradesPage((), 5), SYMBOL, 5)
+    check_page(TradesPage((), 5, unidentified=TRADES_PAGE - 1), SYMBOL, 5)
+    with pytest.raises(KrakenError):
+        check_page(TradesPage((), 5, unidentified=TRADES_PAGE), SYMBOL, 5)
