@@ -1,7 +1,7 @@
 """What the worker's jobs work with."""
 
 import asyncpg
-from msgspec import Struct
+from msgspec import Struct, field
 
 from kraken_history.job_queue import JobQueue
 from kraken_history.kraken.client import KrakenRest
@@ -30,7 +30,11 @@ class Pairs:
 
 
 class WorkerContext(Struct):
-    """Opened when the worker starts, closed when it stops."""
+    """Opened when the worker starts, closed when it stops.
+
+    Attributes:
+        backfills: The symbols whose backfills this worker is at.
+    """
 
     settings: Settings
     pool: asyncpg.Pool
@@ -38,3 +42,4 @@ class WorkerContext(Struct):
     rest: KrakenRest
     pairs: Pairs
     jobs: JobQueue
+    backfills: set[str] = field(default_factory=set)

@@ -1,15 +1,17 @@
-"""Healing: the job for one hole, and the sweep that finds holes nobody has asked for."""
+"""Healing: the job for one run of holes, and the sweep that finds holes nobody has asked for."""
 
+from datetime import timedelta
 from typing import Any
+
+from arq import Retry
 
 from jobs.context import WorkerContext
 from kraken_history import telemetry
-from kraken_history.errors import KrakenBusy, KrakenRefused, MalformedMessage, ServiceUnavailable, UnknownSymbol
-from kraken_history.healing import find_holes
+from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable, UnknownSymbol
+from kraken_history.healing import find_due_holes, find_holes, missing_of, span_of, utc_now
 from kraken_history.healing import heal as heal_hole
 
 _RETRY_AFTER_S = 15.0
-_MOST_SWEPT = 100  # holes a symbol and sweep; the next sweep takes the next
 
 _log = telemetry.get_logger("worker")
 
@@ -17,17 +19,27 @@ _log = telemetry.get_logger("worker")
 async def heal(ctx: dict[str, Any], symbol: str, first: int, stop: int, since: int | None) -> int:
     """Fetch the missing ids of ``[first, stop)``; return how many trades that brought.
 
-    A long hole is healed in several jobs, each asking for the next.
+    A long hole is healed in several jobs, each asking for the next. While Kraken is too busy the job is
+    tried again later; when its tries are used up, the sweep asks anew.
     """
     context: WorkerContext = ctx["context"]
     try:
+        if not await missing_of(context.pool, symbol, (first, stop)):
+            return 0
+        if since is None:
+            wanted_from = utc_now() - timedelta(days=context.settings.history_days)
+            span = await span_of(context.pool, symbol, (first, stop), wanted_from=wanted_from)
+            if span is None:
+                _log.debug("left_to_backfill", symbol=symbol, first=first)
+                return 0
+            since = span.since
         pair = await context.pairs.find(symbol)
         healed = await heal_hole(context.pool, context.store, context.rest, pair, (first, stop), since=since)
     except (KrakenBusy, ServiceUnavailable) as error:
         _log.warning("heal_postponed", symbol=symbol, first=first, error=str(error))
-        await context.jobs.heal(symbol, (first, stop), since=since, delay_s=_RETRY_AFTER_S)
-        return 0
-    except (KrakenRefused, MalformedMessage, UnknownSymbol) as error:
+        # Not a new job: this one's id is taken for as long as it runs, so a new one would be refused.
+        raise Retry(defer=_RETRY_AFTER_S) from error
+    except (KrakenError, MalformedMessage, UnknownSymbol) as error:
         _log.error("heal_failed", symbol=symbol, first=first, error=str(error))
         return 0
     if healed.next_since is not None:
@@ -36,15 +48,13 @@ async def heal(ctx: dict[str, Any], symbol: str, first: int, stop: int, since: i
 
 
 async def sweep(ctx: dict[str, Any]) -> int:
-    """Ask for every hole in the ledger; return how many were not in the queue yet.
+    """Ask for every hole in the ledger; return how many jobs were not in the queue yet.
 
-    Finds what the consumer's own requests missed: a Redis that was wiped, a job that died.
+    Finds what the consumer's own requests missed: a Redis that was wiped, a job that died. Ids that Kraken was
+    seen to pass over are asked for again when a minute has gone by, which proves them absent.
     """
     context: WorkerContext = ctx["context"]
     holes = await find_holes(context.pool)
-    asked = 0
-    for symbol, missing in holes.items():
-        telemetry.HOLES.labels(symbol=symbol).set(len(missing))
-        for hole in list(missing)[-_MOST_SWEPT:]:
-            asked += await context.jobs.heal(symbol, hole, delay_s=0)
-    return asked
+    for symbol in {*context.settings.symbols, *holes}:
+        telemetry.HOLES.labels(symbol=symbol).set(len(holes.get(symbol, ())))
+    return await context.jobs.heal_holes(await find_due_holes(context.pool, now=utc_now()))

@@ -8,15 +8,33 @@ from typing import Any, ClassVar
 
 from arq import cron
 from arq.connections import ArqRedis, RedisSettings
+from arq.constants import in_progress_key_prefix
 from arq.cron import CronJob
 from arq.typing import WorkerCoroutine
 from arq.worker import Function, func
 
+from jobs.aggregates import AFTER_GRACE_S, refresh_aggregates
+from jobs.backfill import MAX_TRIES, backfill, sweep_backfills
 from jobs.context import Pairs, WorkerContext
+from jobs.csv_import import TIMEOUT_S, import_csv
+from jobs.gaps import EVERY_MINUTES, fill_gap, fill_gaps
 from jobs.heal import heal, sweep
+from jobs.indicators import fetch_indicators
+from jobs.partitions import apply_retention, make_partitions
 from kraken_history import telemetry
 from kraken_history.errors import HistoryError, UsageError
-from kraken_history.job_queue import HEAL, JobQueue, decode_job, encode_job, redis_settings
+from kraken_history.job_queue import (
+    BACKFILL,
+    FILL_GAP,
+    HEAL,
+    IMPORT_CSV,
+    REFRESH,
+    SWEEP_BACKFILLS,
+    JobQueue,
+    decode_job,
+    encode_job,
+    redis_settings,
+)
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
 from kraken_history.migrations import check_schema
@@ -38,7 +56,25 @@ async def start(ctx: dict[str, Any]) -> None:
         await stack.aclose()
         _leave(error)
     ctx["beat"] = asyncio.create_task(telemetry.beat(ctx["redis"], "worker", socket.gethostname(), dict))
+    await forget_jobs_at_work(ctx["redis"])
     await sweep(ctx)
+    await fill_gaps(ctx)
+    await make_partitions(ctx)
+    await sweep_backfills(ctx)
+    # The leases of a worker that this one follows may have some time to run.
+    context: WorkerContext = ctx["context"]
+    await context.jobs.sweep_backfills(delay_s=context.settings.backfill_lease_s)
+
+
+async def forget_jobs_at_work(arq: ArqRedis) -> int:
+    """Take up at once what a killed worker was at; return how many jobs that were.
+
+    arq keeps a mark for each job at work, for as long as the longest job may take, and lets nobody else have the
+    job meanwhile: after a SIGKILL that would be hours. A job of a worker that lives is then perhaps run twice side
+    by side, which costs some calls and does no harm: what is done is decided by the database.
+    """
+    keys = [key async for key in arq.scan_iter(match=f"{in_progress_key_prefix}*", count=1000)]
+    return int(await arq.delete(*keys)) if keys else 0
 
 
 async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis) -> WorkerContext:
@@ -47,7 +83,7 @@ async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis) -> Wor
     )
     async with pool.acquire() as connection:
         await check_schema(connection)
-    limiter = RateLimiter(arq, spacing_s=settings.rest_call_spacing_s, total_spacing_s=settings.rest_total_spacing_s)
+    limiter = RateLimiter(arq, settings.pacing)
     rest = await stack.enter_async_context(KrakenRest(settings.kraken_rest_url, limiter))
     jobs = JobQueue(arq, heal_delay_s=settings.heal_delay_s)
     return WorkerContext(settings, pool, Store(pool), rest, Pairs(rest), jobs)
@@ -77,8 +113,23 @@ def _redis_settings() -> RedisSettings:
 class WorkerSettings:
     """What arq reads."""
 
-    functions: ClassVar[list[Function | WorkerCoroutine]] = [func(heal, name=HEAL, keep_result=0, max_tries=3)]
-    cron_jobs: ClassVar[list[CronJob]] = [cron(sweep, second={0, 30}, run_at_startup=False, keep_result=0)]
+    functions: ClassVar[list[Function | WorkerCoroutine]] = [
+        func(heal, name=HEAL, keep_result=0, max_tries=3),
+        func(backfill, name=BACKFILL, keep_result=0, max_tries=MAX_TRIES),
+        func(sweep_backfills, name=SWEEP_BACKFILLS, keep_result=0),
+        func(fill_gap, name=FILL_GAP, keep_result=0, max_tries=3),
+        func(refresh_aggregates, name=REFRESH, keep_result=0, max_tries=1),
+        func(import_csv, name=IMPORT_CSV, keep_result=0, max_tries=3, timeout=TIMEOUT_S),
+    ]
+    cron_jobs: ClassVar[list[CronJob]] = [
+        cron(sweep, second={0, 30}, run_at_startup=False, keep_result=0),
+        cron(refresh_aggregates, second=AFTER_GRACE_S, keep_result=0, max_tries=1),
+        cron(make_partitions, minute=7, keep_result=0),
+        cron(apply_retention, minute=37, keep_result=0, max_tries=1),
+        cron(fetch_indicators, hour=0, minute=17, keep_result=0, max_tries=3),
+        cron(sweep_backfills, second={15, 45}, run_at_startup=False, keep_result=0),
+        cron(fill_gaps, minute=set(range(0, 60, EVERY_MINUTES)), run_at_startup=False, keep_result=0),
+    ]
     on_startup = start
     on_shutdown = finish
     redis_settings = _redis_settings()

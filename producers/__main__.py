@@ -5,6 +5,7 @@ import socket
 import sys
 
 from kraken_history import telemetry
+from kraken_history.job_queue import JobQueue, queue_on
 from kraken_history.processes import connect_redis, run_service, run_until
 from kraken_history.publisher import Publisher
 from kraken_history.settings import Settings
@@ -23,17 +24,33 @@ async def produce(settings: Settings, stop: asyncio.Event) -> None:
         buffer_max_trades=settings.publish_buffer_max_trades,
         dead_letters_max=settings.dead_letters_max,
     )
+    jobs = JobQueue(queue_on(redis), heal_delay_s=settings.heal_delay_s)
+    connected = asyncio.Event()
     feed = Feed(
         publisher,
         url=settings.kraken_ws_url,
         symbols=settings.symbols,
         ack_timeout_s=settings.ack_timeout_s,
         silence_timeout_s=settings.silence_timeout_s,
+        on_connected=connected.set,
     )
 
+    async def ask_for_gaps() -> None:
+        """Each connection may come after a silence in which there was trading."""
+        while True:
+            await connected.wait()
+            connected.clear()
+            await jobs.fill_gaps_after_connecting(settings.symbols)
+
     def facts() -> dict[str, object]:
+        trouble = {}
+        if not feed.connected:
+            trouble["kraken"] = feed.trouble or "connecting"
+        if publisher.is_held_back:
+            trouble["redis"] = "it is away or full, so that trades wait here"
         return {
-            "healthy": feed.connected and not publisher.is_held_back,
+            "healthy": not trouble,
+            "trouble": trouble,
             "system": feed.system,
             "refused": feed.refused,
             "sessions": feed.sessions,
@@ -44,7 +61,7 @@ async def produce(settings: Settings, stop: asyncio.Event) -> None:
 
     async with redis, publisher:
         beat = telemetry.beat(redis, "producer", socket.gethostname(), facts)
-        await run_until(stop, feed.run(), beat)
+        await run_until(stop, feed.run(), publisher.failure(), beat, ask_for_gaps())
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import aiohttp
 
@@ -40,10 +40,14 @@ class SessionEnded(Exception):
 class Feed:
     """Publishes the trades and running candles of some symbols until cancelled.
 
+    Args:
+        on_connected: Told, each time, when everything is subscribed; must not wait or raise.
+
     Attributes:
         system: The matching engine's last state; empty before the first.
         refused: Symbols that Kraken refused on the present connection, with its reason.
         connected: True while a socket is subscribed and not silent.
+        trouble: Why the last session ended or could not begin; empty while connected.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Feed:
         symbols: Sequence[str],
         ack_timeout_s: float = 10.0,
         silence_timeout_s: float = 10.0,
+        on_connected: Callable[[], None] | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._publisher = publisher
@@ -61,12 +66,14 @@ class Feed:
         self._symbols = symbols
         self._ack_timeout_s = ack_timeout_s
         self._silence_timeout_s = silence_timeout_s
+        self._on_connected = on_connected
         self._rng = rng or random.Random()
         self._failures = 0
         self._last_ids: dict[str, int] = {}
         self._subscriptions = Subscriptions(symbols)
         self.system = ""
         self.connected = False
+        self.trouble = ""
         self.sessions = 0
 
     @property
@@ -86,14 +93,14 @@ class Feed:
                 try:
                     await self._session(http)
                 except (SessionEnded, aiohttp.ClientError, OSError, TimeoutError) as error:
-                    reason = str(error) or type(error).__name__
+                    self.trouble = str(error) or type(error).__name__
                 finally:
                     self.connected = False
                 self._failures = 1 if time.monotonic() - started > _SOUND_SESSION_S else self._failures + 1
                 in_maintenance = self.system not in ("", "online")
                 delay_s = reconnect_delay_s(self._failures, in_maintenance=in_maintenance, rng=self._rng)
                 telemetry.RECONNECTS.inc()
-                _log.warning("disconnected", reason=reason, failures=self._failures, retry_in_s=round(delay_s, 1))
+                _log.warning("disconnected", reason=self.trouble, failures=self._failures, retry_in_s=round(delay_s, 1))
                 await asyncio.sleep(delay_s)
 
     async def _session(self, http: aiohttp.ClientSession) -> None:
@@ -116,7 +123,7 @@ class Feed:
             except TimeoutError:
                 raise SessionEnded(f"the socket was silent for {self._silence_timeout_s:g} s") from None
             if message.type is not aiohttp.WSMsgType.TEXT:
-                raise SessionEnded(f"the socket closed ({socket.close_code})")
+                raise SessionEnded(f"the socket closed ({socket.close_code or message.type.name})")
             self._take(message.data)
             now = time.monotonic()
             self._check_answers(now - started)
@@ -133,7 +140,10 @@ class Feed:
             raise SessionEnded(f"not acknowledged within {self._ack_timeout_s:g} s: {names}")
         if not waiting.unanswered and not self.connected:
             self.connected = True
+            self.trouble = ""
             _log.info("subscribed", symbols=[s for s in waiting.symbols if s not in waiting.refused])
+            if self._on_connected is not None:
+                self._on_connected()
 
     def _take(self, data: str) -> None:
         try:

@@ -52,6 +52,10 @@ class SeededFeed:
         """The clock's time, or the newest trade's where the clock stepped back."""
         return max(self._clock(), self._last_ns)
 
+    def skip_ids(self, symbol: str, count: int) -> None:
+        """Leave out a book's next ids: no trade will ever have them."""
+        self._market.skip_ids(symbol, count)
+
     def take(self, count: int, *, spread_ns: int = 0, whole_orders: bool = False) -> list[TapeTrade]:
         """The next trades, stamped now.
 

@@ -54,6 +54,11 @@ class SeededMarket:
         rest, self._rest_of_order = self._rest_of_order, []
         return rest
 
+    def skip_ids(self, symbol: str, count: int) -> None:
+        """Leave out the next ids of a book, as if Kraken had not given them to any trade."""
+        (flow,) = [flow for flow in self._flows if flow.book.symbol == symbol]
+        flow.skip_ids(count)
+
     def _next_order(self) -> list[UntimedTrade]:
         while True:
             flow = self._flows[bisect(self._shares, self._random.random() * self._shares[-1])]
@@ -78,6 +83,10 @@ class _Flow:
         self._can_sleep = can_sleep and book.is_thin
         self._is_asleep = True
         self._calls_until_turn = 0
+
+    def skip_ids(self, count: int) -> None:
+        """The next order's ids begin this much later."""
+        self._next_id += count
 
     def is_asleep(self) -> bool:
         """True if the book lets this order pass; counts the call.

@@ -63,7 +63,8 @@ class Simulator:
         if not 0 < rate <= 1_000_000:
             raise UsageError(f"the rate must be more than 0 and at most 1,000,000 trades a second, not {rate}")
         books = make_books(symbols)
-        feed: Feed = RecordedFeed(read_recording(recording, books)) if recording else SeededFeed(books, seed, clock)
+        self._seeded = SeededFeed(books, seed, clock)
+        feed: Feed = RecordedFeed(read_recording(recording, books)) if recording else self._seeded
         self.exchange = Exchange(books, feed)
         self.exchange.emit_history(history, history_hours)
         self.hub = Hub(self.exchange, clock=clock, heartbeat_s=heartbeat_s, max_queued_bytes=max_queued_bytes)
@@ -128,6 +129,10 @@ class Simulator:
         batch = self.exchange.emit(count)
         self.hub.publish(batch)
         return batch
+
+    def skip_ids(self, symbol: str, count: int) -> None:
+        """Leave out the next ids of a book, which no trade will ever have; of seeded trades, not of a recording."""
+        self._seeded.skip_ids(symbol, count)
 
     def start_emitting(self) -> None:
         """Make trades by the clock from now on; what the pause would have brought is not made up."""

@@ -4,21 +4,32 @@ Everything here works from the ledger in the database, so a lost job, a repeated
 late does no harm.
 """
 
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 from msgspec import Struct
 
 from kraken_history import telemetry
+from kraken_history.absence import find_waiting, note_passed_over, passed_over
 from kraken_history.errors import KrakenError
 from kraken_history.kraken.client import KrakenRest
-from kraken_history.kraken.rest import TRADES_PAGE
+from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
 from kraken_history.ledger import IdRange, IdRanges
-from kraken_history.store import Store
+from kraken_history.store import Store, Stored
 from kraken_history.symbols import Pair
 
+Clock = Callable[[], datetime]
+"""The time as Kraken's clock has it, aware."""
+
+LEFT_TO_A_BACKFILL = 20 * TRADES_PAGE
+"""Ids of a hole past which a backfill that leads into it is left to fill it."""
+
 # A time stored from REST can lie a microsecond after the true one, and the next trade share its instant.
-_CLOCK_SLACK = timedelta(milliseconds=1)
+CLOCK_SLACK = timedelta(milliseconds=1)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EARLY = timedelta(seconds=1)  # a page that begins so long before what was asked for answers another question
 
 _log = telemetry.get_logger("healing")
 
@@ -38,6 +49,30 @@ class Healed(Struct, frozen=True):
     next_since: int | None
 
 
+class HoleSpan(Struct, frozen=True):
+    """When the trades of a hole were made.
+
+    Attributes:
+        since: Where to begin to fetch, in nanoseconds.
+        start: The last stored trade before the hole, or where that part of it begins that is wanted.
+        end: The first stored trade after the hole.
+    """
+
+    since: int
+    start: datetime
+    end: datetime
+
+
+def utc_now() -> datetime:
+    """This machine's clock."""
+    return datetime.now(UTC)
+
+
+def unix_ns(moment: datetime) -> int:
+    """Nanoseconds since 1970, which is what ``since`` of REST Trades takes."""
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
 async def find_holes(pool: asyncpg.Pool) -> dict[str, IdRanges]:
     """By symbol, the ids missing inside the ledger; symbols without a hole are left out."""
     rows = await pool.fetch(
@@ -50,6 +85,41 @@ async def find_holes(pool: asyncpg.Pool) -> dict[str, IdRanges]:
     return {symbol: missing for symbol, missing in holes.items() if missing}
 
 
+async def find_due_holes(pool: asyncpg.Pool, *, now: datetime) -> dict[str, IdRanges]:
+    """:func:`find_holes`, without the ids that Kraken was seen to pass over less than a minute ago."""
+    waiting = await find_waiting(pool, now=now)
+    holes = {s: missing - waiting.get(s, IdRanges()) for s, missing in (await find_holes(pool)).items()}
+    return {symbol: missing for symbol, missing in holes.items() if missing}
+
+
+def neighbourhoods(holes: IdRanges) -> list[IdRange]:
+    """Holes that one pass over pages fills together: those less than a page apart become one range."""
+    runs: list[IdRange] = []
+    for start, stop in holes:
+        if runs and start - runs[-1][1] < TRADES_PAGE:
+            runs[-1] = runs[-1][0], stop
+        else:
+            runs.append((start, stop))
+    return runs
+
+
+async def fetch_and_store(
+    pool: asyncpg.Pool, store: Store, rest: KrakenRest, pair: Pair, since: int, *, now: Clock = utc_now
+) -> tuple[TradesPage, Stored]:
+    """Fetch one page, store it, and keep which ids it passed over.
+
+    Raises:
+        KrakenError, ServiceUnavailable, MalformedMessage: As the client says; nothing is stored.
+    """
+    asked_at = now()
+    page = await rest.fetch_trades_page(pair, since)
+    if page.trades and unix_ns(page.trades[0].timestamp + _EARLY) < since:
+        raise KrakenError([f"a page of {pair.symbol} from {since} begins at {page.trades[0].timestamp}"])
+    stored = await store.write(page.trades)
+    await note_passed_over(pool, pair.symbol, passed_over(page), seen_at=asked_at)
+    return page, stored
+
+
 async def heal(
     pool: asyncpg.Pool,
     store: Store,
@@ -59,10 +129,12 @@ async def heal(
     *,
     since: int | None = None,
     max_pages: int = 20,
+    now: Clock = utc_now,
 ) -> Healed:
     """Fetch the ids of ``hole`` that are still missing, page by page, each stored before the next.
 
     Args:
+        hole: May hold ids that are not missing: one pass fills all of its holes, and leaps over what is held.
         since: Where an earlier call left off; by default the last stored trade before the hole.
         max_pages: After so many pages return, so that a long hole becomes several short jobs.
 
@@ -70,25 +142,28 @@ async def heal(
         KrakenError, ServiceUnavailable, MalformedMessage: As the client says; what was fetched is stored.
     """
     stored = pages = 0
-    missing = await missing_of(pool, pair.symbol, hole)
+    reached: int | None = None  # no page needs to be asked for ids below
     cursor = since
-    while missing and pages < max_pages:
-        if cursor is None:
-            cursor = await since_before(pool, pair.symbol, next(iter(missing))[0])
-        page = await rest.fetch_trades_page(pair, cursor)
+    ahead = missing = await missing_of(pool, pair.symbol, hole)
+    while ahead and pages < max_pages:
+        first = next(iter(ahead))[0]
+        if cursor is None or (reached is not None and first - reached > TRADES_PAGE):
+            cursor = max(cursor or 0, await since_before(pool, pair.symbol, first))
+        page, written = await fetch_and_store(pool, store, rest, pair, cursor, now=now)
         pages += 1
-        stored += (await store.write(page.trades)).new_trades
+        stored += written.new_trades
         missing = await missing_of(pool, pair.symbol, hole)
-        passed = any(trade.id >= hole[1] for trade in page.trades)
-        if passed or page.rows < TRADES_PAGE:
-            cursor = None
+        if page.rows < TRADES_PAGE:
+            ahead = IdRanges()
             break
-        if page.last <= cursor:
+        reached = max((trade.id + 1 for trade in page.trades), default=0)
+        ahead = missing - IdRanges([(0, reached)])
+        if ahead and page.last <= cursor:
             # More trades in one instant than a page holds, or an answer that leads nowhere.
             raise KrakenError([f"a page of {pair.symbol} from {cursor} does not advance past {page.last}"])
         cursor = page.last
     _log.info("healed", symbol=pair.symbol, first=hole[0], stored=stored, missing=len(missing), pages=pages)
-    return Healed(missing, stored, pages, cursor if missing else None)
+    return Healed(missing, stored, pages, cursor if ahead else None)
 
 
 async def missing_of(pool: asyncpg.Pool, symbol: str, ids: IdRange) -> IdRanges:
@@ -109,7 +184,8 @@ async def since_before(pool: asyncpg.Pool, symbol: str, trade_id: int) -> int:
 
     Trades have no index by id. The candles that are built from trades have one by their first id: those
     around the hole bound the time in which the last trade before it is looked for. (The candle of the hole's
-    own minute is mostly the exchange's, being fuller, and tells no ids.)
+    own minute is mostly the exchange's, being fuller, and tells no ids.) Where retention has dropped the trades,
+    the candle's minute is what is left; where it has dropped both, the ledger's beginning.
     """
     moment: datetime | None = await pool.fetchval(
         """
@@ -133,7 +209,61 @@ async def since_before(pool: asyncpg.Pool, symbol: str, trade_id: int) -> int:
         symbol,
         trade_id,
     )
-    if moment is None:
-        return 0
-    moment -= _CLOCK_SLACK
-    return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
+    return 0 if moment is None else unix_ns(moment - CLOCK_SLACK)
+
+
+async def span_of(
+    pool: asyncpg.Pool, symbol: str, hole: IdRange, *, wanted_from: datetime | None = None
+) -> HoleSpan | None:
+    """When the hole's trades were made; None if the hole is not to be filled by healing.
+
+    That is so for a long hole into which a backfill leads: a running or paused backfill fills it itself, and
+    of one that was cancelled or has failed only what is wanted anyway is fetched.
+
+    Args:
+        wanted_from: Where the history begins that the settings want.
+    """
+    since = await since_before(pool, symbol, hole[0])
+    start = _EPOCH + timedelta(microseconds=since // 1000) + (CLOCK_SLACK if since else timedelta())
+    end = await _first_after(pool, symbol, hole[1], start - CLOCK_SLACK)
+    state = await _backfill_into(pool, symbol, since) if hole[1] - hole[0] > LEFT_TO_A_BACKFILL else None
+    if state in ("running", "paused"):
+        return None
+    if state is not None:
+        if wanted_from is None or end <= wanted_from + timedelta(hours=1):
+            return None
+        start = max(start, wanted_from)
+        since = max(since, unix_ns(wanted_from))
+    return HoleSpan(since, start, max(end, start))
+
+
+async def _first_after(pool: asyncpg.Pool, symbol: str, trade_id: int, start: datetime) -> datetime:
+    """Time of the first stored trade with this id or a higher one, looked for from ``start`` on."""
+    moment: datetime | None = await pool.fetchval(
+        """
+        SELECT coalesce(
+            (SELECT t.timestamp FROM trades t
+             WHERE t.symbol = $1 AND t.id >= $2 AND t.timestamp >= $3 ORDER BY t.timestamp LIMIT 1),
+            (SELECT timestamp FROM candles WHERE symbol = $1 AND first_trade_id >= $2
+             ORDER BY first_trade_id LIMIT 1),
+            (SELECT newest_timestamp FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'))
+        """,
+        symbol,
+        trade_id,
+        start,
+    )
+    return start if moment is None else moment
+
+
+async def _backfill_into(pool: asyncpg.Pool, symbol: str, since: int) -> str | None:
+    """State of the backfill that has this time still before it; None if there is none."""
+    state: str | None = await pool.fetchval(
+        """
+        SELECT state::text FROM backfills
+        WHERE symbol = $1 AND state <> 'done' AND next_since <= $2::bigint + 1000000000
+          AND $2 < extract(epoch FROM target_end) * 1000000000
+        """,
+        symbol,
+        since,
+    )
+    return state

@@ -60,7 +60,7 @@ async def create_pool(database_url: str, *, min_size: int, max_size: int) -> asy
 
 
 async def _leave_as_it_is(_: Connection) -> None:
-    """Nothing here keeps state in a session, so the round trip that clears it is saved."""
+    """Whoever sets anything in a session, or locks it, undoes that: so the round trip that clears it is saved."""
 
 
 def connection_error(error: Exception, database_url: str) -> HistoryError:

@@ -12,6 +12,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationErr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from kraken_history.errors import UsageError
+from kraken_history.kraken.limiter import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, Pacing
 from kraken_history.kraken.numbers import check_symbol
 from kraken_history.symbols import DEFAULT_SYMBOLS
 
@@ -55,7 +56,34 @@ class Settings(BaseSettings):
 
     rest_call_spacing_s: PositiveFloat = Field(1.0, description="between two REST calls for the same pair")
     rest_total_spacing_s: PositiveFloat = Field(0.25, description="between any two REST calls")
+    rest_slowest_spacing_s: PositiveFloat = Field(
+        4.0, description="what the spacing of a pair grows to while Kraken refuses; it recovers by itself"
+    )
+    rest_first_backoff_s: PositiveFloat = Field(
+        FIRST_BACKOFF_S, description="pause after a call that was refused; doubles with each one in a row"
+    )
+    rest_longest_backoff_s: PositiveFloat = Field(LONGEST_BACKOFF_S, description="longest such pause")
+    backfill_lease_s: PositiveFloat = Field(
+        30.0, description="how long a backfill may be without a sign of its worker until another takes it over"
+    )
+    backfill_run_s: PositiveFloat = Field(20.0, description="how long one job goes on fetching pages")
     heal_delay_s: float = Field(1.0, ge=0, description="how long a hole may close by itself before it is fetched")
+
+    history_days: PositiveInt = Field(30, description="days of history that are fetched of a new symbol")
+
+    retention_trades_days: PositiveInt | None = Field(None, description="drop older trades; 90 is common")
+    retention_candles_days: PositiveInt | None = Field(None, description="drop older one-minute candles; 365 is common")
+    retention_minutes_days: PositiveInt | None = Field(
+        None, description="drop older candles of 5, 15 and 30 minutes; 730 is common"
+    )
+    retention_hours_days: int | None = Field(
+        None, ge=30, description="drop older candles of 1 and 4 hours; 1825 is common"
+    )
+
+    fear_greed_enabled: bool = Field(False, description="fetch the fear and greed index once a day")
+    fear_greed_url: str = Field("https://api.alternative.me", pattern="^https?://", description="where from")
+    btc_dominance_enabled: bool = Field(False, description="fetch bitcoin's share of the market once a day")
+    btc_dominance_url: str = Field("https://api.coingecko.com", pattern="^https?://", description="where from")
 
     metrics_port: int | None = Field(None, ge=0, le=65535, description="serve Prometheus metrics here")
     log_level: str = Field("info", pattern="(?i)^(debug|info|warning|error)$")
@@ -82,10 +110,32 @@ class Settings(BaseSettings):
             raise ValueError("name at least one symbol, for example BTC/USDT")
         return tuple(dict.fromkeys(value))
 
-    @field_validator("database_url", "redis_url", "metrics_port", "log_json", "kraken_history_data_dir", mode="before")
+    @field_validator(
+        "database_url",
+        "redis_url",
+        "metrics_port",
+        "log_json",
+        "kraken_history_data_dir",
+        "retention_trades_days",
+        "retention_candles_days",
+        "retention_minutes_days",
+        "retention_hours_days",
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
+
+    @property
+    def pacing(self) -> Pacing:
+        """How calls to REST are spaced."""
+        return Pacing(
+            self.rest_call_spacing_s,
+            self.rest_total_spacing_s,
+            self.rest_slowest_spacing_s,
+            self.rest_first_backoff_s,
+            self.rest_longest_backoff_s,
+        )
 
     def require_database_url(self) -> str:
         """The database, for a process that does not start one.

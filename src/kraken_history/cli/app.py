@@ -14,10 +14,14 @@ import asyncpg
 import typer
 from redis.exceptions import RedisError
 
+from kraken_history.cli import backfill as backfill_command
 from kraken_history.cli import candles as candles_command
 from kraken_history.cli import demo as demo_command
+from kraken_history.cli import gaps as gaps_command
+from kraken_history.cli import import_csv as import_csv_command
 from kraken_history.cli import letters as letters_command
 from kraken_history.cli import maintenance
+from kraken_history.cli import refresh as refresh_command
 from kraken_history.cli import status as status_command
 from kraken_history.cli import up as up_command
 from kraken_history.cli.instants import parse_instant
@@ -41,6 +45,10 @@ letters_app = typer.Typer(
     help="Look at what could not be read or stored, and give it back to be stored.", no_args_is_help=True
 )
 app.add_typer(letters_app, name="dead-letters")
+backfill_command.register(app)
+gaps_command.register(app)
+import_csv_command.register(app)
+refresh_command.register(app)
 
 
 class Format(StrEnum):

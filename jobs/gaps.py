@@ -1,0 +1,96 @@
+"""Gaps in time: the job that looks for those of one symbol, and the clock that asks for it."""
+
+from typing import Any
+
+from arq import Retry
+
+from jobs.context import WorkerContext
+from kraken_history import telemetry
+from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable, UnknownSymbol
+from kraken_history.gaps import GapFiller, wants_candles
+from kraken_history.healing import find_due_holes, utc_now
+from kraken_history.records import DataGap
+
+EVERY_MINUTES = 5
+PAGES_A_JOB = 20
+
+_RETRY_AFTER_S = 15.0
+
+_log = telemetry.get_logger("worker")
+
+
+async def fill_gap(ctx: dict[str, Any], symbol: str, min_gap_minutes: float, turn: int) -> int:
+    """Fill the gaps of one symbol; return how many trades that brought.
+
+    Candles first, where they can be had at once. Of the trades, whatever has become a hole in the ids is left to
+    healing; so of a long stretch before the oldest trade one page is fetched here, which makes it a hole. A long
+    stretch after the newest trade is fetched in several jobs, each asking for the next.
+    """
+    context: WorkerContext = ctx["context"]
+    filler = GapFiller(
+        context.pool,
+        context.store,
+        context.rest,
+        context.pairs.find,
+        symbols=[symbol],
+        history_days=context.settings.history_days,
+    )
+    try:
+        live_ids = live_ids_of(await telemetry.signs_of_life(ctx["redis"]))
+        gaps = await filler.detect_gaps(min_gap_minutes, live_ids=live_ids)
+        for gap in gaps:
+            await _fill_candles(filler, gap)
+        await _ask_for_holes(context, symbol)
+        stored, is_done = 0, True
+        for gap in reversed(gaps):
+            if await filler.is_uncovered(gap):
+                fetched = await filler.fetch_forward(gap, max_pages=PAGES_A_JOB, stops_at_hole=True)
+                stored += fetched.trades
+                is_done &= fetched.is_done
+    except (KrakenBusy, ServiceUnavailable) as error:
+        _log.warning("gap_fill_postponed", symbol=symbol, error=str(error))
+        raise Retry(defer=_RETRY_AFTER_S) from error
+    except (KrakenError, MalformedMessage, UnknownSymbol) as error:
+        _log.error("gap_fill_failed", symbol=symbol, error=str(error))
+        return 0
+    await _ask_for_holes(context, symbol)
+    if not is_done:
+        await context.jobs.fill_gap(symbol, min_gap_minutes=min_gap_minutes, turn=turn)
+    if gaps:
+        _log.info("gaps_filled", symbol=symbol, gaps=len(gaps), stored=stored, is_done=is_done)
+    return stored
+
+
+async def fill_gaps(ctx: dict[str, Any]) -> int:
+    """Ask to look for gaps of every symbol of the settings; return how many were not in the queue yet."""
+    context: WorkerContext = ctx["context"]
+    return await context.jobs.fill_gaps(context.settings.symbols)
+
+
+async def _fill_candles(filler: GapFiller, gap: DataGap) -> None:
+    """Stand-ins, whose failure does not keep the trades from being fetched."""
+    if not wants_candles(gap) or await filler.has_candles_of(gap):
+        return
+    try:
+        await filler.fill_gap_ohlc(gap)
+    except (KrakenBusy, UnknownSymbol):
+        raise
+    except (KrakenError, MalformedMessage) as error:
+        _log.error("candles_not_filled", symbol=gap.symbol, start=gap.start_time, error=str(error))
+
+
+async def _ask_for_holes(context: WorkerContext, symbol: str) -> None:
+    missing = (await find_due_holes(context.pool, now=utc_now())).get(symbol)
+    if missing:
+        await context.jobs.heal_holes({symbol: missing})
+
+
+def live_ids_of(signs: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """By symbol, the newest trade id that a producer has seen which is connected now."""
+    newest: dict[str, int] = {}
+    for service, sign in signs.items():
+        if service.startswith("producer:") and sign.get("healthy"):
+            for symbol, id_ in sign.get("last_ids", {}).items():
+                if symbol not in sign.get("refused", {}):
+                    newest[symbol] = max(id_, newest.get(symbol, id_))
+    return newest

@@ -1,0 +1,117 @@
+"""``fill-gaps``: look for what is missing, and fetch it now or have the worker do it."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated
+
+import msgspec
+import structlog
+import typer
+
+from kraken_history.cli import servers as server_choice
+from kraken_history.errors import UsageError
+from kraken_history.gaps import MIN_GAP_MINUTES, GapSummary, run_gap_filler
+from kraken_history.job_queue import JobQueue, queue_on
+from kraken_history.kraken.limiter import RateLimiter
+from kraken_history.kraken.numbers import check_symbol
+from kraken_history.processes import EXIT_FAILED, connect_redis
+from kraken_history.settings import Settings, load_settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("fill-gaps")(_fill_gaps)
+
+
+def _fill_gaps(
+    symbol: Annotated[str | None, typer.Option(help="Only this one, for example BTC/USDT.")] = None,
+    min_gap_minutes: Annotated[
+        float, typer.Option(min=0, help="Shorter gaps at the end of the history do not count.")
+    ] = MIN_GAP_MINUTES,
+    wait: Annotated[bool, typer.Option("--wait", help="Do it here and now, and print the summary.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
+) -> None:
+    """Look for what is missing and fetch it from Kraken.
+
+    Missing trades inside, the time since the newest one, and the history that HISTORY_DAYS wants. The worker does it,
+    now as every five minutes; with --wait this command does, at the worker's rate limit, and exits with 1 if
+    something could not be fetched.
+
+    Example: kraken-history fill-gaps --symbol BTC/USDT --wait
+    """
+    raise typer.Exit(
+        run_fill_gaps(load_settings(), symbol, min_gap_minutes=min_gap_minutes, waits=wait, as_json=as_json)
+    )
+
+
+def run_fill_gaps(settings: Settings, symbol: str | None, *, min_gap_minutes: float, waits: bool, as_json: bool) -> int:
+    """Fill the gaps of one symbol or of all that are set; return the exit code."""
+    symbols = settings.symbols if symbol is None else (_checked(symbol),)
+    if not waits:
+        with server_choice.redis(settings) as redis_url:
+            asked = asyncio.run(_ask(redis_url, symbols, min_gap_minutes))
+        sys.stderr.write(
+            f"asked the worker to look for gaps of {len(symbols)} symbol(s)"
+            f"{'' if asked == len(symbols) else f', {len(symbols) - asked} of which it was about to look at anyway'};"
+            " `kraken-history status` shows what is missing\n"
+        )
+        return 0
+    with server_choice.endpoints(settings) as endpoints, _warnings_on_stderr():
+        summary = asyncio.run(_fill(endpoints, settings, symbols, min_gap_minutes))
+    _print(summary, as_json=as_json)
+    return EXIT_FAILED if summary["errors"] else 0
+
+
+def _checked(symbol: str) -> str:
+    try:
+        check_symbol(symbol)
+    except ValueError as error:
+        raise UsageError(f"{error}: write it as BASE/QUOTE, for example BTC/USDT") from None
+    return symbol.upper()
+
+
+@contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    """That Kraken is busy is worth knowing for whoever waits; standard output is for the summary."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
+
+
+async def _ask(redis_url: str, symbols: Sequence[str], min_gap_minutes: float) -> int:
+    async with await connect_redis(redis_url) as redis:
+        return await JobQueue(queue_on(redis)).fill_gaps(symbols, min_gap_minutes=min_gap_minutes)
+
+
+async def _fill(
+    endpoints: server_choice.Endpoints, settings: Settings, symbols: Sequence[str], min_gap_minutes: float
+) -> GapSummary:
+    async with await connect_redis(endpoints.redis_url) as redis:
+        return await run_gap_filler(
+            endpoints.database_url,
+            symbols=symbols,
+            history_days=settings.history_days,
+            min_gap_minutes=min_gap_minutes,
+            kraken_rest_url=settings.kraken_rest_url,
+            limiter=RateLimiter(redis, settings.pacing),  # shared with the workers
+        )
+
+
+def _print(summary: GapSummary, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")
+        return
+    for key, value in summary.items():
+        if key != "errors":
+            sys.stdout.write(f"{key}: {value}\n")
+    sys.stdout.write(f"errors: {len(summary['errors'])}\n")
+    for error in summary["errors"]:
+        sys.stderr.write(f"{error}\n")

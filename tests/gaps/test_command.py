@@ -1,0 +1,105 @@
+"""``fill-gaps``, as somebody types it."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from simulator import Simulator
+from tests.cli.conftest import Run, clean_environment, command  # noqa: F401 — fixtures
+from tests.gaps.conftest import SYMBOL
+from tests.gaps.truth import true_ids
+from tests.servers import Background, DatabaseServer
+
+WANTED = {"SYMBOLS": SYMBOL, "HISTORY_DAYS": "1", "REST_CALL_SPACING_S": "0.01", "REST_TOTAL_SPACING_S": "0.01"}
+
+
+@pytest.fixture
+def database_server(_postgresql_server: DatabaseServer) -> DatabaseServer:
+    """One kind will do: this is about the command."""
+    return _postgresql_server
+
+
+@pytest.fixture
+def served(background: Background) -> Iterator[Simulator]:
+    """A Kraken by the real clock, beside the command's own event loop."""
+    kraken = Simulator(symbols=[SYMBOL], emitting=False, history=2_600, history_hours=6, rest_burst=1_000_000)
+    background.run(kraken.start())
+    yield kraken
+    background.run(kraken.stop())
+
+
+def test_with_wait_it_fills_and_prints_the_summary(
+    command: Run,  # noqa: F811
+    migrated_database_url: str,
+    redis_url: str,
+    served: Simulator,
+) -> None:
+    servers = {"DATABASE_URL": migrated_database_url, "REDIS_URL": redis_url, "KRAKEN_REST_URL": served.rest_url}
+    outcome = command("fill-gaps", "--wait", **servers, **WANTED)
+    again = command("fill-gaps", "--wait", "--json", "--symbol", "btc/usdt")
+
+    assert (outcome.code, again.code) == (0, 0)
+    assert outcome.out.splitlines() == [
+        "gaps_detected: 1",
+        "gaps_filled: 1",
+        "candles_inserted: 0",
+        f"trades_processed: {len(true_ids(served, SYMBOL))}",
+        "errors: 0",
+    ]
+    assert json.loads(again.out) == {
+        "gaps_detected": 0,
+        "gaps_filled": 0,
+        "candles_inserted": 0,
+        "trades_processed": 0,
+        "errors": [],
+    }
+
+
+def test_what_could_not_be_fetched_is_told_and_the_exit_code_is_1(
+    command: Run,  # noqa: F811
+    migrated_database_url: str,
+    redis_url: str,
+    served: Simulator,
+) -> None:
+    servers = {"DATABASE_URL": migrated_database_url, "REDIS_URL": redis_url, "KRAKEN_REST_URL": served.rest_url}
+    outcome = command("fill-gaps", "--wait", "--symbol", "NO/SUCH", **servers, **WANTED)
+
+    assert outcome.code == 1
+    assert "errors: 1\n" in outcome.out
+    assert "unknown symbol 'NO/SUCH'" in outcome.err
+
+
+def test_without_wait_the_worker_is_asked(command: Run, redis_url: str, background: Background) -> None:  # noqa: F811
+    first = command("fill-gaps", REDIS_URL=redis_url, SYMBOLS="BTC/USDT,ETH/USDT")
+    second = command("fill-gaps", "--symbol", "BTC/USDT", "--min-gap-minutes", "10")
+
+    assert (first.code, second.code, first.out) == (0, 0, "")
+    assert first.err.startswith("asked the worker to look for gaps of 2 symbol(s);")
+    assert re.search("1 of which it was about to look at anyway", second.err)
+    assert background.run(_queue(redis_url)) == [b"fill-gap:BTC/USDT:0", b"fill-gap:ETH/USDT:0"]
+
+
+async def _queue(redis_url: str) -> Any:
+    async with Redis.from_url(redis_url) as redis:
+        return sorted(await redis.zrange("arq:queue", 0, -1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--symbol", "BTCUSDT"], "'BTCUSDT' is not a symbol: write it as BASE/QUOTE"),
+        (["--min-gap-minutes", "-1"], "min-gap-minutes"),
+        (["--min-gap-minutes", "soon"], "min-gap-minutes"),
+    ],
+    ids=str,
+)
+def test_wrong_input_is_one_line(command: Run, arguments: list[str], complaint: str) -> None:  # noqa: F811
+    outcome = command("fill-gaps", *arguments)
+
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert complaint in outcome.err

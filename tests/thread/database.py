@@ -1,0 +1,35 @@
+"""What stands in the database."""
+
+import asyncpg
+
+from kraken_history.ledger import IdRanges
+from kraken_history.records import HistoricalCandle, HistoricalTrade
+
+
+async def stored_trades(pool: asyncpg.Pool) -> list[HistoricalTrade]:
+    """All trades, by symbol and id."""
+    rows = await pool.fetch(
+        "SELECT id, symbol, timestamp, price, volume, side::text, order_type, coalesce(misc, '') AS misc"
+        " FROM trades ORDER BY symbol, id"
+    )
+    return [HistoricalTrade(*row) for row in rows]
+
+
+async def stored_ids(pool: asyncpg.Pool) -> list[int]:
+    """The ids of all trades, in order, repeats included."""
+    return [row["id"] for row in await pool.fetch("SELECT id FROM trades ORDER BY symbol, id")]
+
+
+async def stored_candles(pool: asyncpg.Pool) -> list[HistoricalCandle]:
+    """All candles, by symbol and time."""
+    rows = await pool.fetch(
+        "SELECT symbol, timestamp, interval_minutes, open, high, low, close, volume, quote_volume, trade_count, vwap"
+        " FROM candles ORDER BY symbol, timestamp"
+    )
+    return [HistoricalCandle(*row) for row in rows]
+
+
+async def ledger(pool: asyncpg.Pool) -> dict[str, IdRanges]:
+    """By symbol, the ids that the ledger holds."""
+    rows = await pool.fetch("SELECT symbol, id_ranges FROM data_sync_status WHERE data_type = 'trades'")
+    return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["id_ranges"]) for row in rows}
