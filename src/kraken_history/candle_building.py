@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
+from kraken_history.candle_store import note_candles
 from kraken_history.records import MINUTE, floor_minute
-from kraken_history.store import lock_symbol, note_candles
+from kraken_history.store import lock_symbol
 
 _DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)

@@ -9,11 +9,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from kraken_history.candle_store import CANDLES_CHANNEL
 from kraken_history.csv_import import CsvError, CsvFile, CsvImporter, Imported, Skipped, found_files
 from kraken_history.errors import UsageError
 from kraken_history.kraken.rest import decode_asset_pairs, decode_result
 from kraken_history.records import HistoricalCandle
-from kraken_history.store import CANDLES_CHANNEL, Store
+from kraken_history.store import Store
 from kraken_history.symbols import Pair
 from tests.core.examples import make_candle, make_trade
 from tests.csv_import.conftest import Import, no_kraken

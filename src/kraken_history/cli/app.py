@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 from enum import StrEnum
 from importlib.metadata import version
 from types import FrameType
@@ -24,7 +23,7 @@ from kraken_history.cli import maintenance
 from kraken_history.cli import refresh as refresh_command
 from kraken_history.cli import status as status_command
 from kraken_history.cli import up as up_command
-from kraken_history.cli.instants import parse_instant
+from kraken_history.cli.instants import instant_option
 from kraken_history.errors import HistoryError, UsageError
 from kraken_history.postgres import UNAVAILABLE
 from kraken_history.processes import EXIT_FAILED, EXIT_USAGE
@@ -154,7 +153,7 @@ def candles(
 
     Example: kraken-history candles BTC/USDT --interval 60 --from 2026-01-01 --to 2026-02-01 --format csv
     """
-    start, end = _instant("--from", from_), _instant("--to", to)
+    start, end = instant_option("--from", from_), instant_option("--to", to)
     candles_command.run_candles(
         load_settings(), symbol, interval, start=start, end=end, limit=limit, format_=format_.value
     )
@@ -202,15 +201,6 @@ def health(
     Example: kraken-history health consumer
     """
     raise typer.Exit(maintenance.run_health(load_settings(), service.value, name))
-
-
-def _instant(option: str, text: str | None) -> datetime | None:
-    try:
-        return None if text is None else parse_instant(text)
-    except ValueError:
-        raise UsageError(
-            f"{option} {text!r} is not a time: write 2026-01-31, 2026-01-31T12:30 or 2026-01-31T12:30:00Z"
-        ) from None
 
 
 # Typer's base of everything wrong on the command line; which module it is in depends on Typer's version.

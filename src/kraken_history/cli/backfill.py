@@ -24,7 +24,7 @@ from kraken_history.backfill_targets import (
 )
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.backfill_progress import follow
-from kraken_history.cli.instants import instant, parse_instant
+from kraken_history.cli.instants import instant, instant_option
 from kraken_history.cli.tables import print_table, table_of
 from kraken_history.errors import UsageError
 from kraken_history.job_queue import JobQueue, queue_on
@@ -77,7 +77,7 @@ def _backfill(
         raise typer.Exit(run_action(settings, chosen[0], name) if chosen else run_status(settings, name, as_json))
     if symbol is None:
         raise UsageError("name a symbol, for example: kraken-history backfill BTC/USDT")
-    start, end = _instant("--from", from_), _instant("--to", to)
+    start, end = instant_option("--from", from_), instant_option("--to", to)
     raise typer.Exit(run_backfill(settings, symbol, start=start, end=end, follows=follows))
 
 
@@ -193,15 +193,6 @@ async def _pool(database_url: str) -> asyncpg.Pool:
 def _known_symbol(name: str) -> str:
     pairs = PairMap()
     return pairs.find(name).symbol if name in pairs else name.strip().upper()
-
-
-def _instant(option: str, text: str | None) -> datetime | None:
-    try:
-        return None if text is None else parse_instant(text)
-    except ValueError:
-        raise UsageError(
-            f"{option} {text!r} is not a time: write 2026-01-31, 2026-01-31T12:30 or 2026-01-31T12:30:00Z"
-        ) from None
 
 
 def _print(backfills: Sequence[Backfill]) -> None:

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from kraken_history.aggregates import AGGREGATES, Refreshed, refresh
 from kraken_history.cli import servers as server_choice
-from kraken_history.cli.instants import instant, parse_instant
+from kraken_history.cli.instants import instant, instant_option
 from kraken_history.cli.tables import print_table, table_of
 from kraken_history.errors import UsageError
 from kraken_history.migrations import check_schema
@@ -53,17 +53,8 @@ def _refresh(
 
     Example: kraken-history refresh --from 2026-01-01 --to 2026-02-01
     """
-    start, end = _instant("--from", from_), _instant("--to", to)
+    start, end = instant_option("--from", from_), instant_option("--to", to)
     run_refresh(load_settings(), start, end, as_json=as_json)
-
-
-def _instant(option: str, text: str | None) -> datetime | None:
-    try:
-        return None if text is None else parse_instant(text)
-    except ValueError:
-        raise UsageError(
-            f"{option} {text!r} is not a time: write 2026-01-31, 2026-01-31T12:30 or 2026-01-31T12:30:00Z"
-        ) from None
 
 
 def run_refresh(settings: Settings, start: datetime | None, end: datetime | None, *, as_json: bool) -> None:

@@ -8,13 +8,14 @@ from functools import lru_cache
 import asyncpg
 from msgspec import Struct
 
+from kraken_history.candle_store import merging_candles, note_candles
 from kraken_history.csv_import.extent import Extent, instant, reader_of
 from kraken_history.csv_import.names import Content
 from kraken_history.csv_import.refusal import CsvError
 from kraken_history.csv_import.rows import Candles
 from kraken_history.csv_import.sources import CsvFile
 from kraken_history.postgres import Connection
-from kraken_history.store import lock_symbol, merging_candles, note_candles
+from kraken_history.store import lock_symbol
 
 OnProgress = Callable[[int], object]
 """Told how many bytes of the file have been read; begins anew if the file has to be read again."""
