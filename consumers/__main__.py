@@ -15,7 +15,8 @@ from kraken_history.store import Store
 
 async def consume(settings: Settings, stop: asyncio.Event) -> None:
     """Store what the streams bring until told to stop; then finish the batch, acknowledge, and leave."""
-    pool = await create_pool(settings.require_database_url(), min_size=1, max_size=2)
+    url = settings.require_database_url()
+    pool = await create_pool(url, min_size=1, max_size=2, command_timeout_s=settings.write_timeout_s)
     async with pool:
         async with pool.acquire() as connection:
             await check_schema(connection)

@@ -7,7 +7,7 @@ from arq import Retry
 from jobs.context import WorkerContext
 from kraken_history import telemetry
 from kraken_history.backfill import BackfillRunner
-from kraken_history.backfill_targets import fail_backfill, take_stalled
+from kraken_history.backfill_targets import fail_backfill, note_waiting, take_stalled
 from kraken_history.errors import KrakenBusy, ServiceUnavailable, UnknownSymbol
 
 MOST_AT_ONCE = 6
@@ -30,6 +30,7 @@ async def backfill(ctx: dict[str, Any], symbol: str) -> int:
     if symbol in context.backfills:
         return 0
     if len(context.backfills) >= MOST_AT_ONCE:
+        await note_waiting(context.pool, symbol)
         raise Retry(defer=_TURN_S)
     context.backfills.add(symbol)
     try:

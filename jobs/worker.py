@@ -39,7 +39,7 @@ from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
 from kraken_history.migrations import check_schema
 from kraken_history.postgres import create_pool
-from kraken_history.processes import EXIT_FAILED, EXIT_USAGE
+from kraken_history.processes import EXIT_FAILED, EXIT_USAGE, see_that_redis_answers
 from kraken_history.settings import Settings, load_settings
 from kraken_history.store import Store
 
@@ -104,7 +104,9 @@ def _leave(error: HistoryError) -> None:
 
 def _redis_settings() -> RedisSettings:
     try:
-        return redis_settings(load_settings().require_redis_url())
+        url = load_settings().require_redis_url()
+        see_that_redis_answers(url)  # arq would try for long and end in a traceback
+        return redis_settings(url)
     except HistoryError as error:
         _leave(error)
         raise

@@ -107,7 +107,7 @@ class Simulator:
         except (OSError, OverflowError) as error:
             await runner.cleanup()
             reason = getattr(error, "strerror", None) or str(error)
-            raise UsageError(f"cannot listen on {self.host}:{self.port}: {reason}") from error
+            raise UsageError(f"cannot listen on {self.host}:{self.port}: {reason}; choose another --port") from error
         self._runner = runner
         self.port = runner.addresses[0][1]
         self._emitter = asyncio.create_task(self._emit_by_clock())

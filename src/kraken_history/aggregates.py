@@ -101,7 +101,10 @@ async def refresh(
         asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver says.
     """
     async with sole_refresher(pool, wait_s=wait_s) as connection:
-        return await refresh_marked(connection, within=within, now=now)
+        try:
+            return await refresh_marked(connection, within=within, now=now)
+        except asyncpg.LockNotAvailableError as error:  # TimescaleDB: a policy is at the same aggregate
+            raise RefreshIsRunning("a policy of the database refreshes at this moment: try again") from error
 
 
 async def refresh_if_free(pool: asyncpg.Pool, *, now: datetime | None = None, wait_s: float = 5.0) -> None:

@@ -56,6 +56,8 @@ MOST_FAILURES = 5
 _EARLY_NS = 1_000_000_000  # a page that begins so long before what was asked for answers another question
 _RENEWALS = 3  # a lease
 
+_EARLY_END_NS = 300 * 1_000_000_000  # a tape that ends longer before the target is asked for twice
+
 _log = telemetry.get_logger("backfill")
 
 
@@ -130,11 +132,21 @@ class BackfillRunner:
     Args:
         lease_s: How long the others wait when nothing is heard of this process any more.
         run_s: After this long :meth:`run` returns, between two pages.
+        second_look_s: After this long an answer that ends early is asked for again; Cloudflare keeps one for
+            about two seconds.
     """
 
     def __init__(
-        self, pool: asyncpg.Pool, store: Store, rest: KrakenRest, *, lease_s: float = 30.0, run_s: float = 20.0
+        self,
+        pool: asyncpg.Pool,
+        store: Store,
+        rest: KrakenRest,
+        *,
+        lease_s: float = 30.0,
+        run_s: float = 20.0,
+        second_look_s: float = 2.5,
     ) -> None:
+        self._second_look_s = second_look_s
         self._pool = pool
         self._store = store
         self._rest = rest
@@ -165,10 +177,10 @@ class BackfillRunner:
             except KrakenError as error:
                 await fail_backfill(self._pool, pair.symbol, str(error))
             except MalformedMessage as error:
-                await self._note_malformed(backfill, error)
+                await self._note_failure(backfill, f"{error.reason}: {error.payload[:200]!r}")
             except Exception as error:
                 if not is_transient(error):
-                    await fail_backfill(self._pool, pair.symbol, f"{type(error).__name__}: {error}")
+                    await self._note_failure(backfill, f"{type(error).__name__}: {error}")
                 raise
         (backfill,) = await list_backfills(self._pool, pair.symbol)
         _log.info(
@@ -226,14 +238,33 @@ class BackfillRunner:
     async def _advance(self, pair: Pair, backfill: Backfill) -> Backfill | None:
         """One page further; None if the backfill is not ours any more, or not to be run."""
         asked_at = datetime.now(UTC)
-        page = await fetch_trades_page(self._rest, pair, backfill.next_since)
-        advanced = await self._commit(backfill, page)
+        page = await self._fetch(pair, backfill)
+        try:
+            advanced = await self._commit(backfill, page)
+        except asyncpg.CheckViolationError:
+            self._store.forget_partitions()
+            advanced = await self._commit(backfill, page)
         if advanced is None:
             return None
         await note_passed_over(self._pool, pair.symbol, passed_over(page), seen_at=asked_at)
         if advanced.state != "running" or not page.trades:
             return advanced
         return await self._leap(advanced, max(trade.id for trade in page.trades))
+
+    async def _fetch(self, pair: Pair, backfill: Backfill) -> TradesPage:
+        """The next page; one that ends early, far from the target, is asked for again before it is believed.
+
+        Raises:
+            MalformedMessage: The answer lacks the trade that is known to stand at its beginning.
+        """
+        page = await fetch_trades_page(self._rest, pair, backfill.next_since)
+        is_early = unix_ns(backfill.target_end) - page.last > _EARLY_END_NS
+        if page.rows < TRADES_PAGE and is_early:
+            await asyncio.sleep(self._second_look_s)
+            page = await fetch_trades_page(self._rest, pair, backfill.next_since)
+        if not page.rows and backfill.pages:
+            raise MalformedMessage(f"no trade from {backfill.next_since} on, where one was seen before", b"")
+        return page
 
     async def _commit(self, backfill: Backfill, page: TradesPage) -> Backfill | None:
         """Trades, candles, ledger and cursor in one transaction."""
@@ -267,10 +298,10 @@ class BackfillRunner:
         row = await self._pool.fetchrow(_LEAP, backfill.symbol, since, backfill.run, is_last)
         return None if row is None else backfill_of(row)
 
-    async def _note_malformed(self, backfill: Backfill, error: MalformedMessage) -> None:
-        reason = f"{error.reason}: {error.payload[:200]!r}"
+    async def _note_failure(self, backfill: Backfill, reason: str) -> None:
+        """Count what may pass when it is tried again; too often in a row, it will not."""
         failures: int | None = await self._pool.fetchval(_NOTE_FAILURE, backfill.symbol, backfill.run, reason)
-        _log.warning("backfill_malformed", symbol=backfill.symbol, since=backfill.next_since, reason=error.reason)
+        _log.warning("backfill_stumbled", symbol=backfill.symbol, since=backfill.next_since, reason=reason)
         if failures is not None and failures >= MOST_FAILURES:
             await fail_backfill(self._pool, backfill.symbol, reason)
 

@@ -130,6 +130,11 @@ async def _change(
     return [backfill_of(row) for row in await pool.fetch(query, symbol, list(states))]
 
 
+async def note_waiting(pool: asyncpg.Pool, symbol: str) -> None:
+    """A job for this backfill waits for its turn: it has not stalled."""
+    await pool.execute("UPDATE backfills SET updated_at = now() WHERE symbol = $1 AND state = 'running'", symbol)
+
+
 async def take_stalled(pool: asyncpg.Pool, *, lease_s: float) -> list[Backfill]:
     """The running ones that nobody works on, to be enqueued anew. For another ``lease_s`` they are not again.
 

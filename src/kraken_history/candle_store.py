@@ -129,6 +129,7 @@ _ADD_TO_CANDLES = f"""
     FROM added a LEFT JOIN before b USING (symbol, timestamp)
 """  # noqa: S608 — only constants of this module are put in
 
+# Symbols and times are said again as constants: of a compressed chunk, what these exclude stays compressed.
 _REBUILD_CANDLES = """
     UPDATE candles c
     SET open = b.open, high = b.high, low = b.low, close = b.close, volume = b.volume,
@@ -144,11 +145,11 @@ _REBUILD_CANDLES = """
         FROM unnest($1::text[], $2::timestamptz[]) AS m (symbol, minute)
         JOIN trades t ON t.symbol = m.symbol AND t.timestamp >= m.minute
                      AND t.timestamp < m.minute + interval '1 minute'
-        WHERE t.timestamp >= $3 AND t.timestamp < $4
+        WHERE t.symbol = ANY ($1) AND t.timestamp >= $3 AND t.timestamp < $4
         GROUP BY m.symbol, m.minute
     ) AS b
     WHERE c.symbol = b.symbol AND c.timestamp = b.minute AND c.interval_minutes = 1
-      AND c.timestamp >= $3 AND c.timestamp < $4
+      AND c.symbol = ANY ($1) AND c.timestamp >= $3 AND c.timestamp < $4
       AND (b.trade_count, 'trades'::candle_source) > (c.trade_count, c.source)
 """
 

@@ -24,7 +24,11 @@ class UnknownSymbol(UsageError):
     """A symbol that Kraken does not list, or that this database does not hold."""
 
     def __init__(self, symbol: str, known: Sequence[str] = ()) -> None:
-        hint = f"; known are {', '.join(known)}" if known else ", write it as BASE/QUOTE, for example BTC/USDT"
+        hint = (
+            f"; known are {', '.join(known)}"
+            if known
+            else ": Kraken lists no such pair; write BASE/QUOTE, as in BTC/USDT"
+        )
         super().__init__(f"unknown symbol {symbol!r}{hint}")
         self.symbol = symbol
 

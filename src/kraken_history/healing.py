@@ -16,6 +16,8 @@ from kraken_history.errors import KrakenError
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
 from kraken_history.ledger import IdRange, IdRanges
+from kraken_history.postgres import Connection
+from kraken_history.records import MINUTE
 from kraken_history.store import Store, Stored
 from kraken_history.symbols import Pair
 
@@ -179,7 +181,7 @@ async def missing_of(pool: asyncpg.Pool, symbol: str, ids: IdRange) -> IdRanges:
     return IdRanges((r.lower, r.upper) for r in ranges or ())
 
 
-async def since_before(pool: asyncpg.Pool, symbol: str, trade_id: int) -> int:
+async def since_before(pool: asyncpg.Pool | Connection, symbol: str, trade_id: int) -> int:
     """Where to start fetching so as to meet ``trade_id``, in nanoseconds: the last stored trade before it.
 
     Trades have no index by id. The candles that are built from trades have one by their first id: those
@@ -187,29 +189,35 @@ async def since_before(pool: asyncpg.Pool, symbol: str, trade_id: int) -> int:
     own minute is mostly the exchange's, being fuller, and tells no ids.) Where retention has dropped the trades,
     the candle's minute is what is left; where it has dropped both, the ledger's beginning.
     """
-    moment: datetime | None = await pool.fetchval(
+    around = await pool.fetchrow(
         """
-        SELECT coalesce(
-            (SELECT t.timestamp FROM trades t
-             WHERE t.symbol = $1 AND t.id < $2
-               AND t.timestamp >= coalesce(around.low, '-infinity') AND t.timestamp < around.high
-             ORDER BY t.timestamp DESC LIMIT 1),
-            around.low, around.oldest)
-        FROM (
-            SELECT
-                (SELECT timestamp FROM candles WHERE symbol = $1 AND first_trade_id < $2
-                 ORDER BY first_trade_id DESC LIMIT 1) AS low,
-                coalesce(
-                    (SELECT timestamp + interval '1 minute' FROM candles WHERE symbol = $1 AND first_trade_id > $2
-                     ORDER BY first_trade_id LIMIT 1),
-                    'infinity') AS high,
-                (SELECT oldest_timestamp FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades') AS oldest
-        ) AS around
+        SELECT
+            (SELECT timestamp FROM candles WHERE symbol = $1 AND first_trade_id < $2
+             ORDER BY first_trade_id DESC LIMIT 1) AS low,
+            (SELECT timestamp + interval '1 minute' FROM candles WHERE symbol = $1 AND first_trade_id > $2
+             ORDER BY first_trade_id LIMIT 1) AS high,
+            oldest_timestamp AS oldest, newest_timestamp AS newest
+        FROM (SELECT) AS always LEFT JOIN data_sync_status ON symbol = $1 AND data_type = 'trades'
         """,
         symbol,
         trade_id,
     )
-    return 0 if moment is None else unix_ns(moment - CLOCK_SLACK)
+    assert around is not None
+    low = around["low"] or around["oldest"]
+    if low is None:
+        return 0
+    # The bounds are given as values, so that the planner opens, and locks, the partitions between them only.
+    moment: datetime | None = await pool.fetchval(
+        """
+        SELECT timestamp FROM trades
+        WHERE symbol = $1 AND id < $2 AND timestamp >= $3 AND timestamp < $4 ORDER BY timestamp DESC LIMIT 1
+        """,
+        symbol,
+        trade_id,
+        low,
+        around["high"] or around["newest"] + MINUTE,
+    )
+    return unix_ns((moment or low) - CLOCK_SLACK)
 
 
 async def span_of(
@@ -217,8 +225,8 @@ async def span_of(
 ) -> HoleSpan | None:
     """When the hole's trades were made; None if the hole is not to be filled by healing.
 
-    That is so for a long hole into which a backfill leads: a running or paused backfill fills it itself, and
-    of one that was cancelled or has failed only what is wanted anyway is fetched.
+    Of a long hole into which a backfill leads, or which begins where one ended, only what is wanted anyway is
+    fetched: the rest is for the backfill, which leaps over what it finds, or was never asked for.
 
     Args:
         wanted_from: Where the history begins that the settings want.
@@ -226,10 +234,7 @@ async def span_of(
     since = await since_before(pool, symbol, hole[0])
     start = _EPOCH + timedelta(microseconds=since // 1000) + (CLOCK_SLACK if since else timedelta())
     end = await _first_after(pool, symbol, hole[1], start - CLOCK_SLACK)
-    state = await _backfill_into(pool, symbol, since) if hole[1] - hole[0] > LEFT_TO_A_BACKFILL else None
-    if state in ("running", "paused"):
-        return None
-    if state is not None:
+    if hole[1] - hole[0] > LEFT_TO_A_BACKFILL and await _is_of_a_backfill(pool, symbol, since):
         if wanted_from is None or end <= wanted_from + timedelta(hours=1):
             return None
         start = max(start, wanted_from)
@@ -239,31 +244,43 @@ async def span_of(
 
 async def _first_after(pool: asyncpg.Pool, symbol: str, trade_id: int, start: datetime) -> datetime:
     """Time of the first stored trade with this id or a higher one, looked for from ``start`` on."""
-    moment: datetime | None = await pool.fetchval(
+    end: datetime | None = await pool.fetchval(
         """
         SELECT coalesce(
-            (SELECT t.timestamp FROM trades t
-             WHERE t.symbol = $1 AND t.id >= $2 AND t.timestamp >= $3 ORDER BY t.timestamp LIMIT 1),
-            (SELECT timestamp FROM candles WHERE symbol = $1 AND first_trade_id >= $2
-             ORDER BY first_trade_id LIMIT 1),
+            (SELECT timestamp FROM candles WHERE symbol = $1 AND first_trade_id >= $2 ORDER BY first_trade_id LIMIT 1),
             (SELECT newest_timestamp FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'))
         """,
         symbol,
         trade_id,
-        start,
     )
-    return start if moment is None else moment
-
-
-async def _backfill_into(pool: asyncpg.Pool, symbol: str, since: int) -> str | None:
-    """State of the backfill that has this time still before it; None if there is none."""
-    state: str | None = await pool.fetchval(
+    if end is None:
+        return start
+    moment: datetime | None = await pool.fetchval(
         """
-        SELECT state::text FROM backfills
-        WHERE symbol = $1 AND state <> 'done' AND next_since <= $2::bigint + 1000000000
-          AND $2 < extract(epoch FROM target_end) * 1000000000
+        SELECT timestamp FROM trades
+        WHERE symbol = $1 AND id >= $2 AND timestamp >= $3 AND timestamp < $4 ORDER BY timestamp LIMIT 1
+        """,
+        symbol,
+        trade_id,
+        start,
+        end + MINUTE,
+    )
+    return moment or end
+
+
+async def _is_of_a_backfill(pool: asyncpg.Pool, symbol: str, since: int) -> bool:
+    """True if a backfill has this time still before it, or ended here before the present."""
+    found: bool = await pool.fetchval(
+        """
+        SELECT EXISTS (
+            SELECT FROM backfills
+            WHERE symbol = $1 AND CASE state
+                WHEN 'done' THEN abs(next_since - $2::bigint) <= 2000000000
+                ELSE next_since <= $2::bigint + 1000000000 AND $2 < extract(epoch FROM target_end) * 1000000000
+            END
+        )
         """,
         symbol,
         since,
     )
-    return state
+    return found

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from kraken_history import telemetry
+from kraken_history.errors import UsageError
 from kraken_history.healing import neighbourhoods
 from kraken_history.ledger import IdRange, IdRanges
 
@@ -35,8 +36,15 @@ _log = telemetry.get_logger("job-queue")
 
 
 def redis_settings(redis_url: str) -> RedisSettings:
-    """arq's settings for a Redis URL, with patience for a server that is just starting."""
-    settings = RedisSettings.from_dsn(redis_url)
+    """arq's settings for a Redis URL, with patience for a server that is just starting.
+
+    Raises:
+        UsageError: It is not such a URL.
+    """
+    try:
+        settings = RedisSettings.from_dsn(redis_url)
+    except (ValueError, AssertionError) as error:
+        raise UsageError(f"REDIS_URL is not like redis://:password@host:6379/0 ({error})") from error
     settings.conn_retries = 30
     return settings
 

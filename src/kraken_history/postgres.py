@@ -34,7 +34,9 @@ CONNECT_TIMEOUT_S = 10.0
 
 def is_transient(error: BaseException) -> bool:
     """True if the same write may succeed later, so that nothing is wrong with the data."""
-    return isinstance(error, (ServiceUnavailable, *UNAVAILABLE, *TRY_AGAIN))
+    return isinstance(error, (ServiceUnavailable, *UNAVAILABLE, *TRY_AGAIN)) and not isinstance(
+        error, asyncpg.ConfigurationLimitExceededError
+    )
 
 
 async def connect(database_url: str) -> asyncpg.Connection:
@@ -50,13 +52,35 @@ async def connect(database_url: str) -> asyncpg.Connection:
         raise connection_error(error, database_url) from error
 
 
-async def create_pool(database_url: str, *, min_size: int, max_size: int) -> asyncpg.Pool:
-    """Open a pool, with the errors of :func:`connect`."""
+async def create_pool(
+    database_url: str, *, min_size: int, max_size: int, command_timeout_s: float | None = None
+) -> asyncpg.Pool:
+    """Open a pool, with the errors of :func:`connect`.
+
+    Args:
+        command_timeout_s: After this long a statement raises TimeoutError, as on a network that went silent.
+    """
     try:
-        pool = await asyncpg.create_pool(database_url, min_size=min_size, max_size=max_size, timeout=CONNECT_TIMEOUT_S)
+        pool = await asyncpg.create_pool(
+            database_url,
+            min_size=min_size,
+            max_size=max_size,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=command_timeout_s,
+            init=_allow_decompression,
+            reset=_leave_as_it_is,
+        )
     except Exception as error:
         raise connection_error(error, database_url) from error
     return pool
+
+
+async def _allow_decompression(connection: Connection) -> None:
+    """TimescaleDB refuses writes that decompress more than 100,000 rows: a download, or REST trades over one, do.
+
+    Without the extension this is a setting that nobody reads.
+    """
+    await connection.execute("SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
 
 
 async def _leave_as_it_is(_: Connection) -> None:
@@ -74,7 +98,7 @@ def connection_error(error: Exception, database_url: str) -> HistoryError:
         return UsageError(f"{place}: {error}: create it, or correct DATABASE_URL")
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
         return UsageError(f"{place}: {error}: correct user and password in DATABASE_URL")
-    if isinstance(error, (ValueError, asyncpg.ClientConfigurationError)):
+    if isinstance(error, (ValueError, OverflowError, asyncpg.ClientConfigurationError)):
         return UsageError(f"DATABASE_URL is not like postgresql://user:password@host:5432/name ({error})")
     if isinstance(error, UNAVAILABLE):
         reason = str(error) or type(error).__name__

@@ -3,9 +3,11 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
@@ -27,24 +29,37 @@ async def connect_redis(url: str) -> Redis:
         UsageError: The URL is not one, or its password is wrong.
         ServiceUnavailable: Nobody answers there, or the server is still loading.
     """
-    place = without_password(url)
-    try:
+    with _told_plainly(url):
         redis: Redis = Redis.from_url(
             url, socket_timeout=_BLOCK_HEADROOM_S, socket_connect_timeout=5.0, health_check_interval=30
         )
+        try:
+            await redis.ping()
+        except BaseException:
+            await redis.aclose()
+            raise
+    return redis
+
+
+def see_that_redis_answers(url: str) -> None:
+    """:func:`connect_redis` for a place without an event loop; nothing stays open."""
+    with _told_plainly(url), BlockingRedis.from_url(url, socket_timeout=5.0, socket_connect_timeout=5.0) as redis:
+        redis.ping()
+
+
+@contextmanager
+def _told_plainly(url: str) -> Iterator[None]:
+    place = without_password(url)
+    try:
+        yield
     except ValueError as error:
         raise UsageError(f"REDIS_URL is not like redis://:password@host:6379/0 ({error})") from error
-    try:
-        await redis.ping()
     except AuthenticationError as error:
-        await redis.aclose()
         raise UsageError(f"the Redis at {place} refuses the password: correct REDIS_URL") from error
     except (RedisError, OSError) as error:
-        await redis.aclose()
         if "NOAUTH" in str(error) or "WRONGPASS" in str(error):
             raise UsageError(f"the Redis at {place} wants a password: correct REDIS_URL") from error
         raise ServiceUnavailable(f"no Redis answers at {place} ({error}): start it, or correct REDIS_URL") from error
-    return redis
 
 
 async def run_until(stop: asyncio.Event, *forever: Coroutine[Any, Any, None]) -> None:

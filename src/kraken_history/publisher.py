@@ -253,7 +253,8 @@ def _in_order(original: Handler | None, args: tuple[Any, ...], kwargs: dict[str,
     """The values of a call by position, whatever the client calls its handler's parameters."""
     if original is None or not kwargs:
         return (*args, *kwargs.values())
-    return tuple(inspect.signature(original).bind(*args, **kwargs).arguments.values())
+    bound = inspect.signature(original).bind(*args, **kwargs)
+    return (*bound.args, *bound.kwargs.values())
 
 
 class _Done:

@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     )
     batch_max_rows: PositiveInt = Field(5_000, description="rows at which a batch is written")
     batch_max_age_s: PositiveFloat = Field(0.05, description="age of its oldest entry at which a batch is written")
+    write_timeout_s: PositiveFloat = Field(
+        60.0, description="after so long without an answer the consumer gives a statement up and tries again"
+    )
     reclaim_after_s: PositiveFloat = Field(
         30.0, description="idle time after which another consumer's entry is taken over"
     )

@@ -69,7 +69,7 @@ class Store:
                 return await self._write(connection, trades, candles, candle_source)
             except asyncpg.CheckViolationError:
                 # Retention may have dropped a partition that was there when this process last looked.
-                self._days_with_partitions.clear()
+                self.forget_partitions()
                 return await self._write(connection, trades, candles, candle_source)
 
     async def _write(
@@ -82,6 +82,10 @@ class Store:
         await self.ensure_partitions(connection, trades, candles)
         async with connection.transaction():
             return await write_within(connection, trades, candles, candle_source=candle_source)
+
+    def forget_partitions(self) -> None:
+        """Look again which partitions there are: retention, in any process, may have dropped some."""
+        self._days_with_partitions.clear()
 
     async def ensure_partitions(
         self, connection: Connection, trades: Sequence[HistoricalTrade], candles: Sequence[HistoricalCandle]

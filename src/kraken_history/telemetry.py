@@ -35,6 +35,8 @@ BEAT_LASTS_S = 15
 
 def configure_logging(level: str, *, as_json: bool | None) -> None:
     """One line an event on standard error: JSON for machines, coloured text for a terminal."""
+    # While the database is away its pool logs a traceback every few seconds; an outage is told by our own events.
+    logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if (as_json if as_json is not None else not sys.stderr.isatty())

@@ -119,7 +119,10 @@ def test_a_symbol_that_kraken_does_not_list_is_one_line(command: Run, environmen
     outcome = command("backfill", "BTC/NOPE", **environment)
 
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err == "kraken-history: unknown symbol 'BTC/NOPE', write it as BASE/QUOTE, for example BTC/USDT\n"
+    assert (
+        outcome.err
+        == "kraken-history: unknown symbol 'BTC/NOPE': Kraken lists no such pair; write BASE/QUOTE, as in BTC/USDT\n"
+    )
 
 
 @pytest.mark.parametrize(

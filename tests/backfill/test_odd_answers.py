@@ -50,7 +50,7 @@ async def run(pool: asyncpg.Pool, *answers: str) -> tuple[Backfill, list[int]]:
     """One run against these answers; the backfill then, and what Kraken was asked."""
     await request_backfill(pool, SYMBOL)
     async with scripted_kraken(*answers) as kraken, KrakenRest(kraken.url, NoLimit(), attempts=1) as rest:
-        await BackfillRunner(pool, Store(pool), rest).run(BTC)
+        await BackfillRunner(pool, Store(pool), rest, second_look_s=0.01).run(BTC)
         (backfill,) = await list_backfills(pool)
         return backfill, [int(request["since"]) for request in kraken.requests]
 
@@ -60,19 +60,19 @@ async def test_rows_without_identity_are_counted_and_time_goes_on(pool: asyncpg.
     """The second page repeats the last row of the first, which is not counted again."""
     zero = row(0, 2000)
     backfill, asked = await run(
-        pool, full_page(None, 0), full_page(None, 999), page(row(None, 1998), zero, row(3, 2001))
+        pool, full_page(None, 0), full_page(None, 999), *2 * [page(row(None, 1998), zero, row(3, 2001))]
     )
 
-    assert asked == [0, (BEGIN_S + 999) * NS, (BEGIN_S + 1998) * NS]
+    assert asked == [0, (BEGIN_S + 999) * NS, *2 * [(BEGIN_S + 1998) * NS]]
     assert (backfill.state, backfill.unidentified, backfill.trades) == ("done", 1999 + 1, 1)
     assert [r["id"] for r in await pool.fetch("SELECT id FROM trades")] == [3]
 
 
 @POSTGRESQL
 async def test_without_last_the_newest_row_is_gone_on_from(pool: asyncpg.Pool) -> None:
-    backfill, asked = await run(pool, full_page(1, 0, has_last=False), page(row(1000, 999), row(1001, 1000)))
+    backfill, asked = await run(pool, full_page(1, 0, has_last=False), *2 * [page(row(1000, 999), row(1001, 1000))])
 
-    assert asked == [0, (BEGIN_S + 999) * NS - 1000]
+    assert asked == [0, *2 * [(BEGIN_S + 999) * NS - 1000]]
     assert (backfill.state, backfill.trades) == ("done", 1001)
 
 
@@ -138,8 +138,14 @@ async def test_a_busy_kraken_leaves_the_backfill_to_be_tried_again(pool: asyncpg
 async def test_what_the_database_refuses_fails_with_the_reason_and_is_not_silent(pool: asyncpg.Pool) -> None:
     await pool.execute("ALTER TABLE candles ADD CONSTRAINT cheap CHECK (high < 30000)")
 
-    with pytest.raises(asyncpg.CheckViolationError):
-        await run(pool, page(row(1, 0)))
+    await request_backfill(pool, SYMBOL)
+    answers = [page(row(1, 0))] * 2 * MOST_FAILURES
+    async with scripted_kraken(*answers) as kraken, KrakenRest(kraken.url, NoLimit(), attempts=1) as rest:
+        for tried in range(MOST_FAILURES):
+            (backfill,) = await list_backfills(pool)
+            assert (backfill.state, backfill.failures) == ("running", tried)
+            with pytest.raises(asyncpg.CheckViolationError):
+                await BackfillRunner(pool, Store(pool), rest, second_look_s=0.01).run(BTC)
 
     (backfill,) = await list_backfills(pool)
     assert backfill.state == "failed"
@@ -175,3 +181,36 @@ def test_a_page_at_the_tip_need_not_advance() -> None:
     check_page(TradesPage((), 5, unidentified=TRADES_PAGE - 1), SYMBOL, 5)
     with pytest.raises(KrakenError):
         check_page(TradesPage((), 5, unidentified=TRADES_PAGE), SYMBOL, 5)
+
+
+@POSTGRESQL
+async def test_a_tape_that_seems_to_end_early_is_looked_at_twice(pool: asyncpg.Pool) -> None:
+    # A short answer was taken for the end of the tape, however far from the target: the rest was never fetched.
+    backfill, asked = await run(pool, page(row(1, 0)), full_page(1, 0), page(row(1000, 999)), page(row(1000, 999)))
+
+    assert asked == [0, 0, (BEGIN_S + 999) * NS, (BEGIN_S + 999) * NS]
+    assert (backfill.state, backfill.trades) == ("done", 1000)
+
+
+@POSTGRESQL
+async def test_an_answer_without_the_trade_that_was_seen_there_is_no_end(pool: asyncpg.Pool) -> None:
+    backfill, _ = await run(pool, full_page(1, 0), page(), page())
+
+    assert (backfill.state, backfill.failures) == ("running", 1)
+    assert "where one was seen before" in backfill.reason
+
+
+@POSTGRESQL
+async def test_a_partition_that_retention_drops_meanwhile_is_made_again(pool: asyncpg.Pool) -> None:
+    # The runner remembered that the day had a partition, and the backfill failed.
+    await request_backfill(pool, SYMBOL)
+    answers = (full_page(1, 0), full_page(1000, 999), page(row(1999, 1998)), page(row(1999, 1998)))
+    async with scripted_kraken(*answers) as kraken, KrakenRest(kraken.url, NoLimit(), attempts=1) as rest:
+        store = Store(pool)
+        await BackfillRunner(pool, store, rest, run_s=0, second_look_s=0.01).run(BTC)
+        await store.write((await fetch_trades_page(rest, BTC)).trades)
+        await pool.execute("DROP TABLE trades_20231114")
+        await BackfillRunner(pool, store, rest, second_look_s=0.01).run(BTC)
+
+    (backfill,) = await list_backfills(pool)
+    assert backfill.state == "done"

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from redis.asyncio import Redis
 
+from kraken_history.errors import ServiceUnavailable
 from kraken_history.kraken import limiter as limits
 from kraken_history.kraken.limiter import JITTER, Pacing, RateLimiter
 from kraken_history.kraken.rest import Refusal
@@ -128,3 +129,12 @@ async def test_nothing_that_the_limiter_keeps_lasts_for_ever(redis: Redis, limit
     assert len(keys) == 4
     for key in keys:
         assert 0 < await redis.pttl(key) <= 300_000
+
+
+async def test_without_redis_nobody_may_call_and_that_may_pass() -> None:
+    # An error of the Redis client ended running backfills for good: to callers it was no outage but a bug.
+    async with Redis.from_url("redis://127.0.0.1:1/0") as nobody:
+        limiter = RateLimiter(nobody)
+        for call in (limiter.wait_for_turn("X"), limiter.note_refusal("X"), limiter.note_success("X")):
+            with pytest.raises(ServiceUnavailable, match="rate limit"):
+                await call

@@ -117,7 +117,7 @@ def test_a_name_that_nobody_listed_is_not_guessed_at(name: str) -> None:
 
     assert refusal.value.symbol == name
     assert isinstance(refusal.value, UsageError)
-    assert str(refusal.value) == f"unknown symbol {name!r}, write it as BASE/QUOTE, for example BTC/USDT"
+    assert str(refusal.value) == f"unknown symbol {name!r}: Kraken lists no such pair; write BASE/QUOTE, as in BTC/USDT"
 
 
 def test_names_without_a_slash_are_not_cut_apart() -> None:

@@ -353,7 +353,7 @@ async def test_unknown_pairs_are_looked_up_once(
     assert [getattr(o, "symbol", None) for o in outcomes] == ["BTC/USD", "ETH/USD", None, "BTC/USDT", "BTC/USD"]
     refused = outcomes[2]
     assert isinstance(refused, CsvError)
-    assert refused.reason == "Kraken lists no pair NOSUCH: say what it is, for example with --symbol BTC/USDT"
+    assert refused.reason == "Kraken lists no pair NOSUCH: say what it is, with --symbol BASE/QUOTE"
 
 
 @POSTGRESQL
@@ -364,7 +364,7 @@ async def test_without_kraken_an_unknown_pair_needs_a_symbol(tmp_path: Path, imp
     (imported,) = await import_csv(path, symbol="BTC/USD")
 
     assert isinstance(refused, CsvError)
-    assert "cannot be looked up (no answer from Kraken): say what it is, for example with --symbol" in refused.reason
+    assert "cannot be looked up (no answer from Kraken): say what it is, with --symbol" in refused.reason
     assert isinstance(imported, Imported)
     assert imported.symbol == "BTC/USD"
 
@@ -380,3 +380,19 @@ async def test_one_symbol_is_not_for_the_files_of_two_pairs(
         await import_csv(tmp_path, symbol="BTC/USD")
 
     assert await stored_candles(pool) == []
+
+
+@pytest.mark.parametrize("database_server", ["timescaledb"], indirect=True)
+async def test_a_file_that_has_been_compressed_since_is_imported_again_without_change(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    # By itself TimescaleDB refuses to decompress more than 100,000 rows in a statement.
+    path = write(tmp_path / "XBTUSDT_1.csv", [candle_line(minute) for minute in range(110_000)])
+    await import_csv(path)
+    await pool.execute("SELECT compress_chunk(c) FROM show_chunks('candles') c")
+
+    (again,) = await import_csv(path)
+
+    assert isinstance(again, Imported)
+    assert (again.rows, again.new_candles, again.replaced_candles) == (110_000, 0, 0)
+    assert await pool.fetchval("SELECT count(*) FROM candles") == 110_000

@@ -251,3 +251,18 @@ async def test_an_answer_that_leads_nowhere_is_an_error_and_no_endless_loop(stor
         await heal(pool, store, tape, PAIR, (11, crowd[-1].id))
 
     assert len(tape.asked) < 5
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+async def test_a_decade_of_daily_partitions_is_not_locked_for_one_look(store: Store, pool: asyncpg.Pool) -> None:
+    # The bounds of the look came from a subquery, so PostgreSQL locked the partition of every day, and ran out of
+    # room for locks at ten years of history.
+    days = [NOON - timedelta(days=n) for n in range(1_000)]
+    await pool.execute("SELECT ensure_partitions('trades', $1)", days)
+    await store.write([make_trade(1), make_trade(3, NOON + timedelta(seconds=2))])
+
+    async with pool.acquire() as connection, connection.transaction():
+        assert await since_before(connection, "BTC/USDT", 2) > 0
+        locks = await connection.fetchval("SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()")
+
+    assert locks < 100

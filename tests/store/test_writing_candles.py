@@ -251,3 +251,30 @@ async def test_a_candle_that_changes_nothing_makes_nothing_stale(store: Store, p
     await store.write(candles=[make_candle(trade_count=1)])
 
     assert await pool.fetchval("SELECT stale_ranges FROM data_sync_status WHERE data_type = 'candles_1m'") == []
+
+
+@pytest.mark.parametrize("database_server", ["timescaledb"], indirect=True)
+async def test_trades_over_compressed_candles_leave_other_symbols_compressed(
+    migrated_database_url: str, pool: asyncpg.Pool
+) -> None:
+    # Rebuilding the minutes of one symbol decompressed those of all symbols, and TimescaleDB by itself refuses to
+    # decompress more than 100,000 rows in a statement: REST trades over an imported history could not be stored.
+    week = 7 * 24 * 60
+    await pool.execute(
+        """
+        INSERT INTO candles (symbol, timestamp, interval_minutes, open, high, low, close, volume, quote_volume,
+                             trade_count, vwap, source)
+        SELECT 'A' || s || '/USDT', $1::timestamptz + m * interval '1 minute', 1, 1, 1, 1, 1, 1, 1, 1, 1, 'csv'
+        FROM generate_series(1, 11) s, generate_series(0, $2 - 1) m
+        """,
+        NOON,
+        week,
+    )
+    await pool.execute("SELECT compress_chunk(c) FROM show_chunks('candles') c")
+    ends = [make_trade(1, NOON, symbol="A1/USDT"), make_trade(2, NOON + timedelta(minutes=week - 1), symbol="A1/USDT")]
+
+    async with asyncpg.create_pool(migrated_database_url, min_size=1, max_size=1) as with_the_limit:
+        await Store(with_the_limit).write(ends)
+
+    assert await pool.fetchval("SELECT count(*) FROM candles WHERE source = 'trades'") == 2
+    assert await pool.fetchval("SELECT count(*) FROM candles") == 11 * week

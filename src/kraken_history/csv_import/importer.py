@@ -13,6 +13,7 @@ from kraken_history.csv_import.refusal import CsvError
 from kraken_history.csv_import.sources import CsvFile
 from kraken_history.csv_import.writing import FileWriter, OnProgress
 from kraken_history.errors import HistoryError, UsageError
+from kraken_history.postgres import is_transient
 from kraken_history.symbols import DEFAULT_PAIRS, Pair
 
 FetchPairs = Callable[[], Awaitable[Iterable[Pair]]]
@@ -87,6 +88,10 @@ class CsvImporter:
                 yield await self.import_file(file, lambda done, file=file: told(file, done))  # type: ignore[misc]
             except CsvError as error:
                 yield error
+            except asyncpg.PostgresError as error:
+                if is_transient(error):
+                    raise
+                yield CsvError(file.name, None, f"the database refuses it: {error}")
 
     async def import_file(self, file: CsvFile, told: OnProgress = lambda _: None) -> Imported | Skipped:
         """Store the candles of a file, or those built from its trades, in one transaction.
@@ -109,7 +114,7 @@ class CsvImporter:
         )
 
     async def _symbol_of(self, file: CsvFile, content: Content) -> str:
-        name, hint = content.pair, "say what it is, for example with --symbol BTC/USDT"
+        name, hint = content.pair, "say what it is, with --symbol BASE/QUOTE"
         if name.upper() not in self._symbols and not self._asked:
             await self._ask_kraken()
         if name.upper() in self._symbols:

@@ -27,6 +27,7 @@ from kraken_history.errors import ServiceUnavailable, UsageError
 SUPERUSER = "kraken"
 LAPTOP_SETTINGS = {
     "shared_buffers": "256MB",
+    "max_locks_per_transaction": "1024",  # a statement over years locks the partition of every day
     "max_wal_size": "2GB",
     "jit": "off",
     "timezone": "UTC",

@@ -11,12 +11,15 @@ then on calls for that pair are spaced wider; a long run of answers narrows them
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from msgspec import Struct
 from redis.asyncio import Redis
+from redis.commands.core import AsyncScript
+from redis.exceptions import RedisError
 
-from kraken_history.errors import KrakenBusy
+from kraken_history.errors import KrakenBusy, ServiceUnavailable
 from kraken_history.kraken.rest import Refusal
 
 FIRST_BACKOFF_S = 5.0
@@ -117,10 +120,11 @@ class RateLimiter:
 
         Raises:
             KrakenBusy: That is more than :data:`LONGEST_WAIT_S` away.
+            ServiceUnavailable: Redis does not answer, so nobody knows whose turn it is.
         """
         spacings = [_ms(self._pacing.spacing_s), _ms(self._pacing.total_spacing_s)]
         # Polling, because the other waiters are in other processes.
-        while wait_ms := int(await self._take(keys=_keys(pair), args=spacings)):
+        while wait_ms := int(await _run(self._take, _keys(pair), spacings)):
             await _sleep(wait_ms / 1000, pair, self._pacing)
 
     async def note_refusal(self, pair: str, refusal: Refusal = _UNKNOWN_REFUSAL) -> float:
@@ -138,12 +142,20 @@ class RateLimiter:
             max(_ms(pacing.slowest_spacing_s), _ms(pacing.spacing_s)),
             _ms(_FORGOTTEN_AFTER_S),
         ]
-        return int(await self._refused(keys=_keys(pair), args=arguments)) / 1000
+        return int(await _run(self._refused, _keys(pair), arguments)) / 1000
 
     async def note_success(self, pair: str) -> None:
         """Kraken answered: the next refusal starts again with a short pause."""
         arguments = [_ms(self._pacing.spacing_s), NARROWED_AFTER, NARROWER, _ms(_FORGOTTEN_AFTER_S)]
-        await self._answered(keys=[_keys(pair)[2]], args=arguments)
+        await _run(self._answered, [_keys(pair)[2]], arguments)
+
+
+async def _run(script: AsyncScript, keys: Sequence[str], arguments: Sequence[float]) -> Any:
+    try:
+        return await script(keys=keys, args=arguments)
+    except (RedisError, OSError) as error:
+        reason = str(error) or type(error).__name__
+        raise ServiceUnavailable(f"the Redis that keeps the rate limit does not answer ({reason})") from error
 
 
 def _keys(pair: str) -> list[str]:
