@@ -39,7 +39,7 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
 
             def facts() -> dict[str, object]:
                 return {
-                    "healthy": not consumer.trouble,
+                    "healthy": consumer.is_well,
                     "trouble": consumer.trouble,
                     "new_trades": consumer.new_trades,
                     "known_trades": consumer.known_trades,

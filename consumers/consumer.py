@@ -33,6 +33,9 @@ _IDLE_BLOCK_S = 0.5
 _LONGEST_BACKOFF_S = 5.0
 _MAINTENANCE_EVERY_S = 5.0
 
+STUCK_AFTER_S = 15.0
+"""A write without an answer for so long is told as a bad sign, though it may still end well."""
+
 _log = telemetry.get_logger("consumer")
 
 
@@ -71,11 +74,18 @@ class Consumer:
         self._next_maintenance = 0.0
         self._groups_are_made = False
         self._stop = asyncio.Event()
+        self._writing_since: float | None = None
         self.new_trades = 0
         self.known_trades = 0
         self.batches = 0
         self.trouble: dict[str, str] = {}
         """Why ``redis`` cannot be read or ``database`` not written just now; empty while all is well."""
+
+    @property
+    def is_well(self) -> bool:
+        """False while something cannot be read or stored, or a write has been without an answer for long."""
+        is_stuck = self._writing_since is not None and time.monotonic() - self._writing_since > STUCK_AFTER_S
+        return not self.trouble and not is_stuck
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read and store until ``stop`` is set; then finish the batch, acknowledge it, and return.
@@ -155,16 +165,19 @@ class Consumer:
         candles = [candle for entry in entries for candle in entry.candles]
         backoff_s = 0.0
         while True:
+            started = self._writing_since = time.monotonic()
             try:
-                started = time.monotonic()
                 stored = await self._store.write(trades, candles)
                 telemetry.WRITE_SECONDS.observe(time.monotonic() - started)
+                self._writing_since = None
                 self._note_recovery("database")
                 return stored
             except _DATA_ERRORS as error:
+                self._writing_since = None
                 await self._split(entries, error)
                 return None
             except Exception as error:
+                self._writing_since = None
                 if not is_transient(error):
                     raise
                 self._note_trouble("database", error)

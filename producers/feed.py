@@ -27,6 +27,9 @@ from producers.subscriptions import Subscriptions
 PING_EVERY_S = 30.0
 """Kraken closes a connection after about a minute without a request."""
 
+ASK_AGAIN_EVERY_S = 300.0
+"""A refused symbol is asked for again: a refusal may be Kraken's mood, as in maintenance, and not for ever."""
+
 _CONNECT_TIMEOUT_S = 15.0
 _LARGEST_FRAME_BYTES = 16 * 2**20
 _SOUND_SESSION_S = 60.0  # a shorter session counts as a failure, or a flapping server would get us banned
@@ -58,6 +61,7 @@ class Feed:
         symbols: Sequence[str],
         ack_timeout_s: float = 10.0,
         silence_timeout_s: float = 10.0,
+        ask_again_every_s: float = ASK_AGAIN_EVERY_S,
         on_connected: Callable[[], None] | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -66,6 +70,7 @@ class Feed:
         self._symbols = symbols
         self._ack_timeout_s = ack_timeout_s
         self._silence_timeout_s = silence_timeout_s
+        self._ask_again_every_s = ask_again_every_s
         self._on_connected = on_connected
         self._rng = rng or random.Random()
         self._failures = 0
@@ -111,12 +116,15 @@ class Feed:
             self.sessions += 1
             self._subscriptions = Subscriptions(self._symbols)
             _log.info("connected", url=self._url, session=self.sessions)
-            for req_id, channel in self._subscriptions.requests:
-                await socket.send_str(encode_subscribe(channel, self._symbols, req_id=req_id).decode())
+            await self._subscribe(socket, self._symbols)
             await self._read(socket)
 
+    async def _subscribe(self, socket: aiohttp.ClientWebSocketResponse, symbols: Sequence[str]) -> None:
+        for req_id, channel in self._subscriptions.requests:
+            await socket.send_str(encode_subscribe(channel, symbols, req_id=req_id).decode())
+
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        started = pinged = time.monotonic()
+        started = pinged = asked = time.monotonic()
         while True:
             try:
                 message = await socket.receive(timeout=self._silence_timeout_s)
@@ -130,6 +138,9 @@ class Feed:
             if now - pinged > PING_EVERY_S:
                 pinged = now
                 await socket.send_str(encode_ping(req_id=0).decode())
+            if self._subscriptions.refused and now - asked > self._ask_again_every_s:
+                asked = now
+                await self._subscribe(socket, list(self._subscriptions.refused))
 
     def _check_answers(self, waited_s: float) -> None:
         waiting = self._subscriptions

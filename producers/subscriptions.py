@@ -27,18 +27,23 @@ class Subscriptions:
         return list(enumerate(CHANNELS, start=1))
 
     def accept(self, answer: Subscribed) -> None:
-        """Note that a symbol of a channel was accepted."""
-        if (answer.channel, answer.symbol) in self.unanswered:
-            self.unanswered.remove((answer.channel, answer.symbol))
-            self._accepted.add((answer.channel, answer.symbol))
+        """Note that a symbol of a channel was accepted, perhaps after it had been refused."""
+        accepted = answer.channel, answer.symbol
+        if accepted in self.unanswered or answer.symbol in self.refused:
+            self.unanswered.discard(accepted)
+            self._accepted.add(accepted)
+            if all((channel, answer.symbol) in self._accepted for channel in CHANNELS):
+                self.refused.pop(answer.symbol, None)
 
     def refuse(self, answer: Refused) -> list[str]:
         """Note a refusal; return the symbols that are newly refused.
 
-        Kraken names the symbol but not the channel. A refusal without a symbol is about a whole request.
+        Kraken names the symbol but not the channel. A refusal without a symbol is about all of the request that
+        is not answered yet.
         """
         channels = [channel for req_id, channel in self.requests if answer.req_id in (None, req_id)]
-        symbols = [answer.symbol] if answer.symbol else list(self.symbols)
+        unanswered = {symbol for channel, symbol in self.unanswered if channel in channels}
+        symbols = [answer.symbol] if answer.symbol else [symbol for symbol in self.symbols if symbol in unanswered]
         self.unanswered -= {(channel, symbol) for channel in channels for symbol in symbols}
         newly = [symbol for symbol in symbols if symbol not in self.refused]
         self.refused.update(dict.fromkeys(newly, answer.error))

@@ -32,6 +32,7 @@ async def running_feed(
     symbols: Sequence[str] = (BTC, ETH),
     ack_timeout_s: float = 5,
     silence_timeout_s: float = 5,
+    ask_again_every_s: float = 300,
 ) -> AsyncIterator[Feed]:
     async with Publisher(redis, publish_after_s=0.001) as publisher:
         feed = Feed(
@@ -40,6 +41,7 @@ async def running_feed(
             symbols=symbols,
             ack_timeout_s=ack_timeout_s,
             silence_timeout_s=silence_timeout_s,
+            ask_again_every_s=ask_again_every_s,
             rng=random.Random(1),
         )
         task = asyncio.create_task(feed.run())
@@ -362,3 +364,26 @@ async def test_the_connection_is_kept_alive_by_pings(redis: FakeAsyncRedis, monk
         await until(lambda: len(pings) == 2)
 
     assert [ping["method"] for ping in pings] == ["ping", "ping"]
+
+
+async def test_a_refused_symbol_is_asked_for_again(redis: FakeAsyncRedis) -> None:
+    # A refusal was for the whole session: a symbol refused in a bad moment stayed dead until the next connection.
+    async def script(kraken: Conversation) -> None:
+        for _ in range(2):
+            request = await kraken.request()
+            await kraken.refuse(request, NOT_LISTED)
+            await kraken.acknowledge(request, [BTC])
+        await kraken.send(trade_frame(1))  # any frame: the feed looks at its watch when it has read one
+        for _ in range(2):
+            request = await kraken.request()
+            assert request["params"]["symbol"] == [NOT_LISTED]
+            await kraken.acknowledge(request)
+        await kraken.stay()
+
+    async with (
+        kraken_server(script) as server,
+        running_feed(redis, server.url, symbols=[NOT_LISTED, BTC], ask_again_every_s=0.0) as feed,
+    ):
+        await until(lambda: feed.connected and not feed.refused and feed.last_ids)
+
+        assert server.connections == 1

@@ -85,3 +85,23 @@ def test_all_symbols_refused_leaves_nothing_to_wait_for() -> None:
 
     assert subscriptions.all_refused
     assert not subscriptions.unanswered
+
+
+def test_a_refused_symbol_that_is_accepted_later_is_refused_no_more() -> None:
+    subscriptions = Subscriptions([BTC, ETH])
+    for req_id in (TRADE, OHLC):
+        subscriptions.refuse(refused(BTC, req_id))
+        subscriptions.accept(accepted(CHANNELS[req_id - 1], ETH))
+    assert list(subscriptions.refused) == [BTC]
+
+    subscriptions.accept(accepted("trade", BTC))
+    assert list(subscriptions.refused) == [BTC]
+    subscriptions.accept(accepted("ohlc", BTC))
+    assert subscriptions.refused == {}
+
+
+def test_a_refusal_without_a_symbol_leaves_what_was_answered_already() -> None:
+    subscriptions = Subscriptions([BTC, ETH])
+    subscriptions.accept(accepted("trade", BTC))
+
+    assert subscriptions.refuse(Refused("busy", "", "subscribe", TRADE)) == [ETH]
