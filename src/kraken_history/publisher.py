@@ -8,7 +8,8 @@ new ones are let go and counted. What is let go leaves a hole in the ledger, whi
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any
 
@@ -19,9 +20,11 @@ from kraken_history import telemetry, wire
 from kraken_history.dead_letters import DeadLetters
 from kraken_history.errors import MalformedMessage
 from kraken_history.kraken.websocket import candle_from_dict, trade_from_dict
-from kraken_history.records import HistoricalCandle, HistoricalTrade, group_by_symbol
+from kraken_history.records import MINUTE, HistoricalCandle, HistoricalTrade, group_by_symbol
 
 _LONGEST_BACKOFF_S = 2.0
+_LOOK_AT_CANDLES_EVERY_S = 1.0
+_CLOCK_SLACK = timedelta(seconds=2)  # for the last trades of a minute, and for a clock that is a little ahead
 _MOST_FRAMES_WAITING = 1_000
 
 _log = telemetry.get_logger("publisher")
@@ -36,6 +39,7 @@ class Publisher:
         publish_after_s: How long a record may wait for others to share its entry.
         entry_max_trades: Most trades an entry.
         buffer_max_trades: Most trades held back before new ones are let go.
+        now: What decides if a candle's minute is over.
     """
 
     def __init__(
@@ -48,7 +52,10 @@ class Publisher:
         entry_max_trades: int = 200,
         buffer_max_trades: int = 200_000,
         dead_letters_max: int = 100_000,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self._now = now
+        self._holds_running_candles = True
         self._redis = redis
         self._shards = shards
         self._stream_max_entries = stream_max_entries
@@ -102,7 +109,12 @@ class Publisher:
             self._waiting.set()
 
     def add_candles(self, candles: Sequence[HistoricalCandle]) -> None:
-        """Take running candles in; of a minute, only the latest waits. Never waits."""
+        """Take running candles in; the latest of each minute is published when the minute is over. Never waits.
+
+        The trades of a running minute come at the same time and make its candle. The exchange's, a trade or two
+        ahead of them, would take its place again and again, and each time the minute would be built anew from its
+        trades: of heavy minutes, that is most of the database's work.
+        """
         for candle in candles:
             key = candle.symbol, candle.timestamp
             if key not in self._candles and len(self._candles) >= self._buffer_max_trades:
@@ -125,7 +137,7 @@ class Publisher:
         """Publish until cancelled. What is taken in and not yet published then stays here."""
         backoff_s = 0.0
         while True:
-            await self._waiting.wait()
+            await self._something_to_publish()
             await asyncio.sleep(max(self._publish_after_s, backoff_s))
             self._waiting.clear()
             if await self._publish_or_hold_back():
@@ -134,7 +146,14 @@ class Publisher:
                 self._waiting.set()
                 backoff_s = min(max(2 * backoff_s, 0.05), _LONGEST_BACKOFF_S)
 
+    async def _something_to_publish(self) -> None:
+        """Wait for a record, or, while running candles are held, at most a second."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_AT_CANDLES_EVERY_S if self._candles else None):
+                await self._waiting.wait()
+
     async def _publish_the_rest(self) -> None:
+        self._holds_running_candles = False
         if not await self._publish_or_hold_back():
             self._let_go(len(self._trades))
             telemetry.LET_GO.labels(kind="candle").inc(len(self._candles))
@@ -157,11 +176,10 @@ class Publisher:
         while self._malformed:
             await self._dead_letters.put_frame(self._malformed[0])
             del self._malformed[0]
-        while self._trades or self._candles:
+        while (candles := self._candles_that_are_over()) or self._trades:
             # Taken by number and removed after Redis has them: cancelled in between they are published twice,
             # which the ledger forgives, rather than never.
             trades = self._trades[: 50 * self._entry_max_trades]
-            candles = dict(self._candles)
             if full := await self._full_stream():
                 return f"{full} holds {self._stream_max_entries} entries that no consumer has finished"
             await self._send(trades, list(candles.values()))
@@ -170,6 +188,12 @@ class Publisher:
                 if self._candles[key] is candle:
                     del self._candles[key]
         return ""
+
+    def _candles_that_are_over(self) -> dict[tuple[str, datetime], HistoricalCandle]:
+        if not self._holds_running_candles:
+            return dict(self._candles)
+        over_before = self._now() - MINUTE - _CLOCK_SLACK
+        return {key: candle for key, candle in self._candles.items() if candle.timestamp <= over_before}
 
     async def _full_stream(self) -> str:
         names = [

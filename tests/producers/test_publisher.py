@@ -72,6 +72,30 @@ class TestMicroBatches:
 
         assert (await candle_entries(redis))[-1] == [candle(trades(range(8)))]
 
+    async def test_a_running_candle_is_held_until_its_minute_is_over(self, redis: FakeAsyncRedis) -> None:
+        # Published at each trade, it took the place of the trades' own candle each time, and the minute was built
+        # anew from all its trades: at 2,000 trades a second that took most of the database's time.
+        running = candle([trade(1)])
+        now = [running.timestamp + timedelta(seconds=30)]
+        async with Publisher(redis, publish_after_s=0.001, now=lambda: now[0]) as publisher:
+            publisher.add_candles([running])
+            publisher.add_trades([trade(1)])
+            await until(lambda: publisher.published_trades == 1)
+            assert await candle_entries(redis) == []
+
+            now[0] = running.timestamp + timedelta(seconds=62)
+            publisher.add_trades([trade(2)])
+            await until(lambda: publisher.published_trades == 2)
+
+            assert await candle_entries(redis) == [[running]]
+
+    async def test_leaving_publishes_a_running_candle_too(self, redis: FakeAsyncRedis) -> None:
+        running = candle([trade(1)])
+        async with Publisher(redis, now=lambda: running.timestamp) as publisher:
+            publisher.add_candles([running])
+
+        assert await candle_entries(redis) == [[running]]
+
     async def test_symbols_are_spread_over_the_shards(self, redis: FakeAsyncRedis) -> None:
         symbols = [f"A{n}/USDT" for n in range(60)]
         async with Publisher(redis, shards=3) as publisher:
