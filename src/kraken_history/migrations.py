@@ -124,7 +124,7 @@ async def check_schema(connection: Connection) -> None:
     applied = await _applied(connection)
     if not applied:
         raise SchemaMismatch("the database has no schema yet: run `kraken-history migrate`")
-    wanted = _fitting(read_migrations(), await _kept_capabilities(connection))
+    wanted = _fitting(read_migrations(), await kept_capabilities(connection))
     missing = _missing(wanted, applied)
     if missing:
         raise SchemaMismatch(
@@ -134,7 +134,8 @@ async def check_schema(connection: Connection) -> None:
 
 async def kept_capabilities(connection: Connection) -> frozenset[str]:
     """What the database's server could do when it was first migrated."""
-    return await _kept_capabilities(connection)
+    kept = await connection.fetchval("SELECT capabilities FROM schema_migrations ORDER BY version LIMIT 1")
+    return frozenset(kept or ())
 
 
 # A blocking pg_advisory_lock would wait inside a statement, and CREATE INDEX CONCURRENTLY waits for every
@@ -160,7 +161,7 @@ async def _apply(connection: Connection, wanted: Sequence[Migration]) -> list[st
         """
     )
     applied = await _applied(connection)
-    capabilities = await _kept_capabilities(connection) if applied else await _look_at_server(connection)
+    capabilities = await kept_capabilities(connection) if applied else await _look_at_server(connection)
     missing = _missing(_fitting(wanted, capabilities), applied)
     for migration in missing:
         await _apply_one(connection, migration, capabilities)
@@ -209,11 +210,6 @@ async def _applied(connection: Connection) -> dict[str, str]:
         return {}
     rows = await connection.fetch("SELECT name, sha256 FROM schema_migrations")
     return {row["name"]: row["sha256"] for row in rows}
-
-
-async def _kept_capabilities(connection: Connection) -> frozenset[str]:
-    kept = await connection.fetchval("SELECT capabilities FROM schema_migrations ORDER BY version LIMIT 1")
-    return frozenset(kept or ())
 
 
 async def _look_at_server(connection: Connection) -> frozenset[str]:

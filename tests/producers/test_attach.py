@@ -230,3 +230,23 @@ async def test_a_handler_called_with_other_arguments_still_runs(redis: FakeAsync
 
     assert calls == [(BTC,), (BTC, TRADE, "more")]
     assert await redis.xlen(wire.DEAD_LETTERS) == 2
+
+
+async def test_a_handler_that_takes_anything_is_followed_however_it_is_called(redis: FakeAsyncRedis) -> None:
+    # Keywords of a handler with *args or **kwargs were taken for one value, and the trades went to the dead letters.
+    seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    class Client:
+        def on_trade(self, *args: Any, **kwargs: Any) -> None:
+            seen.append((args, kwargs))
+
+    client: Any = Client()
+    row = {"side": "buy", "price": "1.5", "qty": "2", "ord_type": "limit", "trade_id": 7}
+    row["timestamp"] = "2026-01-01T00:00:00Z"
+    async with Publisher(redis) as publisher:
+        attach(client, publisher)
+        client.on_trade(symbol="BTC/USDT", data=row)
+        client.on_trade("BTC/USDT", data={**row, "trade_id": 8})
+
+    assert len(seen) == 2
+    assert [trade.id for trade in await published_trades(redis)] == [7, 8]
