@@ -7,7 +7,7 @@ more beside the candles that stand. Its limit is a plain COPY of the same rows, 
 table; beside that stands ``copy_records_to_table`` of records that are ready. The usual way is pandas: ``read_csv``,
 ``iterrows``, and ``executemany`` of ``INSERT … ON CONFLICT DO NOTHING``, here with a part of the rows.
 
-The pandas figure needs the dependency group ``benchmarks`` and is left out without it. Rounds of one figure alternate
+The pandas figure needs the extra ``frames`` and is left out without it. Rounds of one figure alternate
 with rounds of the others; medians are printed, and ratios of medians.
 """
 
@@ -214,7 +214,7 @@ def print_report(results: Results) -> None:
             table.add_row(name, f"{medians[key]:,.0f}", f"{medians[key] / limit:.2f}", times)
     console.print(table)
     if not naive:
-        console.print("without pandas: uv run --all-extras --group benchmarks python -m benchmarks.csv_import")
+        console.print("without pandas: uv run --all-extras python -m benchmarks.csv_import")
 
 
 def main() -> None:

@@ -1,15 +1,25 @@
 """The job that imports Kraken's downloads from the worker's own disk."""
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from arq import Retry
 
 from jobs.context import WorkerContext
 from kraken_history import telemetry
 from kraken_history.csv_import import CsvError, CsvImporter, Imported, Skipped, found_files
 from kraken_history.errors import UsageError
+from kraken_history.postgres import is_transient
 
 TIMEOUT_S = 24 * 3600
 """Kraken's master zip holds hundreds of millions of rows."""
+
+IMPORT_TRIES = 20
+"""A try ends when the database goes away, or the worker."""
+
+_RETRY_AFTER_S = 60.0
 
 _log = telemetry.get_logger("worker")
 
@@ -17,37 +27,69 @@ _log = telemetry.get_logger("worker")
 async def import_csv(ctx: dict[str, Any], paths: list[str], symbol: str | None) -> int:
     """Import files, folders and zips; return how many candles were new.
 
-    Needs no state: a file is stored as a whole or not at all, so a job that died is simply run again, and passes
-    over what is stored.
+    Needs no state: a file is stored as a whole or not at all, so a job that died is simply run again, and changes
+    nothing where it has been. The worker's log says how each file ended, and how the job did: ``csv_import_done``, or
+    ``csv_import_given_up`` when its last try has failed.
     """
-    context: WorkerContext = ctx["context"]
-    importer = CsvImporter(context.pool, context.rest.fetch_asset_pairs, symbol=symbol)
-    new = 0
+    last_words = _LastWords(paths, symbol, job_try=ctx["job_try"])
     try:
-        with found_files(map(Path, paths)) as (files, refused):
-            for error in refused:
-                _refuse(error)
-            async for outcome in importer.import_files(files):
-                new += _note(outcome)
-    except CsvError as error:
-        _refuse(error)
+        return await _import(ctx["context"], paths, symbol)
+    except asyncio.CancelledError:
+        last_words.say("the worker stopped, or the time was up")
+        raise
     except UsageError as error:
-        _log.error("csv_refused", reason=str(error))
+        last_words.say(str(error), is_final=True)
+        return 0
+    except Exception as error:
+        if not is_transient(error):
+            last_words.say(f"{type(error).__name__}: {error}", is_final=True)
+            raise
+        last_words.say(f"the database cannot be reached: {str(error) or type(error).__name__}")
+        if last_words.is_final:
+            return 0
+        raise Retry(defer=_RETRY_AFTER_S) from error
+
+
+class _LastWords:
+    """What the log says of a try that ends before its time."""
+
+    def __init__(self, paths: Sequence[str], symbol: str | None, *, job_try: int) -> None:
+        self._asked = {"paths": list(paths), "symbol": symbol, "job_try": job_try}
+        self.is_final = job_try >= IMPORT_TRIES
+        self._log = telemetry.get_logger("worker")
+
+    def say(self, reason: str, *, is_final: bool = False) -> None:
+        if is_final or self.is_final:
+            hint = "ask for it again: what is stored already is passed over"
+            self._log.error("csv_import_given_up", reason=reason, hint=hint, **self._asked)
+        else:
+            self._log.warning("csv_import_postponed", reason=reason, **self._asked)
+
+
+async def _import(context: WorkerContext, paths: Sequence[str], symbol: str | None) -> int:
+    importer = CsvImporter(context.pool, context.rest.fetch_asset_pairs, symbol=symbol)
+    outcomes: list[Imported | Skipped | CsvError] = []
+    with found_files(map(Path, paths)) as (files, refused):
+        for error in refused:
+            _note(error)
+            outcomes.append(error)
+        async for outcome in importer.import_files(files):
+            _note(outcome)
+            outcomes.append(outcome)
+    imported = [outcome for outcome in outcomes if isinstance(outcome, Imported)]
+    new, replaced = sum(o.new_candles for o in imported), sum(o.replaced_candles for o in imported)
+    refusals = sum(isinstance(outcome, CsvError) for outcome in outcomes)
+    figures = {"imported": len(imported), "refused": refusals, "new": new, "replaced": replaced}
+    _log.info("csv_import_done", paths=list(paths), **figures)
     return new
 
 
-def _note(outcome: Imported | Skipped | CsvError) -> int:
+def _note(outcome: Imported | Skipped | CsvError) -> None:
     match outcome:
         case Imported():
             figures = {"rows": outcome.rows, "new": outcome.new_candles, "replaced": outcome.replaced_candles}
             _log.info("csv_imported", file=outcome.file, symbol=outcome.symbol, **figures)
-            return outcome.new_candles
         case Skipped():
             _log.debug("csv_skipped", file=outcome.file, reason=outcome.reason)
         case CsvError():
-            _refuse(outcome)
-    return 0
-
-
-def _refuse(error: CsvError) -> None:
-    _log.error("csv_refused", file=error.file, line=error.line, reason=error.reason)
+            _log.error("csv_refused", file=outcome.file, line=outcome.line, reason=outcome.reason)

@@ -40,7 +40,7 @@ def test_good_files_are_imported_and_bad_ones_are_told(
 ) -> None:
     write(tmp_path / "XBTUSDT_1.csv", [candle_line(0), candle_line(1)])
     write(tmp_path / "XBTUSDT_60.csv", [candle_line(0)])
-    write(tmp_path / "ETHUSDT_1.csv", [candle_line(0), "nonsense"])
+    write(tmp_path / "ETHUSDT_1.csv", [candle_line(0), "1672531260,1"])
     content = f"{candle_line(0)}\n".encode()
     write_zip(tmp_path / "all.zip", {"q/SOLUSDT_1.csv": content, "q/SOLUSDT_5.csv": content})
 
@@ -53,7 +53,7 @@ def test_good_files_are_imported_and_bad_ones_are_told(
     assert outcome.err.splitlines() == [
         f"skipped {tmp_path}/XBTUSDT_60.csv: candles of 60 minutes are computed from those of one minute",
         f"skipped {tmp_path}/all.zip/q/SOLUSDT_5.csv: candles of 5 minutes are computed from those of one minute",
-        f"refused {tmp_path}/ETHUSDT_1.csv:2: has 1 columns, not 7: time, open, high, low, close, volume, trades",
+        f"refused {tmp_path}/ETHUSDT_1.csv:2: has 2 columns, not 7: time, open, high, low, close, volume, trades",
         "2 file(s) imported, 2 skipped, 1 refused; 3 candle(s) new, 0 replaced",
     ]
 
@@ -72,14 +72,36 @@ def test_a_second_run_finds_nothing_to_do(tmp_path: Path, migrated_database_url:
 def test_without_kraken_an_unknown_pair_needs_a_symbol(
     tmp_path: Path, migrated_database_url: str, command: Run
 ) -> None:
-    path = write(tmp_path / "XBTUSD_1.csv", [candle_line(0)])
+    path = write(tmp_path / "XBTAUSD_1.csv", [candle_line(0)])
 
     outcome = command("import-csv", str(path), DATABASE_URL=migrated_database_url, KRAKEN_REST_URL=AWAY)
 
     refusal = next(line for line in outcome.err.splitlines() if line.startswith("refused "))
     assert outcome.code == 1
-    assert refusal.startswith(f"refused {path}: what pair XBTUSD is cannot be looked up (no answer from Kraken")
+    assert refusal.startswith(f"refused {path}: what pair XBTAUSD is cannot be looked up (no answer from Kraken")
     assert "--symbol BASE/QUOTE" in refusal
+
+
+def test_without_kraken_pairs_are_known_by_their_names(
+    tmp_path: Path, migrated_database_url: str, background: Background, command: Run
+) -> None:
+    write(tmp_path / "BTCUSDC_1.csv", [candle_line(0)])
+    write(tmp_path / "note.csv", ["Dear Bob,"])
+    write(tmp_path / "XBTAUSD_1.csv", [candle_line(0)])
+    write_zip(tmp_path / "z.zip", {"XBTUSD.csv": b"1672531200,1,1\n", "ETHEUR_1.csv": b""})
+
+    outcome = command("import-csv", str(tmp_path), DATABASE_URL=migrated_database_url, KRAKEN_REST_URL=AWAY)
+
+    told = [line for line in outcome.err.splitlines() if "rest_busy" not in line]
+    assert outcome.code == 1
+    assert background.run(count(migrated_database_url)) == 2
+    assert told[0] == "Kraken could not be asked: by their names alone, files were taken for BTC/USDC, BTC/USD"
+    assert [line.partition(": ")[0] for line in told[1:-1]] == [
+        f"refused {tmp_path}/XBTAUSD_1.csv",
+        f"refused {tmp_path}/note.csv:1",
+        f"refused {tmp_path}/z.zip/ETHEUR_1.csv:1",
+    ]
+    assert told[-1] == "2 file(s) imported, 0 skipped, 3 refused; 2 candle(s) new, 0 replaced"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +177,7 @@ async def test_the_job_imports_what_the_worker_sees(tmp_path: Path, pool: asyncp
         KrakenRest(kraken.rest_url, LocalRateLimiter(), attempts=1) as rest,
         await connect_queue(redis_url) as arq,
     ):
-        ctx = {"context": WorkerContext(Settings(), pool, Store(pool), rest, Pairs(rest), JobQueue(arq))}
+        ctx = {"job_try": 1, "context": WorkerContext(Settings(), pool, Store(pool), rest, Pairs(rest), JobQueue(arq))}
 
         new = [await job(ctx, [str(tmp_path)], None) for _ in range(2)]
         nowhere = await job(ctx, [str(tmp_path / "nowhere")], None)

@@ -13,12 +13,14 @@ from kraken_history.candle_store import CANDLES_CHANNEL
 from kraken_history.csv_import import CsvError, CsvFile, CsvImporter, Imported, Skipped, found_files
 from kraken_history.errors import UsageError
 from kraken_history.kraken.rest import decode_asset_pairs, decode_result
+from kraken_history.postgres import create_pool
 from kraken_history.records import HistoricalCandle
 from kraken_history.store import Store
 from kraken_history.symbols import Pair
 from tests.core.examples import make_candle, make_trade
 from tests.csv_import.conftest import Import, no_kraken
 from tests.csv_import.files import START, START_S, candle_line, column_sum, trade_line, write, write_zip
+from tests.servers import Background
 from tests.store.contents import everything, only_candle, stored_candles, sync_status
 
 MINUTE = timedelta(minutes=1)
@@ -260,6 +262,80 @@ async def test_a_writer_without_the_lock_makes_the_import_merge(
     assert counts == [9, 3]
 
 
+@POSTGRESQL
+@pytest.mark.parametrize("stands", [False, True])
+async def test_live_trades_need_not_wait_while_a_file_is_read(
+    tmp_path: Path,
+    migrated_database_url: str,
+    pool: asyncpg.Pool,
+    background: Background,
+    import_csv: Import,
+    stands: bool,
+) -> None:
+    # The lock was taken first: a symbol's live trades waited in their stream for as long as a file took.
+    now = START + timedelta(days=400)
+    path = tmp_path / "XBTUSDT_1.csv"
+    if stands:
+        await import_csv(write(path, [candle_line(minute) for minute in (7, 70)]))
+    write(path, [candle_line(minute, trades=4) for minute in range(4_000)])
+    elsewhere = background.run(create_pool(migrated_database_url, min_size=1, max_size=1))
+    trades = (make_trade(number, now + timedelta(seconds=number)) for number in range(1, 100))
+
+    def write_live(*_: object) -> None:
+        background.run(asyncio.wait_for(Store(elsewhere).write([next(trades)]), 20))
+
+    with found_files([path]) as (files, _):
+        (outcome,) = [outcome async for outcome in CsvImporter(pool, no_kraken).import_files(files, write_live)]
+    background.run(elsewhere.close())
+
+    assert isinstance(outcome, Imported)
+    assert (outcome.new_candles, outcome.replaced_candles) == ((3_998, 2) if stands else (4_000, 0))
+    assert await pool.fetchval("SELECT count(*) FROM trades") == 100 - len(list(trades)) - 1 > 1
+
+
+@POSTGRESQL
+@pytest.mark.parametrize("stands", [False, True])
+async def test_a_writer_who_waits_for_the_import_with_the_lock_in_his_hand_does_not_stop_it(
+    tmp_path: Path, migrated_database_url: str, pool: asyncpg.Pool, import_csv: Import, stands: bool
+) -> None:
+    # He has locked the symbol and waits for a minute that the import has written; the import wants the lock.
+    if stands:
+        await Store(pool).write([make_trade(1, START + 3_000 * MINUTE)])
+    path = write(tmp_path / "XBTUSDT_1.csv", [candle_line(minute) for minute in range(20_000)])
+    trades = [make_trade(10 + n, START + timedelta(seconds=10 * n)) for n in range(5)]  # of the first minute
+    patient = {"deadlock_timeout": "60s"}  # so that it is the import that gives in
+    writing: list[asyncio.Future[object]] = []
+
+    async with asyncpg.create_pool(migrated_database_url, min_size=1, max_size=1, server_settings=patient) as others:
+
+        def start(_: CsvFile, done: int) -> None:
+            if not writing and done > 500_000:  # the first minute has been written by now
+                writing.append(asyncio.ensure_future(Store(others).write(trades)))
+
+        with found_files([path]) as (files, _):
+            (outcome,) = [outcome async for outcome in CsvImporter(pool, no_kraken).import_files(files, start)]
+        await asyncio.gather(*writing)
+
+    first = (await stored_candles(pool))[0]
+    assert isinstance(outcome, Imported)
+    assert (first.source, first.candle.trade_count) == ("trades", 5)
+    status = await sync_status(pool, "BTC/USDT", "candles_1m")
+    assert status is not None
+    assert status["total_records"] == await pool.fetchval("SELECT count(*) FROM candles") == 20_000
+
+
+async def test_two_imports_of_a_file_at_once_are_one(tmp_path: Path, pool: asyncpg.Pool, import_csv: Import) -> None:
+    path = write(tmp_path / "XBTUSDT_1.csv", [candle_line(minute) for minute in range(3_000)])
+
+    outcomes = [outcome for (outcome,) in await asyncio.gather(import_csv(path), import_csv(path))]
+
+    figures = [(o.new_candles, o.replaced_candles) for o in outcomes if isinstance(o, Imported)]
+    assert sorted(figures) == [(0, 0), (3_000, 0)]
+    status = await sync_status(pool, "BTC/USDT", "candles_1m")
+    assert status is not None
+    assert status["total_records"] == await pool.fetchval("SELECT count(*) FROM candles") == 3_000
+
+
 async def test_a_file_that_is_wrong_in_the_middle_leaves_nothing(
     tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
 ) -> None:
@@ -322,13 +398,28 @@ async def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path, poo
     assert await stored_candles(pool) == []
 
 
-async def test_four_years_with_a_candle_a_week(tmp_path: Path, pool: asyncpg.Pool, import_csv: Import) -> None:
-    path = write(tmp_path / "XBTUSDT_1.csv", [candle_line(10_080 * (week - 200)) for week in range(200)])
+async def test_a_decade_of_few_candles_comes_in_and_changes_nothing_when_it_comes_again(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    # Each of its weeks is a partition or chunk of its own, whose locks one transaction holds at once.
+    hours = range(-7 * 365 * 24, 3 * 365 * 24, 7)
+    path = write(tmp_path / "XBTUSDT_1.csv", [candle_line(60 * hour) for hour in hours])
+    compress = "SELECT count(compress_chunk(c)) FROM show_chunks('candles', older_than => '2017-01-01'::timestamptz) c"
+    has_chunks = await pool.fetchval("SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'")
 
-    (outcome,) = await import_csv(path)
+    (first,) = await import_csv(path)
+    if has_chunks:
+        assert await pool.fetchval(compress) > 50
+    (again,) = await import_csv(path)
+    path.write_text(path.read_text().replace(",101.5,2.50,3\n", ",101.5,2.50,4\n", 3))
+    (fuller,) = await import_csv(path)
 
-    assert isinstance(outcome, Imported)
-    assert outcome.new_candles == await pool.fetchval("SELECT count(*) FROM candles") == 200
+    assert isinstance(first, Imported)
+    assert isinstance(again, Imported)
+    assert isinstance(fuller, Imported)
+    assert first.new_candles == await pool.fetchval("SELECT count(*) FROM candles") == len(hours) > 12_000
+    assert (again.new_candles, again.replaced_candles) == (0, 0)
+    assert (fuller.new_candles, fuller.replaced_candles) == (0, 3)
 
 
 @POSTGRESQL
@@ -358,15 +449,49 @@ async def test_unknown_pairs_are_looked_up_once(
 
 @POSTGRESQL
 async def test_without_kraken_an_unknown_pair_needs_a_symbol(tmp_path: Path, import_csv: Import) -> None:
-    path = write(tmp_path / "XBTUSD_1.csv", [candle_line(0)])
+    path = write(tmp_path / "XBTAUSD_1.csv", [candle_line(0)])
 
     (refused,) = await import_csv(path)
-    (imported,) = await import_csv(path, symbol="BTC/USD")
+    (imported,) = await import_csv(path, symbol="BTC/AUSD")
 
     assert isinstance(refused, CsvError)
-    assert "cannot be looked up (no answer from Kraken): say what it is, with --symbol" in refused.reason
+    assert "what pair XBTAUSD is cannot be looked up (no answer from Kraken), and its name leaves" in refused.reason
+    assert "say what it is, with --symbol" in refused.reason
     assert isinstance(imported, Imported)
-    assert imported.symbol == "BTC/USD"
+    assert imported.symbol == "BTC/AUSD"
+
+
+@POSTGRESQL
+async def test_without_kraken_the_name_counts_and_with_it_kraken(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    path = write(tmp_path / "ADAUSD_1.csv", [candle_line(0)])
+
+    async def fetch_pairs() -> list[Pair]:
+        return [Pair("AD/AUSD", "ADAUSD", "ADAUSD", "AD/AUSD")]
+
+    (alone,) = await import_csv(path)
+    with found_files([path]) as (files, _):
+        (asked,) = [outcome async for outcome in CsvImporter(pool, fetch_pairs).import_files(files)]
+
+    assert isinstance(alone, Imported)
+    assert isinstance(asked, Imported)
+    assert (alone.symbol, alone.is_name_cut) == ("ADA/USD", True)
+    assert (asked.symbol, asked.is_name_cut) == ("AD/AUSD", False)
+
+
+@POSTGRESQL
+async def test_of_what_is_no_download_no_pair_is_looked_up(tmp_path: Path, pool: asyncpg.Pool) -> None:
+    write(tmp_path / "note.csv", ["Dear Bob,"])
+
+    async def fetch_pairs() -> list[Pair]:
+        raise AssertionError("Kraken is asked")
+
+    with found_files([tmp_path]) as (files, _):
+        (refused,) = [outcome async for outcome in CsvImporter(pool, fetch_pairs).import_files(files)]
+
+    assert isinstance(refused, CsvError)
+    assert (refused.line, refused.reason[:35]) == (1, "is no line of Kraken's downloads, w")
 
 
 @POSTGRESQL

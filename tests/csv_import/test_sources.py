@@ -123,6 +123,14 @@ def test_a_last_line_that_does_not_end_is_refused(tmp_path: Path, cut: int) -> N
         find_extent(only_file(path), Content("XBTUSD", 1))
 
 
+def test_prose_that_does_not_end_with_a_newline_is_no_file_that_was_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "note.csv"
+    path.write_text("What I wanted to say")
+
+    with pytest.raises(CsvError, match=r"note\.csv:1: is no line of Kraken's downloads, .*: take the file away"):
+        find_extent(only_file(path), Content("note", None))
+
+
 def test_a_file_without_lines_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
     path = tmp_path / "XBTUSD_1.csv"
     path.write_bytes(bytes(10_000_000))
@@ -134,8 +142,19 @@ def test_a_file_without_lines_is_refused_before_it_fills_the_memory(tmp_path: Pa
 @pytest.mark.parametrize(
     ("lines", "line", "reason"),
     [
-        ([], None, "is empty"),
-        (["time,open,high,low,close,volume,trades"], None, "has no rows"),
+        ([], 1, "is empty: download it again"),
+        (["time,open,high,low,close,volume,trades"], 1, "has no rows after its header: download it again"),
+        (
+            ["Dear Bob, here they are"],
+            1,
+            "is no line of Kraken's downloads, which are numbers with commas between them",
+        ),
+        (["A note"], 1, "is no line of Kraken's downloads"),
+        (["time,open"], 1, "has 2 columns, not 7"),
+        ([LINE, "see above"], 2, "is no line of Kraken's downloads"),
+        (["time;open;high;low;close;volume;trades"], 1, "semicolons stand between its columns, not commas"),
+        ([LINE.replace(",", ";")], 1, "save the file with commas, or download it again"),
+        (["1" * 200], 1, "is longer than 150 characters: this is none of Kraken's downloads, or damaged"),
         (["1000000020,1,1,1,1,1,1"], 1, "2001-09-09 is before Kraken's first day"),
         (["time,open,high,low,close,volume,trades", "1000000020,1,1,1,1,1,1", LINE], 2, "before Kraken's first day"),
         ([LINE, "9999999960,1,1,1,1,1,1"], 2, "2286-11-20 lies in the future"),

@@ -64,14 +64,15 @@ def _import_csv(
 def run_import(settings: Settings, paths: Sequence[Path], symbol: str | None) -> int:
     """Import here and now, and say what became of each file; return the exit code."""
     with found_files(paths) as (files, refused):
-        if not files:
-            outcomes: list[Imported | Skipped | CsvError] = []
-        else:
-            with server_choice.database(settings) as database_url:
-                outcomes = asyncio.run(_import(database_url, settings, files, symbol))
-    refused += [outcome for outcome in outcomes if isinstance(outcome, CsvError)]
-    _report([o for o in outcomes if isinstance(o, Imported)], [o for o in outcomes if isinstance(o, Skipped)], refused)
-    return EXIT_FAILED if refused else 0
+        outcomes: list[Imported | Skipped | CsvError] = list(refused)
+        try:
+            if files:
+                with server_choice.database(settings) as database_url:
+                    asyncio.run(_import(database_url, settings, files, symbol, outcomes))
+        finally:  # what was imported until the database went away has been imported
+            if outcomes:
+                _report(outcomes)
+    return EXIT_FAILED if any(isinstance(outcome, CsvError) for outcome in outcomes) else 0
 
 
 def run_ask_worker(settings: Settings, paths: Sequence[Path], symbol: str | None) -> int:
@@ -100,8 +101,13 @@ async def _ask(redis_url: str, paths: Sequence[str], symbol: str | None) -> bool
 
 
 async def _import(
-    database_url: str, settings: Settings, files: Sequence[CsvFile], symbol: str | None
-) -> list[Imported | Skipped | CsvError]:
+    database_url: str,
+    settings: Settings,
+    files: Sequence[CsvFile],
+    symbol: str | None,
+    outcomes: list[Imported | Skipped | CsvError],
+) -> None:
+    """Import the files, and append what becomes of each."""
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(await create_pool(database_url, min_size=1, max_size=1))
         async with pool.acquire() as connection:
@@ -109,10 +115,10 @@ async def _import(
         rest = await stack.enter_async_context(KrakenRest(settings.kraken_rest_url, LocalRateLimiter(), attempts=1))
         importer = CsvImporter(pool, rest.fetch_asset_pairs, symbol=symbol)
         with _Bar(files) as bar:
-            outcomes = [bar.passed(outcome) async for outcome in importer.import_files(files, bar.show)]
+            async for outcome in importer.import_files(files, bar.show):
+                outcomes.append(bar.passed(outcome))
         if any(isinstance(outcome, Imported) for outcome in outcomes):
             await refresh_if_free(pool)
-        return outcomes
 
 
 class _Bar:
@@ -145,7 +151,10 @@ class _Bar:
         return outcome
 
 
-def _report(imported: Sequence[Imported], skipped: Sequence[Skipped], refused: Sequence[CsvError]) -> None:
+def _report(outcomes: Sequence[Imported | Skipped | CsvError]) -> None:
+    imported = [outcome for outcome in outcomes if isinstance(outcome, Imported)]
+    skipped = [outcome for outcome in outcomes if isinstance(outcome, Skipped)]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, CsvError)]
     if imported:
         table = table_of("file", "symbol", "rows", "candles", "new", "replaced", "from", "to")
         for file in imported:
@@ -160,6 +169,9 @@ def _report(imported: Sequence[Imported], skipped: Sequence[Skipped], refused: S
     for reason, names in by_reason.items():
         more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
         sys.stderr.write(f"skipped {', '.join(names[:_MOST_NAMED])}{more}: {reason}\n")
+    cut = {file.symbol: None for file in imported if file.is_name_cut}
+    if cut:
+        sys.stderr.write(f"Kraken could not be asked: by their names alone, files were taken for {', '.join(cut)}\n")
     for error in refused:
         sys.stderr.write(f"refused {error}\n")
     new, replaced = sum(file.new_candles for file in imported), sum(file.replaced_candles for file in imported)

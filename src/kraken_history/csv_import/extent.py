@@ -55,11 +55,11 @@ def find_extent(file: CsvFile, content: Content) -> Extent:
         head, tail = head or block, block
         lines += block.count(b"\n")
     if not lines:
-        raise CsvError(file.name, None, "is empty")
+        raise CsvError(file.name, 1, "is empty: download it again")
     reader = reader_of(file, content)
     times = _times(reader, _first_two_lines(head))
     if not times:
-        raise CsvError(file.name, None, "has no rows")
+        raise CsvError(file.name, 1, "has no rows after its header: download it again")
     first_line = reader.lines - reader.rows + 1
     first, last = instant(times[0]), instant(times[-1])
     if lines > reader.lines:

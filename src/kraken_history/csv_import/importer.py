@@ -8,7 +8,8 @@ import asyncpg
 from msgspec import Struct
 
 from kraken_history.csv_import.extent import find_extent
-from kraken_history.csv_import.names import Content, content_of
+from kraken_history.csv_import.names import content_of
+from kraken_history.csv_import.offline_names import symbol_from_name
 from kraken_history.csv_import.refusal import CsvError
 from kraken_history.csv_import.sources import CsvFile
 from kraken_history.csv_import.writing import FileWriter, OnProgress
@@ -30,6 +31,7 @@ class Imported(Struct, frozen=True):
         replaced_candles: Minutes whose candle was less full.
         start: Its first minute.
         end: After its last minute.
+        is_name_cut: Whether the symbol is what its name was cut into, because Kraken could not be asked.
     """
 
     file: str
@@ -40,6 +42,7 @@ class Imported(Struct, frozen=True):
     replaced_candles: int
     start: datetime
     end: datetime
+    is_name_cut: bool = False
 
 
 class Skipped(Struct, frozen=True):
@@ -58,7 +61,8 @@ class CsvImporter:
     """Imports files into one database; may run beside the live feed, and beside other importers.
 
     Args:
-        fetch_pairs: Asked at most once, when a file is of none of the default pairs.
+        fetch_pairs: Asked at most once, when a file is of none of the default pairs. Where Kraken cannot be asked,
+            names count that can be read in one way only.
         symbol: What the files are of, whatever their names say; by default their names count.
     """
 
@@ -105,25 +109,28 @@ class CsvImporter:
         content = content_of(file.name, any_pair=self._symbol is not None)
         if content.is_derived:
             return Skipped(file.name, content.interval_minutes or 0)
-        symbol = self._symbol or await self._symbol_of(file, content)
-        extent = await asyncio.to_thread(find_extent, file, content)
+        extent = await asyncio.to_thread(find_extent, file, content)  # first: of what is no download, no pair is asked
+        symbol = self._symbol or await self._symbol_of(file.name, content.pair)
         async with self._pool.acquire() as connection:
             written = await FileWriter(connection, file, content, symbol, extent, told).write()
         return Imported(
-            file.name, symbol, written.rows, written.candles, written.new, written.replaced, extent.first, extent.end
-        )
+            file.name, symbol, written.rows, written.candles, written.new, written.replaced, extent.first, extent.end,
+            is_name_cut=self._symbol is None and content.pair.upper() not in self._symbols,
+        )  # fmt: skip
 
-    async def _symbol_of(self, file: CsvFile, content: Content) -> str:
-        name, hint = content.pair, "say what it is, with --symbol BASE/QUOTE"
+    async def _symbol_of(self, file: str, name: str) -> str:
         if name.upper() not in self._symbols and not self._asked:
             await self._ask_kraken()
         if name.upper() in self._symbols:
             return self._symbols[name.upper()]
-        if isinstance(self._asked, HistoryError):
-            reason = f"what pair {name} is cannot be looked up ({self._asked}): {hint}, or try again later"
-        else:
-            reason = f"Kraken lists no pair {name}: {hint}"
-        raise CsvError(file.name, None, reason)
+        hint = "say what it is, with --symbol BASE/QUOTE"
+        if not isinstance(self._asked, HistoryError):
+            raise CsvError(file, None, f"Kraken lists no pair {name}: {hint}")
+        symbol = symbol_from_name(name)
+        if symbol is None:
+            reason = f"what pair {name} is cannot be looked up ({self._asked}), and its name leaves a doubt"
+            raise CsvError(file, None, f"{reason}: {hint}, or try again later")
+        return symbol
 
     async def _ask_kraken(self) -> None:
         try:

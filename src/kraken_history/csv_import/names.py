@@ -42,7 +42,7 @@ def content_of(file: str, *, any_pair: bool = False) -> Content:
     name = file.rpartition("/")[2]
     match = _NAME.fullmatch(name)
     if match is None or not (any_pair or _ALTNAME.fullmatch(match["pair"])):
-        raise CsvError(file, None, "is not named like Kraken's downloads, XBTUSD_1.csv or XBTUSD.csv")
+        raise CsvError(file, None, "is not named like Kraken's downloads, XBTUSD_1.csv or XBTUSD.csv: rename it")
     interval = None if match["interval"] is None else int(match["interval"])
     if interval not in (None, 1) and interval not in DERIVED_INTERVALS:
         raise CsvError(file, None, f"{interval} minutes are no interval of Kraken's")

@@ -14,6 +14,14 @@ from kraken_history.errors import UsageError
 
 LONGEST_LINE = 150
 """Bytes. Kraken's longest have about 70; what is longer is no line of a table, and could not be computed exactly."""
+TOO_LONG = (
+    f"is longer than {LONGEST_LINE} characters: this is none of Kraken's downloads, or damaged; download it again"
+)
+
+NO_TABLE = (
+    "is no line of Kraken's downloads, which are numbers with commas between them: take the file away, or download it"
+    " again"
+)
 
 _BLOCK = 1 << 16
 # What reading a damaged, encrypted or strangely compressed member can raise.
@@ -45,10 +53,12 @@ class CsvFile(Struct, frozen=True):
             head, newline, tail = part.rpartition(b"\n")
             block, rest = (rest + head + newline, tail) if newline else (b"", rest + tail)
             if len(rest) > LONGEST_LINE:
-                raise CsvError(self.name, lines + block.count(b"\n") + 1, f"is longer than {LONGEST_LINE} characters")
+                raise CsvError(self.name, lines + block.count(b"\n") + 1, TOO_LONG)
             if block:
                 lines += block.count(b"\n")
                 yield block
+        if rest and not lines and not rest[:1].isdigit():
+            raise CsvError(self.name, 1, NO_TABLE)
         if rest:
             raise CsvError(
                 self.name,

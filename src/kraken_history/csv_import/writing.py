@@ -95,8 +95,8 @@ class FileWriter:
         await self._ensure_partitions()
         try:
             changed = await self._copy() or await self._merge()
-        except asyncpg.UniqueViolationError:  # somebody writes candles without taking the symbol's lock
-            changed = await self._merge()
+        except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):  # somebody writes the same minutes
+            changed = await self._merge(is_alone=True)
         return Written(self._passed.rows, self._passed.candles, *changed)
 
     async def _ensure_partitions(self) -> None:
@@ -108,31 +108,58 @@ class FileWriter:
             some = moments[at : at + _PARTITIONS_AT_ONCE]
             await self._connection.execute("SELECT ensure_partitions('candles', $1)", some)
 
+    # The symbol is locked when nearly all is written, so that its live trades need not wait for a whole file. Whoever
+    # writes candles of this symbol holds the lock until the end of his transaction, and so does this one from here on:
+    # all that he wrote is committed then, and what is written here he cannot have met. Had both a row for the same
+    # minute, one would have waited for the other's, and ended with a unique violation or a deadlock.
+
     async def _copy(self) -> tuple[int, int] | None:
         """Straight into the table if the symbol has no candle in the time of the file; else do nothing."""
         async with self._connection.transaction():
-            await lock_symbol(self._connection, self._symbol)
             if await self._connection.fetchval(_ANY_CANDLE, self._symbol, self._extent.first, self._extent.end):
                 return None
             await self._copy_into("candles")
+            await lock_symbol(self._connection, self._symbol)
             new = self._passed.candles
             await self._note(self._extent.first, self._extent.last, new, self._passed.stale_ranges())
             await self._cover()
             return new, 0
 
-    async def _merge(self) -> tuple[int, int]:
-        """Through a table of its own; the symbol is locked only when that is filled."""
+    async def _merge(self, *, is_alone: bool = False) -> tuple[int, int]:
+        """Through a table of its own, from which what is new is added, and then what is fuller is merged.
+
+        Candles only ever become fuller, so what is not fuller now need not be looked at again under the lock.
+
+        Args:
+            is_alone: Whether to lock the symbol first, and merge all. This meets nobody, and keeps others waiting.
+        """
         async with self._connection.transaction():
             await self._connection.execute(_MAKE_STAGE)
             await self._copy_into("imported_candles")
             await self._connection.execute("ANALYZE imported_candles")
+            changes = [] if is_alone else [await self._add_new()]
+            table = "imported_candles" if is_alone else "fuller_candles"
+            left = await self._aggregate(_SPAN[table])
             await lock_symbol(self._connection, self._symbol)
-            row = await self._connection.fetchrow(_MERGE_STAGE, self._extent.first, self._extent.end)
-            assert row is not None  # the statement aggregates
-            if row["changed"]:
-                await self._note(row["first"], row["last"], row["new"], row["hours"])
+            if left["first"] is not None:
+                changes.append(await self._aggregate(_MERGE[table], left["first"], left["last"]))
+            changes = [change for change in changes if change["changed"]]
+            for change in changes:
+                await self._note(change["first"], change["last"], change["new"], change["hours"])
             await self._cover()
-            return row["new"], row["changed"] - row["new"]
+            new = sum(change["new"] for change in changes)
+            return new, sum(change["changed"] for change in changes) - new
+
+    async def _add_new(self) -> asyncpg.Record:
+        await self._connection.execute(_MAKE_SECOND_STAGE)
+        row = await self._aggregate(_ADD_NEW, self._symbol, self._extent.first, self._extent.end)
+        await self._connection.execute("ANALYZE fuller_candles")
+        return row
+
+    async def _aggregate(self, statement: str, *arguments: object) -> asyncpg.Record:
+        row = await self._connection.fetchrow(statement, *arguments)
+        assert row is not None  # a statement that aggregates gives one
+        return row
 
     async def _copy_into(self, table: str) -> None:
         self._passed = _Passed()
@@ -207,21 +234,51 @@ _ANY_CANDLE = """
     )
 """
 
+_NAMES = ", ".join(COLUMNS)
 _MAKE_STAGE = f"""
     CREATE TEMPORARY TABLE imported_candles ON COMMIT DROP AS
-    SELECT {", ".join(COLUMNS)} FROM candles WITH NO DATA
+    SELECT {_NAMES} FROM candles WITH NO DATA
 """  # noqa: S608 — only constants of this module are put in
 
-_OFFERED = "SELECT * FROM imported_candles"
-_MERGE_STAGE = f"""
-    {merging_candles(_OFFERED, "c.timestamp >= $1 AND c.timestamp < $2", "'csv'")}
-    SELECT count(*) AS changed, count(*) FILTER (WHERE b.source IS NULL) AS new,
-           min(m.timestamp) AS first, max(m.timestamp) AS last,
+_CHANGED = """count(*) AS changed, min(m.timestamp) AS first, max(m.timestamp) AS last,
            (SELECT range_agg(tstzrange(hour, hour + interval '1 hour'))::text
             FROM (SELECT DISTINCT date_bin('1 hour', timestamp, '2000-01-03 00:00:00+00') AS hour FROM merged) AS h
-           ) AS hours
+           ) AS hours"""
+
+_MAKE_SECOND_STAGE = "CREATE TEMPORARY TABLE fuller_candles (LIKE imported_candles) ON COMMIT DROP"
+
+# One statement, so that what is new and what is fuller are told apart by one look at the table. The order is that of
+# merging_candles.
+_ADD_NEW = f"""
+    WITH wanted AS MATERIALIZED (
+        SELECT o.*, c.timestamp IS NULL AS is_new
+        FROM imported_candles o LEFT JOIN (
+            SELECT * FROM candles WHERE symbol = $1 AND timestamp >= $2 AND timestamp < $3 AND interval_minutes = 1
+        ) AS c ON c.timestamp = o.timestamp
+        WHERE c.timestamp IS NULL
+           OR (o.trade_count, o.source, o.volume, o.high, -o.low, o.quote_volume, o.vwap, o.open, o.close)
+            > (c.trade_count, c.source, c.volume, c.high, -c.low, c.quote_volume, c.vwap, c.open, c.close)
+    ), kept AS (
+        INSERT INTO fuller_candles SELECT {_NAMES} FROM wanted WHERE NOT is_new
+    ), merged AS (
+        INSERT INTO candles ({_NAMES}) SELECT {_NAMES} FROM wanted WHERE is_new RETURNING timestamp
+    )
+    SELECT count(*) AS new, {_CHANGED} FROM merged m
+"""  # noqa: S608 — only constants of this module are put in
+
+_STAGES = ("imported_candles", "fuller_candles")
+_SPAN = {
+    table: f"SELECT min(timestamp) AS first, max(timestamp) AS last FROM {table}"  # noqa: S608 — one of two constants
+    for table in _STAGES
+}
+_MERGE = {
+    table: f"""
+    {merging_candles(f"SELECT * FROM {table}", "c.timestamp BETWEEN $1 AND $2", "'csv'")}
+    SELECT count(*) FILTER (WHERE b.source IS NULL) AS new, {_CHANGED}
     FROM merged m LEFT JOIN before b USING (symbol, timestamp)
 """  # noqa: S608 — only constants of this module are put in
+    for table in _STAGES
+}
 
 _COVER = """
     INSERT INTO data_sync_status AS s (symbol, data_type, time_ranges)

@@ -1,0 +1,46 @@
+"""What pair a download is of, by its name alone: for when Kraken cannot be asked.
+
+A name is two assets' names without anything between them, so cutting it apart is a guess: ``ADAUSD`` is ADA/USD, but
+AUSD is a quote asset too. It is made only where a second reading is out of the question.
+"""
+
+from kraken_history.symbols import symbol_from_wsname
+
+# None of these ends in another, so a name ends in one of them at most.
+_QUOTES = (
+    "USD", "EUR", "GBP", "CAD", "AUD", "CHF", "JPY", "AED", "USDT", "USDC", "DAI", "XBT", "BTC", "ETH", "DOT",
+)  # fmt: skip
+# Those that do end in one of them. No name is read so; where one could be, it is not read at all.
+_CONFUSING_QUOTES = ("AUSD", "PYUSD", "RLUSD", "TBTC", "WBTC", "WETH")
+
+# What has been traded against many others, by the names of the downloads and by our own. The list need not be complete.
+_ASSETS = frozenset(
+    """
+    1INCH AAVE ACA ADA AKT ALGO ALICE ANKR ANT APE API3 APT AR ARB ASTR ATOM AUD AUDIO AVAX AXS BAL BAND BAT BCH BICO
+    BNB BNT BONK BTC CAD CHF CHZ COMP CRV CVX DAI DASH DENT DOGE DOT DYDX EGLD ENA ENJ ENS EOS ETC ETH ETH2.S ETHW EUR
+    EURT EWT FARM FET FIL FLOKI FLOW FLR FTM GALA GBP GMX GNO GRT HBAR ICP ICX IMX INJ JASMY JPY JTO JUP KAVA KEEP KNC
+    KSM LDO LINK LPT LRC LSK LTC LUNA LUNA2 MANA MANTA MATIC MEME MINA MKR MLN MNT MOON NANO NEAR OCEAN OGN OMG ONDO OP
+    OXT PAXG PENDLE PEPE POL POPCAT PYTH PYUSD QNT QTUM RAY REN RENDER REP REPV2 RLUSD RNDR RUNE SAND SC SEI SHIB SNX
+    SOL STORJ STRK STX SUI SUSHI TAO TBTC TIA TON TRUMP TRX TUSD UNI USD USDC USDG USDT WAVES WBTC WIF WLD XBT XDG XLM
+    XMR XRP XTZ YFI ZEC ZRX
+    """.split()  # noqa: SIM905 — a list of strings is four times as long, and no clearer
+)
+
+
+def symbol_from_name(name: str) -> str | None:
+    """``XBTUSDC`` → ``BTC/USDC``; None where the name leaves a doubt.
+
+    An asset that is not known here is taken if the name is in capitals, as Kraken's are, and cannot be that of a known
+    asset against some other quote: ``XBTAUSD`` is not taken, for if there is no XBTA, it is XBT/AUSD.
+    """
+    capitals = name.upper()
+    quote = next((quote for quote in _QUOTES if capitals.endswith(quote)), "")
+    base = capitals.removesuffix(quote)
+    others = [capitals.removesuffix(other) for other in _CONFUSING_QUOTES if capitals.endswith(other)]
+    if base in _ASSETS:
+        is_sure = _ASSETS.isdisjoint(others)
+    else:
+        beginnings = (base, base[1:])  # Kraken's keys have a letter before it: XXBTZUSD
+        is_begun = any(text.startswith(asset) for asset in _ASSETS for text in beginnings)
+        is_sure = name == capitals and len(base) > 1 and not others and not is_begun
+    return symbol_from_wsname(f"{base}/{quote}") if quote and is_sure else None
