@@ -50,6 +50,7 @@ async def _backfill(context: WorkerContext, symbol: str) -> int:
         _log.warning("backfill_postponed", symbol=symbol, error=str(error))
         raise Retry(defer=_RETRY_AFTER_S) from error
     except UnknownSymbol as error:
+        telemetry.FETCH_FAILURES.labels(symbol=symbol, work="backfill", outcome="failed").inc()
         await fail_backfill(context.pool, symbol, str(error))
         return 0
     if state is None:

@@ -36,7 +36,7 @@ async def fill_gap(ctx: dict[str, Any], symbol: str, min_gap_minutes: float, tur
         history_days=context.settings.history_days,
     )
     try:
-        live_ids = live_ids_of(await telemetry.signs_of_life(ctx["redis"]))
+        live_ids = telemetry.live_ids_of(await telemetry.signs_of_life(ctx["redis"]))
         gaps = await filler.detect_gaps(min_gap_minutes, live_ids=live_ids)
         for gap in gaps:
             await _fill_candles(filler, gap)
@@ -48,9 +48,11 @@ async def fill_gap(ctx: dict[str, Any], symbol: str, min_gap_minutes: float, tur
                 stored += fetched.trades
                 is_done &= fetched.is_done
     except (KrakenBusy, ServiceUnavailable) as error:
+        telemetry.FETCH_FAILURES.labels(symbol=symbol, work="gap", outcome="later").inc()
         _log.warning("gap_fill_postponed", symbol=symbol, error=str(error))
         raise Retry(defer=_RETRY_AFTER_S) from error
     except (KrakenError, MalformedMessage, UnknownSymbol) as error:
+        telemetry.FETCH_FAILURES.labels(symbol=symbol, work="gap", outcome="failed").inc()
         _log.error("gap_fill_failed", symbol=symbol, error=str(error))
         return 0
     await _ask_for_holes(context, symbol)
@@ -76,6 +78,7 @@ async def _fill_candles(filler: GapFiller, gap: DataGap) -> None:
     except (KrakenBusy, UnknownSymbol):
         raise
     except (KrakenError, MalformedMessage) as error:
+        telemetry.FETCH_FAILURES.labels(symbol=gap.symbol, work="candles", outcome="failed").inc()
         _log.error("candles_not_filled", symbol=gap.symbol, start=gap.start_time, error=str(error))
 
 
@@ -83,14 +86,3 @@ async def _ask_for_holes(context: WorkerContext, symbol: str) -> None:
     missing = (await find_due_holes(context.pool, now=utc_now())).get(symbol)
     if missing:
         await context.jobs.heal_holes({symbol: missing})
-
-
-def live_ids_of(signs: dict[str, dict[str, Any]]) -> dict[str, int]:
-    """By symbol, the newest trade id that a producer has seen which is connected now."""
-    newest: dict[str, int] = {}
-    for service, sign in signs.items():
-        if service.startswith("producer:") and sign.get("healthy"):
-            for symbol, id_ in sign.get("last_ids", {}).items():
-                if symbol not in sign.get("refused", {}):
-                    newest[symbol] = max(id_, newest.get(symbol, id_))
-    return newest

@@ -36,10 +36,12 @@ async def heal(ctx: dict[str, Any], symbol: str, first: int, stop: int, since: i
         pair = await context.pairs.find(symbol)
         healed = await heal_hole(context.pool, context.store, context.rest, pair, (first, stop), since=since)
     except (KrakenBusy, ServiceUnavailable) as error:
+        telemetry.FETCH_FAILURES.labels(symbol=symbol, work="heal", outcome="later").inc()
         _log.warning("heal_postponed", symbol=symbol, first=first, error=str(error))
         # Not a new job: this one's id is taken for as long as it runs, so a new one would be refused.
         raise Retry(defer=_RETRY_AFTER_S) from error
     except (KrakenError, MalformedMessage, UnknownSymbol) as error:
+        telemetry.FETCH_FAILURES.labels(symbol=symbol, work="heal", outcome="failed").inc()
         _log.error("heal_failed", symbol=symbol, first=first, error=str(error))
         return 0
     if healed.next_since is not None:

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, ClassVar
 
 from arq import cron
@@ -16,11 +17,13 @@ from arq.worker import Function, func
 from jobs.aggregates import AFTER_GRACE_S, refresh_aggregates
 from jobs.backfill import MAX_TRIES, backfill, sweep_backfills
 from jobs.context import Pairs, WorkerContext
-from jobs.csv_import import TIMEOUT_S, import_csv
+from jobs.csv_import import IMPORT_TRIES, TIMEOUT_S, import_csv
+from jobs.figures import keep_figures
 from jobs.gaps import EVERY_MINUTES, fill_gap, fill_gaps
 from jobs.heal import heal, sweep
 from jobs.indicators import fetch_indicators
 from jobs.partitions import apply_retention, make_partitions
+from jobs.patience import OUTAGES, Patience
 from kraken_history import telemetry
 from kraken_history.errors import HistoryError, UsageError
 from kraken_history.job_queue import (
@@ -46,6 +49,7 @@ from kraken_history.store import Store
 
 async def start(ctx: dict[str, Any]) -> None:
     """Open what the jobs need; on a database or setting that will not do, say so in one line and leave."""
+    Patience.lasts_as_long_as = asyncio.current_task()
     settings = load_settings()
     telemetry.configure_logging(settings.log_level, as_json=settings.log_json)
     stack = ctx["stack"] = AsyncExitStack()
@@ -55,14 +59,17 @@ async def start(ctx: dict[str, Any]) -> None:
     except HistoryError as error:
         await stack.aclose()
         _leave(error)
-    ctx["beat"] = asyncio.create_task(telemetry.beat(ctx["redis"], "worker", socket.gethostname(), dict))
+    context: WorkerContext = ctx["context"]
+    ctx["background"] = [
+        asyncio.create_task(telemetry.beat(ctx["redis"], "worker", socket.gethostname(), partial(facts_of, context))),
+        asyncio.create_task(keep_figures(context, ctx["redis"])),
+    ]
     await forget_jobs_at_work(ctx["redis"])
     await sweep(ctx)
     await fill_gaps(ctx)
     await make_partitions(ctx)
     await sweep_backfills(ctx)
     # The leases of a worker that this one follows may have some time to run.
-    context: WorkerContext = ctx["context"]
     await context.jobs.sweep_backfills(delay_s=context.settings.backfill_lease_s)
 
 
@@ -89,11 +96,16 @@ async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis) -> Wor
     return WorkerContext(settings, pool, Store(pool), rest, Pairs(rest), jobs)
 
 
+def facts_of(context: WorkerContext) -> dict[str, object]:
+    """What this worker sees to, for whoever asks what is still to come."""
+    return {"symbols": context.settings.symbols, "history_days": context.settings.history_days}
+
+
 async def finish(ctx: dict[str, Any]) -> None:
     """Close what :func:`start` opened."""
-    if "beat" in ctx:
-        ctx["beat"].cancel()
-        await asyncio.gather(ctx["beat"], return_exceptions=True)
+    for task in ctx.get("background", ()):
+        task.cancel()
+    await asyncio.gather(*ctx.get("background", ()), return_exceptions=True)
     await ctx["stack"].aclose()
 
 
@@ -106,10 +118,12 @@ def _redis_settings() -> RedisSettings:
     try:
         url = load_settings().require_redis_url()
         see_that_redis_answers(url)  # arq would try for long and end in a traceback
-        return redis_settings(url)
+        settings = redis_settings(url)
     except HistoryError as error:
         _leave(error)
         raise
+    settings.retry, settings.retry_on_error = Patience(), OUTAGES
+    return settings
 
 
 class WorkerSettings:
@@ -121,7 +135,7 @@ class WorkerSettings:
         func(sweep_backfills, name=SWEEP_BACKFILLS, keep_result=0),
         func(fill_gap, name=FILL_GAP, keep_result=0, max_tries=3),
         func(refresh_aggregates, name=REFRESH, keep_result=0, max_tries=1),
-        func(import_csv, name=IMPORT_CSV, keep_result=0, max_tries=3, timeout=TIMEOUT_S),
+        func(import_csv, name=IMPORT_CSV, keep_result=0, max_tries=IMPORT_TRIES, timeout=TIMEOUT_S),
     ]
     cron_jobs: ClassVar[list[CronJob]] = [
         cron(sweep, second={0, 30}, run_at_startup=False, keep_result=0),
@@ -138,6 +152,6 @@ class WorkerSettings:
     job_serializer = encode_job
     job_deserializer = decode_job
     max_jobs = 10
-    job_timeout = 300
+    job_timeout = 900  # five attempts at a call, with the longest pauses, take less
     keep_result = 0
     health_check_interval = 10

@@ -14,8 +14,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 
 import asyncpg
+import msgspec
 
 from kraken_history import telemetry
 from kraken_history.absence import note_passed_over, passed_over
@@ -30,7 +32,7 @@ from kraken_history.backfill_targets import (
 )
 from kraken_history.candle_building import build_candles_from_trades
 from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable
-from kraken_history.healing import since_before, unix_ns
+from kraken_history.healing import parts_of, since_before, unix_ns, write_again
 from kraken_history.kraken.client import KRAKEN_URL, KrakenRest
 from kraken_history.kraken.limiter import LocalRateLimiter
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
@@ -172,14 +174,18 @@ class BackfillRunner:
                     if advanced is None:
                         break
                     backfill = advanced
-            except (KrakenBusy, ServiceUnavailable):
+            except (KrakenBusy, ServiceUnavailable) as error:
+                await self._note_waiting(backfill, str(error))
                 raise
             except KrakenError as error:
-                await fail_backfill(self._pool, pair.symbol, str(error))
+                _count_failure(pair.symbol, "failed")
+                await fail_backfill(self._pool, pair.symbol, str(error), run=backfill.run)
             except MalformedMessage as error:
                 await self._note_failure(backfill, f"{error.reason}: {error.payload[:200]!r}")
             except Exception as error:
-                if not is_transient(error):
+                if is_transient(error):
+                    await self._note_waiting(backfill, f"{type(error).__name__}: {error}")
+                else:
                     await self._note_failure(backfill, f"{type(error).__name__}: {error}")
                 raise
         (backfill,) = await list_backfills(self._pool, pair.symbol)
@@ -239,6 +245,8 @@ class BackfillRunner:
         """One page further; None if the backfill is not ours any more, or not to be run."""
         asked_at = datetime.now(UTC)
         page = await self._fetch(pair, backfill)
+        if _begins_after(page, backfill.target_end):
+            return await self._end_without_trades(backfill, page)
         try:
             advanced = await self._commit(backfill, page)
         except asyncpg.CheckViolationError:
@@ -246,6 +254,8 @@ class BackfillRunner:
             advanced = await self._commit(backfill, page)
         if advanced is None:
             return None
+        telemetry.FETCHED_PAGES.labels(symbol=pair.symbol, work="backfill").inc()
+        telemetry.FETCHED_TRADES.labels(symbol=pair.symbol, work="backfill").inc(advanced.trades - backfill.trades)
         await note_passed_over(self._pool, pair.symbol, passed_over(page), seen_at=asked_at)
         if advanced.state != "running" or not page.trades:
             return advanced
@@ -267,8 +277,20 @@ class BackfillRunner:
         return page
 
     async def _commit(self, backfill: Backfill, page: TradesPage) -> Backfill | None:
+        """Store a page, and move the cursor past it; a page that spans months in several steps."""
+        *earlier, rest = parts_of(page.trades) or [()]
+        for part in earlier:
+            page_of_part = TradesPage(part, unix_ns(part[-1].timestamp))
+            if await write_again(partial(self._commit_part, backfill, page_of_part, pages=0)) is None:
+                return None
+        is_tip = page.rows < TRADES_PAGE
+        page = msgspec.structs.replace(page, trades=rest)
+        return await write_again(partial(self._commit_part, backfill, page, pages=1, is_tip=is_tip))
+
+    async def _commit_part(
+        self, backfill: Backfill, page: TradesPage, *, pages: int, is_tip: bool = False
+    ) -> Backfill | None:
         """Trades, candles, ledger and cursor in one transaction."""
-        is_last = page.rows < TRADES_PAGE or page.last >= unix_ns(backfill.target_end)
         async with self._pool.acquire() as connection:
             await self._store.ensure_partitions(connection, page.trades, ())
             async with connection.transaction():
@@ -281,10 +303,19 @@ class BackfillRunner:
                     max(page.last, backfill.next_since),
                     stored.new_trades,
                     page.unidentified - page.unidentified_again,
-                    is_last,
+                    is_tip,
                     self._lease_s,
+                    pages,
                 )
         return backfill_of(row)
+
+    async def _end_without_trades(self, backfill: Backfill, page: TradesPage) -> Backfill | None:
+        """Nothing was traded in the target; what the page has lies after it, and was not asked for."""
+        first = page.trades[0].timestamp
+        reason = f"no trade before {backfill.target_end:%Y-%m-%d %H:%M:%S}Z, the next is of {first:%Y-%m-%d %H:%M:%S}Z"
+        since = unix_ns(backfill.target_end)
+        row = await self._pool.fetchrow(_END, backfill.symbol, since, backfill.run, backfill.target_end, reason)
+        return None if row is None else backfill_of(row)
 
     async def _leap(self, backfill: Backfill, newest_id: int) -> Backfill | None:
         """Move the cursor past the trades that follow and are held; None as :meth:`_advance`."""
@@ -294,19 +325,29 @@ class BackfillRunner:
         since = await since_before(self._pool, backfill.symbol, held_to)
         if since <= backfill.next_since:
             return backfill
-        is_last = since >= unix_ns(backfill.target_end)
-        row = await self._pool.fetchrow(_LEAP, backfill.symbol, since, backfill.run, is_last)
+        row = await self._pool.fetchrow(_LEAP, backfill.symbol, since, backfill.run)
         return None if row is None else backfill_of(row)
+
+    async def _note_waiting(self, backfill: Backfill, reason: str) -> None:
+        """Say in ``--status`` why it does not advance, if the database can still be told."""
+        _count_failure(backfill.symbol, "later")
+        with suppress(*UNAVAILABLE, *TRY_AGAIN):
+            await self._pool.execute(_NOTE_WAITING, backfill.symbol, backfill.run, reason)
 
     async def _note_failure(self, backfill: Backfill, reason: str) -> None:
         """Count what may pass when it is tried again; too often in a row, it will not."""
         failures: int | None = await self._pool.fetchval(_NOTE_FAILURE, backfill.symbol, backfill.run, reason)
         _log.warning("backfill_stumbled", symbol=backfill.symbol, since=backfill.next_since, reason=reason)
-        if failures is not None and failures >= MOST_FAILURES:
-            await fail_backfill(self._pool, backfill.symbol, reason)
+        is_over = failures is not None and failures >= MOST_FAILURES
+        _count_failure(backfill.symbol, "failed" if is_over else "later")
+        if is_over:
+            await fail_backfill(self._pool, backfill.symbol, reason, run=backfill.run)
 
 
 _IS_OURS = "SELECT true FROM backfills WHERE symbol = $1 AND run = $2 AND state = 'running' FOR UPDATE"
+
+# The target as it is now: somebody may have asked for a later end while the page was under way.
+_PAST_END = "$2::bigint >= extract(epoch FROM target_end) * 1000000000"
 
 _ADVANCE = f"""
     WITH resumed AS (
@@ -314,8 +355,8 @@ _ADVANCE = f"""
         ON CONFLICT (symbol, data_type) DO UPDATE SET last_kraken_since = excluded.last_kraken_since
     )
     UPDATE backfills SET
-        next_since = $2, pages = pages + 1, trades = trades + $3, unidentified = unidentified + $4,
-        state = CASE WHEN $5 THEN 'done' ELSE state END, reason = '', failures = 0,
+        next_since = $2, pages = pages + $7, trades = trades + $3, unidentified = unidentified + $4,
+        state = CASE WHEN $5 OR {_PAST_END} THEN 'done' ELSE state END, reason = '', failures = 0,
         lease_until = now() + make_interval(secs => $6), updated_at = now()
     WHERE symbol = $1
     RETURNING {COLUMNS}
@@ -328,7 +369,8 @@ _HELD_TO = """
 
 _LEAP = f"""
     WITH leapt AS (
-        UPDATE backfills SET next_since = $2, state = CASE WHEN $4 THEN 'done' ELSE state END, updated_at = now()
+        UPDATE backfills SET
+            next_since = $2, state = CASE WHEN {_PAST_END} THEN 'done' ELSE state END, updated_at = now()
         WHERE symbol = $1 AND run = $3 AND state = 'running'
         RETURNING *
     ), resumed AS (
@@ -338,10 +380,28 @@ _LEAP = f"""
     SELECT {COLUMNS} FROM leapt
 """  # noqa: S608 — only constants of this module are put in
 
+_END = f"""
+    UPDATE backfills SET
+        state = 'done', next_since = greatest($2, next_since), pages = pages + 1, reason = $5, failures = 0,
+        updated_at = now()
+    WHERE symbol = $1 AND run = $3 AND state = 'running' AND target_end = $4
+    RETURNING {COLUMNS}
+"""  # noqa: S608 — only constants of this module are put in
+
+_NOTE_WAITING = "UPDATE backfills SET reason = $3 WHERE symbol = $1 AND run = $2 AND state = 'running'"
+
 _NOTE_FAILURE = """
     UPDATE backfills SET failures = failures + 1, reason = $3, updated_at = now()
     WHERE symbol = $1 AND run = $2 AND state = 'running' RETURNING failures
 """
+
+
+def _count_failure(symbol: str, outcome: str) -> None:
+    telemetry.FETCH_FAILURES.labels(symbol=symbol, work="backfill", outcome=outcome).inc()
+
+
+def _begins_after(page: TradesPage, end: datetime) -> bool:
+    return bool(page.trades) and not page.unidentified and page.trades[0].timestamp >= end
 
 
 async def backfill_symbol(

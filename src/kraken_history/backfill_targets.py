@@ -64,14 +64,20 @@ async def request_backfill(
 
     Args:
         start: By default the beginning of the pair.
-        end: By default now.
+        end: By default now, and never later: what is still to be traded comes by the live feed.
 
     Raises:
-        UsageError: The start is not before the end.
+        UsageError: The start is not before the end, or lies in the future.
     """
-    end = end or datetime.now(UTC)
+    now = datetime.now(UTC)
+    end = min(end or now, now)
+    if start is not None and start >= now:
+        raise UsageError(f"a backfill cannot begin in the future, at {_plainly(start)}: choose an earlier time")
     if start is not None and start >= end:
-        raise UsageError(f"a backfill must begin before it ends, not at {start:%Y-%m-%d %H:%M:%S}Z")
+        raise UsageError(
+            f"a backfill must begin before it ends, and {_plainly(start)} is not before {_plainly(end)}:"
+            " correct one of the two"
+        )
     since = 0 if start is None else max(unix_ns(start), 0)
     return backfill_of(await pool.fetchrow(_REQUEST, symbol, start, end, since))
 
@@ -152,17 +158,28 @@ async def take_stalled(pool: asyncpg.Pool, *, lease_s: float) -> list[Backfill]:
     return [backfill_of(row) for row in rows]
 
 
-async def fail_backfill(pool: asyncpg.Pool, symbol: str, reason: str) -> None:
-    """End a running backfill with the reason; it can be resumed."""
-    _log.error("backfill_failed", symbol=symbol, reason=reason)
-    await pool.execute(
+async def fail_backfill(pool: asyncpg.Pool, symbol: str, reason: str, *, run: int | None = None) -> bool:
+    """End a running backfill with the reason; it can be resumed.
+
+    Args:
+        run: The lease of whoever says so. Overtaken, it has no say: False.
+    """
+    failed = await pool.fetchval(
         """
         UPDATE backfills SET state = 'failed', reason = $2, lease_until = NULL, updated_at = now()
-        WHERE symbol = $1 AND state = 'running'
+        WHERE symbol = $1 AND state = 'running' AND run = coalesce($3, run) RETURNING true
         """,
         symbol,
         reason,
+        run,
     )
+    if failed:
+        _log.error("backfill_failed", symbol=symbol, reason=reason)
+    return bool(failed)
+
+
+def _plainly(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
 def backfill_of(row: asyncpg.Record | None) -> Backfill:

@@ -38,10 +38,16 @@ from kraken_history.postgres import create_pool
 from kraken_history.records import MINUTE, DataGap, TimeRange, floor_minute
 from kraken_history.store import Store
 from kraken_history.symbols import DEFAULT_SYMBOLS, Pair, PairMap
-from kraken_history.time_coverage import are_minutes_covered, cover, cover_minutes, find_uncovered, last_known_before
+from kraken_history.time_coverage import (
+    MIN_GAP,
+    are_minutes_covered,
+    cover,
+    cover_minutes,
+    find_uncovered,
+    last_known_before,
+)
 
-MIN_GAP_MINUTES = 2.0
-"""A younger end of the history is no gap yet: it takes a moment to store what was traded just now."""
+MIN_GAP_MINUTES = MIN_GAP / timedelta(minutes=1)
 
 KRAKEN_REST_URL = "https://api.kraken.com"
 
@@ -127,13 +133,8 @@ class GapFiller:
         ]
         shortest = timedelta(minutes=min_gap_minutes)
         for found in await find_uncovered(self._pool, self._symbols, self._wanted_from(now), now):
-            live_id = (live_ids or {}).get(found.symbol)
-            is_live = live_id is not None and found.last_id is not None and found.last_id >= live_id
-            gaps += [
-                DataGap.between(found.symbol, "trades", stretch.start, stretch.end)
-                for stretch in found.stretches
-                if stretch.duration >= shortest and not (is_live and stretch.end == now)
-            ]
+            stretches = found.lasting(shortest, live_id=(live_ids or {}).get(found.symbol), now=now)
+            gaps += [DataGap.between(found.symbol, "trades", stretch.start, stretch.end) for stretch in stretches]
         return sorted(gaps, key=lambda gap: (gap.symbol, gap.start_time))
 
     async def fill_gap_ohlc(self, gap: DataGap) -> int:
@@ -150,6 +151,7 @@ class GapFiller:
         candles = [candle for candle in page.candles if start <= candle.timestamp < gap.end_time]
         stored = await self._store.write(candles=candles)
         await cover_minutes(self._pool, gap.symbol, [candle.timestamp for candle in candles])
+        telemetry.FETCHED_PAGES.labels(symbol=gap.symbol, work="candles").inc()
         return stored.new_candles
 
     async def fill_gap_trades(self, gap: DataGap) -> int:
@@ -259,7 +261,9 @@ class GapFiller:
         pages = 0
         while max_pages is None or pages < max_pages:
             asked_at = self._now()
-            page, stored = await fetch_and_store(self._pool, self._store, self._rest, pair, cursor, now=self._now)
+            page, stored = await fetch_and_store(
+                self._pool, self._store, self._rest, pair, cursor, work="gap", now=self._now
+            )
             pages += 1
             tally.trades += stored.new_trades
             if known is not None and not page.trades:

@@ -4,8 +4,12 @@ Everything here works from the ledger in the database, so a lost job, a repeated
 late does no harm.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import groupby
+from typing import TypeVar
 
 import asyncpg
 from msgspec import Struct
@@ -17,9 +21,11 @@ from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
 from kraken_history.ledger import IdRange, IdRanges
 from kraken_history.postgres import Connection
-from kraken_history.records import MINUTE
+from kraken_history.records import MINUTE, HistoricalTrade
 from kraken_history.store import Store, Stored
 from kraken_history.symbols import Pair
+
+T = TypeVar("T")
 
 Clock = Callable[[], datetime]
 """The time as Kraken's clock has it, aware."""
@@ -29,6 +35,9 @@ LEFT_TO_A_BACKFILL = 20 * TRADES_PAGE
 
 # A time stored from REST can lie a microsecond after the true one, and the next trade share its instant.
 CLOCK_SLACK = timedelta(milliseconds=1)
+
+_MOST_TRIES = 4
+_MOST_DAYS = 20  # in one transaction
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLY = timedelta(seconds=1)  # a page that begins so long before what was asked for answers another question
@@ -105,10 +114,45 @@ def neighbourhoods(holes: IdRanges) -> list[IdRange]:
     return runs
 
 
+def parts_of(trades: Sequence[HistoricalTrade]) -> list[Sequence[HistoricalTrade]]:
+    """A page's trades, in parts to be stored one by one, in their order; one part unless they span months.
+
+    A page of a pair that is hardly traded spans years, and each day has a partition, or chunk, of its own: all of
+    them in one transaction would take more locks than a server has room for.
+    """
+    parts: list[Sequence[HistoricalTrade]] = []
+    for _, group in groupby(enumerate(_days_before(trades)), key=lambda at_days: at_days[1] // _MOST_DAYS):
+        places = [at for at, _ in group]
+        parts.append(trades[places[0] : places[-1] + 1])
+    return parts
+
+
+def _days_before(trades: Sequence[HistoricalTrade]) -> Iterator[int]:
+    """For each trade, how often the day has changed before it."""
+    changes = 0
+    for before, trade in zip([*trades[:1], *trades], trades, strict=False):
+        changes += before.timestamp.date() != trade.timestamp.date()
+        yield changes
+
+
+async def write_again(write: Callable[[], Awaitable[T]]) -> T:
+    """Write, and once more where another transaction was in the way and won: nothing of it was stored then.
+
+    On TimescaleDB two writers that make chunks may deadlock, whatever their symbols.
+    """
+    for _ in range(_MOST_TRIES - 1):
+        with suppress(asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+            return await write()
+    return await write()
+
+
 async def fetch_and_store(
-    pool: asyncpg.Pool, store: Store, rest: KrakenRest, pair: Pair, since: int, *, now: Clock = utc_now
+    pool: asyncpg.Pool, store: Store, rest: KrakenRest, pair: Pair, since: int, *, work: str, now: Clock = utc_now
 ) -> tuple[TradesPage, Stored]:
     """Fetch one page, store it, and keep which ids it passed over.
+
+    Args:
+        work: What for, for the metrics.
 
     Raises:
         KrakenError, ServiceUnavailable, MalformedMessage: As the client says; nothing is stored.
@@ -117,7 +161,15 @@ async def fetch_and_store(
     page = await rest.fetch_trades_page(pair, since)
     if page.trades and unix_ns(page.trades[0].timestamp + _EARLY) < since:
         raise KrakenError([f"a page of {pair.symbol} from {since} begins at {page.trades[0].timestamp}"])
-    stored = await store.write(page.trades)
+    written = [await write_again(partial(store.write, part)) for part in parts_of(page.trades) or [()]]
+    stored = Stored(
+        sum(part.new_trades for part in written),
+        sum(part.known_trades for part in written),
+        sum(part.new_candles for part in written),
+        written[-1].holes,
+    )
+    telemetry.FETCHED_PAGES.labels(symbol=pair.symbol, work=work).inc()
+    telemetry.FETCHED_TRADES.labels(symbol=pair.symbol, work=work).inc(stored.new_trades)
     await note_passed_over(pool, pair.symbol, passed_over(page), seen_at=asked_at)
     return page, stored
 
@@ -151,7 +203,7 @@ async def heal(
         first = next(iter(ahead))[0]
         if cursor is None or (reached is not None and first - reached > TRADES_PAGE):
             cursor = max(cursor or 0, await since_before(pool, pair.symbol, first))
-        page, written = await fetch_and_store(pool, store, rest, pair, cursor, now=now)
+        page, written = await fetch_and_store(pool, store, rest, pair, cursor, work="heal", now=now)
         pages += 1
         stored += written.new_trades
         missing = await missing_of(pool, pair.symbol, hole)

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import structlog
@@ -26,6 +27,18 @@ STORED = Counter("kraken_stored_trades", "Trades that a batch brought", ["outcom
 BATCHES = Counter("kraken_batches", "Batches written, by what made them due", ["reason"])
 DEAD_LETTERS = Counter("kraken_dead_letters", "Entries put aside", ["kept"])
 HOLES = Gauge("kraken_holes", "Trade ids missing inside the ledger", ["symbol"])
+FETCHED_PAGES = Counter(
+    "kraken_fetched_pages", "Answers of REST that were stored: of a backfill, a heal, a gap, or its candles",
+    ["symbol", "work"],
+)  # fmt: skip
+FETCHED_TRADES = Counter("kraken_fetched_trades", "Trades new to the database that REST brought", ["symbol", "work"])
+FETCH_FAILURES = Counter(
+    "kraken_fetch_failures", "Work with REST that is to be done later, or has failed", ["symbol", "work", "outcome"]
+)
+BACKFILL_STATE = Gauge("kraken_backfill_state", "1 for the state that a backfill is in", ["symbol", "state"])
+BACKFILL_REACHED = Gauge("kraken_backfill_reached_seconds", "Unix time that a backfill has come to", ["symbol"])
+BACKFILL_REMAINING = Gauge("kraken_backfill_remaining_seconds", "Time from there to its end", ["symbol"])
+UNCOVERED_SECONDS = Gauge("kraken_uncovered_seconds", "Wanted time that was not asked for yet", ["symbol"])
 WRITE_SECONDS = Histogram("kraken_write_seconds", "Time to commit one batch")
 
 HEALTH_PREFIX = "kraken:health:"
@@ -92,6 +105,27 @@ async def beat(redis: Redis, service: str, name: str, facts: Callable[[], Mappin
         except (RedisError, OSError):
             get_logger(service).warning("beat_failed")
         await asyncio.sleep(BEAT_EVERY_S)
+
+
+def live_ids_of(signs: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """By symbol, the newest trade id that a producer has seen which is connected now."""
+    newest: dict[str, int] = {}
+    for service, sign in signs.items():
+        if service.startswith("producer:") and sign.get("healthy"):
+            for symbol, id_ in sign.get("last_ids", {}).items():
+                if symbol not in sign.get("refused", {}):
+                    newest[symbol] = max(id_, newest.get(symbol, id_))
+    return newest
+
+
+def wanted_days_of(signs: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """By symbol, how many days of history the living workers see to."""
+    wanted: dict[str, int] = {}
+    for service, sign in signs.items():
+        if service.startswith("worker:"):
+            for symbol in sign.get("symbols", ()):
+                wanted[symbol] = max(sign.get("history_days", 0), wanted.get(symbol, 0))
+    return wanted
 
 
 async def signs_of_life(redis: Redis) -> dict[str, dict[str, object]]:

@@ -5,13 +5,17 @@ and where Kraken was asked and had nothing else. Its candles are covered where i
 for which Kraken gave its own, quiet ones included.
 """
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 
 import asyncpg
 from msgspec import Struct
 
+from kraken_history.postgres import Connection
 from kraken_history.records import DataGap, TimeRange, floor_minute
+
+MIN_GAP = timedelta(minutes=2)
+"""A younger end of the history is no gap yet: it takes a moment to store what was traded just now."""
 
 
 class Uncovered(Struct, frozen=True):
@@ -25,13 +29,44 @@ class Uncovered(Struct, frozen=True):
     last_id: int | None
     stretches: Sequence[TimeRange]
 
+    def lasting(self, shortest: timedelta, *, live_id: int | None, now: datetime) -> list[TimeRange]:
+        """The stretches that are so long at least.
 
-async def find_uncovered(pool: asyncpg.Pool, symbols: Sequence[str], start: datetime, end: datetime) -> list[Uncovered]:
+        Args:
+            live_id: The newest trade that a connected feed has seen. If it is stored, the end of the history is
+                no gap, however quiet it is.
+        """
+        is_live = live_id is not None and self.last_id is not None and self.last_id >= live_id
+        return [
+            stretch
+            for stretch in self.stretches
+            if stretch.duration >= shortest and not (is_live and stretch.end == now)
+        ]
+
+
+async def find_uncovered(
+    pool: asyncpg.Pool | Connection, symbols: Sequence[str], start: datetime, end: datetime
+) -> list[Uncovered]:
     """Of each symbol, the time between ``start`` and ``end`` that is not covered, holes in the ids apart."""
     return [
         Uncovered(row["symbol"], row["last_id"], [TimeRange(each.lower, each.upper) for each in row["uncovered"]])
         for row in await pool.fetch(_UNCOVERED, list(symbols), start, end)
     ]
+
+
+async def find_uncovered_time(
+    pool: asyncpg.Pool | Connection, wanted_days: Mapping[str, int], *, live_ids: Mapping[str, int], now: datetime
+) -> dict[str, timedelta]:
+    """By symbol, how much of the wanted days is not covered: what gap filling is still to ask Kraken for.
+
+    The holes in the ids are apart from this, and so are stretches too short for gap filling.
+    """
+    found: dict[str, timedelta] = {}
+    for symbol, days in wanted_days.items():
+        (uncovered,) = await find_uncovered(pool, [symbol], now - timedelta(days=days), now)
+        stretches = uncovered.lasting(MIN_GAP, live_id=live_ids.get(symbol), now=now)
+        found[symbol] = sum((stretch.duration for stretch in stretches), timedelta())
+    return found
 
 
 async def last_known_before(pool: asyncpg.Pool, symbol: str, moment: datetime) -> datetime | None:

@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 from kraken_history.backfill_targets import Backfill
-from kraken_history.cli.backfill import NO_WORKER
+from kraken_history.cli.backfill import FUTURE, NO_WORKER
 from kraken_history.cli.backfill_progress import Pace, describe, part_done, rough
 from kraken_history.healing import unix_ns
 from tests.backfill.kraken import CountedSimulator, assert_equals_truth
@@ -143,11 +143,43 @@ def test_bad_input_is_one_line(command: Run, arguments: list[str], words: str) -
 
 
 @POSTGRESQL
-def test_an_end_before_the_start_is_one_line(command: Run, environment: dict[str, str]) -> None:
-    outcome = command("backfill", SYMBOL, "--from", "2025-02-01", "--to", "2025-01-01", **environment)
+@pytest.mark.parametrize(
+    ("start", "end", "words"),
+    [
+        ("2025-02-01", "2025-01-01", "begin before it ends, and 2025-02-01 00:00:00Z is not before 2025-01-01"),
+        ("2999-01-01", "2999-02-01", "cannot begin in the future, at 2999-01-01 00:00:00Z"),
+        ("2999-02-01", "2999-01-01", "cannot begin in the future"),
+        ("2999-01-01", "2025-01-01", "cannot begin in the future"),
+    ],
+)
+def test_a_target_that_cannot_be_is_one_line(
+    command: Run, environment: dict[str, str], start: str, end: str, words: str
+) -> None:
+    outcome = command("backfill", SYMBOL, "--from", start, "--to", end, **environment)
 
-    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "begin before it ends" in outcome.err
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert words in outcome.err
+    assert "there is no backfill" in command("backfill", "--status").err
+
+
+@POSTGRESQL
+def test_an_end_in_the_future_is_now_and_it_says_so(command: Run, environment: dict[str, str]) -> None:
+    outcome = command("backfill", SYMBOL, "--from", "2025-01-01", "--to", "2999-01-01", **environment)
+
+    assert outcome.code == 0
+    assert outcome.err.startswith(f"asked for {SYMBOL} from 2025-01-01T00:00:00Z to 20")
+    assert outcome.err.endswith(f"\n{FUTURE}{NO_WORKER}")
+
+
+@POSTGRESQL
+def test_an_end_before_the_pair_existed_is_a_backfill_without_trades(
+    command: Run, environment: dict[str, str], worker: None
+) -> None:
+    outcome = command("backfill", SYMBOL, "--to", "2011-01-01", "--follow", **environment)
+
+    assert outcome.code == 0
+    assert f"the backfill of {SYMBOL} is done: no trade before 2011-01-01 00:00:00Z, the next is of 20" in outcome.err
+    assert "; 0 new trades in 1 pages, up to 2011-01-01T00:00:00Z\n" in outcome.err
 
 
 @POSTGRESQL

@@ -132,6 +132,7 @@ async def test_a_busy_kraken_leaves_the_backfill_to_be_tried_again(pool: asyncpg
 
     (backfill,) = await list_backfills(pool)
     assert (backfill.state, backfill.pages, backfill.lease_until) == ("running", 1, None)
+    assert (backfill.reason, backfill.failures) == ("Kraken answered: EService:Unavailable", 0)
 
 
 @POSTGRESQL

@@ -239,9 +239,9 @@ async def test_without_redis_each_refusal_in_a_row_doubles_the_pause() -> None:
 
 
 async def test_a_limit_of_the_real_one_s_kind_is_found_and_kept_to(redis: Redis) -> None:
-    """Kraken takes a call each 30 ms, and is asked each 20: after a few refusals it is asked slowly enough."""
-    pacing = Pacing(0.02, 0.001, 0.08, first_backoff_s=0.05)
-    simulator = CountedSimulator(("BTC/USDT",), history=100, rest_burst=3, rest_rate=1 / 0.03)
+    """Kraken takes a call each 75 ms, and is asked each 50: after a few refusals it is asked slowly enough."""
+    pacing = Pacing(0.05, 0.001, 0.2, first_backoff_s=0.1)
+    simulator = CountedSimulator(("BTC/USDT",), history=100, rest_burst=3, rest_rate=1 / 0.075)
     async with simulator as kraken, KrakenRest(kraken.rest_url, RateLimiter(redis, pacing), attempts=10) as rest:
         for _ in range(40):
             await rest.fetch_trades_page(BTC, 0)

@@ -1,6 +1,7 @@
 """Backfills in this process, against the simulator, on either kind of database."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -21,6 +22,7 @@ from kraken_history.errors import KrakenError, UnknownSymbol, UsageError
 from kraken_history.healing import unix_ns
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.ledger import IdRanges
+from kraken_history.records import utc_from_unix_ns
 from kraken_history.store import Store
 from tests.backfill.kraken import BTC, CountedSimulator, NoLimit, assert_equals_truth
 from tests.store.contents import ledger
@@ -174,6 +176,43 @@ async def test_ids_that_do_not_exist_are_passed_by(
     assert len(kraken.calls) == 2
 
 
+async def test_an_end_that_is_put_off_while_the_last_page_is_under_way_counts(
+    pool: asyncpg.Pool, kraken: CountedSimulator
+) -> None:
+    """The page was past the end as it had been: the backfill was done, and what was asked for since never came."""
+    tape = kraken.exchange.tapes[SYMBOL]
+    near = utc_from_unix_ns(tape.trades(500, 501)[0].time_ns)
+
+    class Extended(KrakenRest):
+        async def fetch_trades_page(self, pair, since=0):  # type: ignore[no-untyped-def]
+            page = await super().fetch_trades_page(pair, since)
+            if len(kraken.calls) == 1:
+                await request_backfill(pool, SYMBOL)
+            return page
+
+    await request_backfill(pool, SYMBOL, end=near)
+    async with Extended(kraken.rest_url, NoLimit()) as rest:
+        await runner_of(pool, rest).run(BTC)
+
+    await assert_equals_truth(pool, kraken)
+
+
+async def test_the_same_of_an_end_before_the_first_trade(pool: asyncpg.Pool, kraken: CountedSimulator) -> None:
+    class Extended(KrakenRest):
+        async def fetch_trades_page(self, pair, since=0):  # type: ignore[no-untyped-def]
+            if not kraken.calls:
+                await request_backfill(pool, SYMBOL)
+            return await super().fetch_trades_page(pair, since)
+
+    await request_backfill(pool, SYMBOL, end=datetime(2011, 1, 1, tzinfo=UTC))
+    async with Extended(kraken.rest_url, NoLimit()) as rest:
+        await runner_of(pool, rest).run(BTC)
+        assert (await only(pool)).state == "running"
+        await runner_of(pool, rest).run(BTC)
+
+    await assert_equals_truth(pool, kraken)
+
+
 # Leases
 
 
@@ -207,6 +246,23 @@ async def test_a_worker_that_was_overtaken_writes_nothing(
     assert state is not None
     assert (state.state, state.pages, state.next_since) == ("running", 0, 0)
     assert await pool.fetchval("SELECT count(*) FROM trades") == 0
+
+
+async def test_a_worker_that_was_overtaken_fails_nothing(
+    pool: asyncpg.Pool, rest: KrakenRest, kraken: CountedSimulator
+) -> None:
+    """What was the matter with its page ended the backfill of whoever had taken over."""
+
+    class SlowAndRefused(KrakenRest):
+        async def fetch_trades_page(self, pair, since=0):  # type: ignore[no-untyped-def]
+            await pool.execute("UPDATE backfills SET run = run + 1")
+            raise KrakenError(["EQuery:Unknown asset pair"])
+
+    await request_backfill(pool, SYMBOL)
+    async with SlowAndRefused(kraken.rest_url, NoLimit()) as slow:
+        await runner_of(pool, slow).run(BTC)
+
+    assert ((await only(pool)).state, (await only(pool)).reason) == ("running", "")
 
 
 async def test_a_run_ends_after_its_time_and_the_next_goes_on(
@@ -301,9 +357,58 @@ async def test_asking_again_goes_on_from_the_cursor_and_another_start_begins_ane
 
 async def test_a_target_that_ends_before_it_begins_is_refused(pool: asyncpg.Pool) -> None:
     now = datetime.now(UTC)
-    for start, end in ((now, now), (now + timedelta(days=1), None)):
-        with pytest.raises(UsageError, match="before it ends"):
+    for start, end in ((now, now), (now, now - timedelta(days=1))):
+        with pytest.raises(UsageError, match="begin before it ends"):
             await request_backfill(pool, SYMBOL, start=start, end=end)
+
+    assert await list_backfills(pool) == []
+
+
+async def test_a_target_in_the_future_is_refused(pool: asyncpg.Pool) -> None:
+    """Between two future times nothing is traded yet: such a backfill ended at once, and said that it was done."""
+    now = datetime.now(UTC)
+    for end in (None, now + timedelta(days=2)):
+        with pytest.raises(UsageError, match="cannot begin in the future"):
+            await request_backfill(pool, SYMBOL, start=now + timedelta(days=1), end=end)
+
+    assert await list_backfills(pool) == []
+
+
+async def test_a_target_that_ends_in_the_future_ends_now(pool: asyncpg.Pool) -> None:
+    before = datetime.now(UTC)
+    asked = await request_backfill(pool, SYMBOL, end=before + timedelta(days=1))
+
+    assert before <= asked.target_end <= datetime.now(UTC)
+
+
+async def test_an_end_before_the_pair_existed_brings_no_trade(
+    pool: asyncpg.Pool, rest: KrakenRest, kraken: CountedSimulator
+) -> None:
+    """The pair's first page was stored, all of it after the end."""
+    end = datetime(2011, 1, 1, tzinfo=UTC)
+
+    assert await backfill_symbol(pool, SYMBOL, end=end, rest=rest) == 0
+    done = await only(pool)
+    assert (done.state, done.trades, done.pages, done.reached, done.lease_until) == ("done", 0, 1, end, None)
+    assert done.reason.startswith("no trade before 2011-01-01 00:00:00Z, the next is of 20")
+    assert await pool.fetchval("SELECT count(*) FROM trades") == 0
+    assert await get_resume_point(pool, SYMBOL) == 0
+    assert len(kraken.calls) == 1
+
+    assert await backfill_symbol(pool, SYMBOL, rest=rest) == 5_000
+    await assert_equals_truth(pool, kraken)
+
+
+async def test_a_target_between_two_trades_brings_none(
+    pool: asyncpg.Pool, rest: KrakenRest, kraken: CountedSimulator
+) -> None:
+    tape = kraken.exchange.tapes[SYMBOL]
+    times = [utc_from_unix_ns(trade.time_ns) for trade in tape.trades(0, 1_000)]
+    pause, at = max((b - a, at) for at, (a, b) in enumerate(itertools.pairwise(times)))
+    start, end = times[at] + pause / 3, times[at] + 2 * pause / 3
+
+    assert await backfill_symbol(pool, SYMBOL, unix_ns(start), end=end, rest=rest) == 0
+    assert ((await only(pool)).state, await pool.fetchval("SELECT count(*) FROM trades")) == ("done", 0)
 
 
 async def test_an_unknown_symbol_is_refused(pool: asyncpg.Pool, rest: KrakenRest) -> None:

@@ -1,118 +1,25 @@
 """Backfills by real workers, which are killed, against the simulator."""
 
 import asyncio
-import os
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import asyncpg
-import psutil
 import pytest
-from arq.connections import ArqRedis
 
-from kraken_history.backfill_targets import list_backfills, request_backfill
-from kraken_history.job_queue import JobQueue, connect_queue
+from kraken_history.backfill_targets import list_backfills
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.store import Store
 from kraken_history.symbols import PairMap
 from tests.backfill.kraken import CountedSimulator, NoLimit, assert_equals_truth
+from tests.backfill.workers import surroundings
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "XRP/USDT")
 PAIRS = ("XBTUSDT", "ETHUSDT", "XRPUSDT")
 MOST_MEMORY = 200 * 1024**2
 POSTGRESQL = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
-
-
-class Workers:
-    """Worker processes of the test's servers, at the spacing that the test says."""
-
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
-        self._environment = environment
-        self._log = log
-        self._processes: list[asyncio.subprocess.Process] = []
-        self.most_memory = 0
-
-    async def start(self, count: int = 1) -> None:
-        """Start some more."""
-        with self._log.open("ab") as log:
-            for _ in range(count):
-                self._processes.append(
-                    await asyncio.create_subprocess_exec(
-                        sys.executable, "-m", "arq", "jobs.worker.WorkerSettings",
-                        cwd=REPOSITORY, env={**os.environ, **self._environment}, stdout=log, stderr=log,
-                    )
-                )  # fmt: skip
-
-    async def end(self, number: signal.Signals) -> None:
-        """Send all a signal and wait until they are gone."""
-        for process in self._processes:
-            if process.returncode is None:
-                process.send_signal(number)
-        for process in self._processes:
-            await process.wait()
-        self._processes.clear()
-
-    def look(self) -> None:
-        """Note how much memory they take; fail if one has ended by itself."""
-        for process in self._processes:
-            assert process.returncode is None, self._log.read_text()
-            self.most_memory = max(self.most_memory, psutil.Process(process.pid).memory_info().rss)
-
-
-class Surroundings:
-    """What a test of workers works with."""
-
-    def __init__(self, pool: asyncpg.Pool, arq: ArqRedis, kraken: CountedSimulator, workers: Workers) -> None:
-        self.pool, self.arq, self.kraken, self.workers = pool, arq, kraken, workers
-
-    async def ask(self, *symbols: str) -> None:
-        """Write targets, and put their jobs into the queue."""
-        for symbol in symbols:
-            asked = await request_backfill(self.pool, symbol)
-            await JobQueue(self.arq).backfill(symbol, asked.run)
-
-    async def pages(self) -> int:
-        """Pages stored by all backfills."""
-        return sum(backfill.pages for backfill in await list_backfills(self.pool))
-
-    async def is_done(self) -> bool:
-        """True once all backfills are; fails if one has failed."""
-        states = {backfill.symbol: (backfill.state, backfill.reason) for backfill in await list_backfills(self.pool)}
-        assert {state for state, _ in states.values()} <= {"running", "done"}, states
-        return all(state == "done" for state, _ in states.values())
-
-    async def until(self, condition: Callable[[], object], *, timeout_s: float) -> None:
-        """Wait until the condition, which may be a coroutine's, holds."""
-        give_up = time.monotonic() + timeout_s
-        while not await condition():  # type: ignore[misc]
-            assert time.monotonic() < give_up, [str(b) for b in await list_backfills(self.pool)]
-            self.workers.look()
-            await asyncio.sleep(0.05)
-
-
-@asynccontextmanager
-async def surroundings(
-    kraken: CountedSimulator, pool: asyncpg.Pool, database_url: str, redis_url: str, tmp_path: Path, **settings: object
-) -> AsyncIterator[Surroundings]:
-    environment = {
-        "DATABASE_URL": database_url,
-        "REDIS_URL": redis_url,
-        "SYMBOLS": "XRP/BTC",  # which nobody trades here: nothing but backfills asks this Kraken
-        "LOG_LEVEL": "warning",
-        "METRICS_PORT": "",
-        **{name.upper(): str(value) for name, value in settings.items()},
-    }
-    async with kraken, await connect_queue(redis_url) as arq:
-        workers = Workers({**environment, "KRAKEN_REST_URL": kraken.rest_url}, tmp_path / "workers.log")
-        try:
-            yield Surroundings(pool, arq, kraken, workers)
-        finally:
-            await workers.end(signal.SIGKILL)
 
 
 def say(figures: str) -> None:
@@ -164,7 +71,7 @@ async def test_three_pairs_from_nothing_by_a_worker_that_is_killed_five_times(
 async def test_three_pairs_from_nothing_at_the_pace_of_the_limiter(
     migrated_database_url: str, redis_url: str, pool: asyncpg.Pool, tmp_path: Path
 ) -> None:
-    spacing_s = 0.12
+    spacing_s = 0.16
     kraken = CountedSimulator(SYMBOLS, history=200_000, history_hours=72)
     async with surroundings(
         kraken, pool, migrated_database_url, redis_url, tmp_path,
@@ -211,6 +118,10 @@ async def test_four_workers_on_one_queue_never_exceed_the_limit_together(
         assert_spaced(times, spacing_s)
     assert_spaced([at for at, *_ in kraken.calls], total_spacing_s)
     calls = sum(len(by_pair[pair]) for pair in PAIRS)
+    busiest = max(by_pair.values(), key=len)
+    least_s, took_s = (len(busiest) - 1) * spacing_s, busiest[-1] - busiest[0]
+    say(f"four workers: {calls} pages, none refused")
+    say(f"{len(busiest)} of one pair in {took_s:.1f} s, at least {least_s:.1f} s by its spacing")
     assert calls == sum(backfill.pages for backfill in await list_backfills(pool))  # none was refused
 
 
@@ -291,3 +202,4 @@ async def test_live_and_backfill_together_leave_no_duplicate_and_no_hole(
 
         await around.until(is_whole, timeout_s=20)
         await assert_equals_truth(pool, kraken)
+        say(f"live and backfill: {len(kraken.ids(symbol)):,} trades, {len(kraken.ids(symbol)) - 15_000:,} of them live")

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ from redis.asyncio import Redis
 
 from kraken_history import telemetry, wire
 from tests.cli.conftest import Run
-from tests.cli.samples import store, trade
+from tests.cli.samples import START, store, trade
 from tests.servers import Background
 
 
@@ -61,11 +62,49 @@ def test_status_tells_what_is_stored_and_what_is_missing(
         "oldest": "2026-01-05T10:00:00Z",
         "newest": "2026-01-05T10:02:00Z",
     }
+    assert symbol["uncovered_s"] == 30 * 86_400  # what HISTORY_DAYS wants lies after all of it
+    assert "30 days" in table.out
     assert symbol["lag_s"] > 0
     assert told["streams"] == [
         {"stream": "kraken:trades:{0}", "group": "store", "length": 5, "lag": 3, "pending": 2},
     ]
     assert told["services"] == {"consumer:a": {"pid": 7, "healthy": True}}
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+def test_status_tells_what_the_worker_is_still_to_ask_for(
+    migrated_database_url: str, redis_url: str, background: Background, command: Run
+) -> None:
+    """A user read "0 missing" where the last month had never been fetched: only holes in the ids were counted."""
+    now = datetime.now(UTC)
+    held = [trade(n, (now - START).total_seconds() - 86_400 * (2 - n)) for n in (0, 1)]  # two days ago, and one
+    background.run(store(migrated_database_url, held))
+    background.run(sign(redis_url, "worker:a", {"symbols": ["BTC/USDT", "NEW/USD"], "history_days": 7}))
+
+    def told() -> dict[str, float]:
+        symbols = json.loads(command("status", "--json").out)["symbols"]
+        assert symbols["BTC/USDT"]["missing"] == 0
+        return {name: symbol["uncovered_s"] / 86_400 for name, symbol in symbols.items()}
+
+    table = command("status", DATABASE_URL=migrated_database_url, REDIS_URL=redis_url)
+    assert "not fetched yet" in table.out
+    assert [line.count("7 days") for line in table.out.splitlines() if "NEW/USD" in line] == [1]
+    assert [line.count("6 days") for line in table.out.splitlines() if "BTC/USDT" in line] == [1]
+    assert told() == pytest.approx({"BTC/USDT": 6.0, "NEW/USD": 7.0}, abs=0.01)
+
+    background.run(sign(redis_url, "producer:a", {"healthy": True, "last_ids": {"BTC/USDT": 1}}))
+    assert told() == pytest.approx({"BTC/USDT": 5.0, "NEW/USD": 7.0}, abs=0.01)  # the feed knows of no newer trade
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+def test_of_a_symbol_that_is_not_wanted_nothing_is_still_to_come(
+    migrated_database_url: str, redis_url: str, background: Background, command: Run
+) -> None:
+    background.run(store(migrated_database_url, [trade(1, symbol="OLD/USD")]))
+    outcome = command("status", "--json", DATABASE_URL=migrated_database_url, REDIS_URL=redis_url)
+
+    assert json.loads(outcome.out)["symbols"].keys() == {"OLD/USD"}
+    assert json.loads(outcome.out)["symbols"]["OLD/USD"]["uncovered_s"] is None
 
 
 def test_a_service_is_healthy_if_one_instance_says_so(redis_url: str, background: Background, command: Run) -> None:

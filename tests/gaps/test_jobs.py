@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 import jobs.gaps
 from jobs.context import Pairs, WorkerContext
-from jobs.gaps import fill_gap, fill_gaps, live_ids_of
+from jobs.gaps import fill_gap, fill_gaps
 from jobs.heal import sweep
 from kraken_history.absence import note_passed_over
 from kraken_history.healing import find_holes, utc_now
@@ -23,6 +23,7 @@ from kraken_history.kraken.client import KrakenRest
 from kraken_history.ledger import IdRanges
 from kraken_history.settings import Settings
 from kraken_history.store import Store
+from kraken_history.telemetry import live_ids_of
 from simulator import Simulator
 from tests.gaps.conftest import PAIR, SYMBOL, Counting
 from tests.gaps.truth import assert_complete

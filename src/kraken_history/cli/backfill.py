@@ -39,6 +39,7 @@ from kraken_history.symbols import PairMap
 _ACTIONS = {"pause": pause_backfills, "resume": resume_backfills, "cancel": cancel_backfills}
 _DONE = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
 
+FUTURE = "--to lies in the future: that is now, and what is traded from here on comes by the live feed\n"
 NO_WORKER = "no worker is running: nothing is fetched until one is, for example by `kraken-history up`\n"
 
 
@@ -132,6 +133,8 @@ async def _run(
         await JobQueue(queue_on(redis)).backfill(asked.symbol, asked.run)
         beginning = "the beginning" if asked.target_start is None else instant(asked.target_start)
         sys.stderr.write(f"asked for {asked.symbol} from {beginning} to {instant(asked.target_end)}\n")
+        if end is not None and end > asked.target_end:
+            sys.stderr.write(FUTURE)
         if not await has_worker(redis):
             sys.stderr.write(NO_WORKER)
         if not follows:

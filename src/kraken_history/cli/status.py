@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 from msgspec import Struct
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from kraken_history import telemetry, wire
 from kraken_history.cli import servers as server_choice
+from kraken_history.cli.backfill_progress import rough
 from kraken_history.cli.instants import instant
 from kraken_history.cli.progress import Progress, fetch_progress
 from kraken_history.cli.signs import is_well, reason_of
@@ -20,14 +21,20 @@ from kraken_history.migrations import check_schema
 from kraken_history.postgres import connect, without_password
 from kraken_history.processes import connect_redis
 from kraken_history.settings import Settings
+from kraken_history.time_coverage import find_uncovered_time
 
 
 class Status(Struct, frozen=True):
-    """Everything that ``status`` tells."""
+    """Everything that ``status`` tells.
+
+    Attributes:
+        uncovered: By symbol whose history is wanted: how much of that time was not asked for yet.
+    """
 
     at: datetime
     database: str
     symbols: list[Progress]
+    uncovered: dict[str, timedelta]
     streams: list[StreamState]
     services: dict[str, dict[str, object]]
     dead_letters: int
@@ -41,26 +48,40 @@ def run_status(settings: Settings, *, as_json: bool) -> None:
         sys.stdout.write(msgspec.json.encode(_as_json(status)).decode() + "\n")
     else:
         _print(status)
-    if not status.symbols:
+    if not any(symbol.trades or symbol.candles for symbol in status.symbols):
         sys.stderr.write("nothing is stored yet: start `kraken-history up`\n")
 
 
 async def _fetch(endpoints: server_choice.Endpoints, settings: Settings) -> Status:
+    async with await connect_redis(endpoints.redis_url) as redis:
+        signs = await telemetry.signs_of_life(redis)
+        streams = await fetch_streams(redis, shards=settings.stream_shards)
+        dead_letters = await redis.xlen(wire.DEAD_LETTERS)
     connection = await connect(endpoints.database_url)
     try:
         await check_schema(connection)
-        symbols = list((await fetch_progress(connection)).values())
+        now = datetime.now(UTC)
+        known = await fetch_progress(connection)
+        wanted_days = telemetry.wanted_days_of(signs) or {
+            symbol: settings.history_days for symbol in settings.symbols if symbol in known
+        }
+        uncovered = await find_uncovered_time(connection, wanted_days, live_ids=telemetry.live_ids_of(signs), now=now)
     finally:
         await connection.close()
-    async with await connect_redis(endpoints.redis_url) as redis:
-        return Status(
-            datetime.now(UTC),
-            without_password(endpoints.database_url),
-            symbols,
-            await fetch_streams(redis, shards=settings.stream_shards),
-            await telemetry.signs_of_life(redis),
-            await redis.xlen(wire.DEAD_LETTERS),
-        )
+    symbols = {symbol: _nothing_of(symbol) for symbol in wanted_days} | known
+    return Status(
+        now,
+        without_password(endpoints.database_url),
+        [symbols[symbol] for symbol in sorted(symbols)],
+        uncovered,
+        streams,
+        signs,
+        dead_letters,
+    )
+
+
+def _nothing_of(symbol: str) -> Progress:
+    return Progress(symbol, 0, None, None, None, 0, 0, 0, None)
 
 
 def _as_json(status: Status) -> dict[str, object]:
@@ -74,6 +95,7 @@ def _as_json(status: Status) -> dict[str, object]:
                 "newest": symbol.newest,
                 "missing": symbol.missing,
                 "holes": symbol.holes,
+                "uncovered_s": _uncovered_s(status, symbol),
                 "candles": symbol.candles,
                 "lag_s": _lag_s(status, symbol),
             }
@@ -89,6 +111,12 @@ def _lag_s(status: Status, symbol: Progress) -> float | None:
     return None if symbol.newest is None else round((status.at - symbol.newest).total_seconds(), 3)
 
 
+def _uncovered_s(status: Status, symbol: Progress) -> float | None:
+    """None where no history is wanted."""
+    uncovered = status.uncovered.get(symbol.symbol)
+    return None if uncovered is None else round(uncovered.total_seconds(), 3)
+
+
 def _print(status: Status) -> None:
     for table in (_symbols(status), _streams(status), _services(status)):
         if table.row_count:
@@ -98,8 +126,9 @@ def _print(status: Status) -> None:
 
 def _symbols(status: Status) -> Table:
     table = table_of(
-        "symbol", "trades", "oldest", "newest", "missing", "candles", "lag", title=f"stored in {status.database}"
-    )
+        "symbol", "trades", "oldest", "newest", "missing", "not fetched yet", "candles", "lag",
+        title=f"stored in {status.database}",
+    )  # fmt: skip
     for symbol in status.symbols:
         lag_s = _lag_s(status, symbol)
         table.add_row(
@@ -108,6 +137,7 @@ def _symbols(status: Status) -> Table:
             _short(symbol.oldest),
             _short(symbol.newest),
             f"{symbol.missing:,}",
+            _uncovered(status.uncovered.get(symbol.symbol)),
             f"{symbol.candles:,}",
             "-" if lag_s is None else f"{lag_s:,.1f} s",
         )
@@ -128,6 +158,12 @@ def _services(status: Status) -> Table:
     for name, sign in status.services.items():
         table.add_row(name, str(sign.get("pid", "")), "well" if is_well(sign) else Text(reason_of(sign)))
     return table
+
+
+def _uncovered(duration: timedelta | None) -> str:
+    if duration is None:
+        return "-"
+    return rough(duration) if duration else "0"
 
 
 def _short(moment: datetime | None) -> str:

@@ -1,0 +1,53 @@
+"""What the database says of backfills and gaps, as metrics: the same in every worker."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import get_args
+
+import asyncpg
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from jobs.context import WorkerContext
+from kraken_history import telemetry
+from kraken_history.backfill_targets import BackfillState, list_backfills
+from kraken_history.healing import utc_now
+from kraken_history.postgres import TRY_AGAIN, UNAVAILABLE
+from kraken_history.time_coverage import find_uncovered_time
+
+EVERY_S = 15.0
+
+
+async def keep_figures(context: WorkerContext, redis: Redis) -> None:
+    """Look every fifteen seconds, until cancelled; while a server is away, the figures stay as they are."""
+    while True:
+        with suppress(*UNAVAILABLE, *TRY_AGAIN, RedisError):
+            live_ids = telemetry.live_ids_of(await telemetry.signs_of_life(redis))
+            wanted = dict.fromkeys(context.settings.symbols, context.settings.history_days)
+            await note_uncovered(context.pool, wanted, live_ids=live_ids, now=utc_now())
+            await note_backfills(context.pool)
+        await asyncio.sleep(EVERY_S)
+
+
+async def note_backfills(pool: asyncpg.Pool) -> None:
+    """State, date reached, and what remains of each backfill."""
+    for backfill in await list_backfills(pool):
+        for state in get_args(BackfillState):
+            telemetry.BACKFILL_STATE.labels(symbol=backfill.symbol, state=state).set(state == backfill.state)
+        if backfill.reached is not None:
+            remaining = (backfill.target_end - backfill.reached).total_seconds()
+            telemetry.BACKFILL_REACHED.labels(symbol=backfill.symbol).set(backfill.reached.timestamp())
+            telemetry.BACKFILL_REMAINING.labels(symbol=backfill.symbol).set(
+                0 if backfill.state == "done" else max(remaining, 0)
+            )
+
+
+async def note_uncovered(
+    pool: asyncpg.Pool, wanted_days: Mapping[str, int], *, live_ids: Mapping[str, int], now: datetime
+) -> None:
+    """How much of the wanted time was not asked for yet."""
+    uncovered = await find_uncovered_time(pool, wanted_days, live_ids=live_ids, now=now)
+    for symbol, duration in uncovered.items():
+        telemetry.UNCOVERED_SECONDS.labels(symbol=symbol).set(duration.total_seconds())
