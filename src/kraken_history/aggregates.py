@@ -22,15 +22,13 @@ import asyncpg
 from msgspec import Struct
 
 from kraken_history.errors import ServiceUnavailable
+from kraken_history.intervals import bucket_end, bucket_start
 from kraken_history.migrations import CONTINUOUS_AGGREGATES, kept_capabilities
 from kraken_history.postgres import Connection
 from kraken_history.records import TimeRange
 
 GRACE = timedelta(seconds=10)
 """How long after its end a bucket counts as closed: the last trades of its last minute are still on their way."""
-
-MONDAY = datetime(2000, 1, 3, tzinfo=UTC)
-"""All buckets are counted from here, which makes weeks start on Monday."""
 
 _LOCK_KEY = 0x61676772656761  # any constant of ours; all versions must agree on it
 _LONGEST_WINDOW = timedelta(weeks=13)
@@ -110,9 +108,10 @@ async def refresh(
 async def refresh_if_free(pool: asyncpg.Pool, *, now: datetime | None = None, wait_s: float = 5.0) -> None:
     """:func:`refresh` at the end of a job that ran without a worker.
 
-    If another refresh is running, that one or the next takes up what is marked.
+    If another refresh is running, or this user does not own what is refreshed, that one or the next takes up what is
+    marked.
     """
-    with suppress(RefreshIsRunning):
+    with suppress(RefreshIsRunning, asyncpg.InsufficientPrivilegeError):
         await refresh(pool, now=now, wait_s=wait_s)
 
 
@@ -157,16 +156,6 @@ async def refresh_marked(
     refreshed = {each.view for each in done}
     await keeper.note_refreshed([aggregate.view for aggregate in AGGREGATES if aggregate.view in refreshed])
     return done
-
-
-def bucket_start(moment: datetime, width: timedelta) -> datetime:
-    """The start of the bucket that holds this moment."""
-    return moment - (moment - MONDAY) % width
-
-
-def bucket_end(moment: datetime, width: timedelta) -> datetime:
-    """The end of the last bucket that begins before this moment."""
-    return moment + (MONDAY - moment) % width
 
 
 def windows(marked: Iterable[TimeRange], width: timedelta, closed_until: datetime) -> list[TimeRange]:

@@ -68,7 +68,8 @@ _BUILD_CANDLES = """
             open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
             volume = excluded.volume, quote_volume = excluded.quote_volume, vwap = excluded.vwap,
             trade_count = excluded.trade_count, source = excluded.source,
-            first_trade_id = excluded.first_trade_id, last_trade_id = excluded.last_trade_id
+            first_trade_id = excluded.first_trade_id, last_trade_id = excluded.last_trade_id,
+            stored_at = excluded.stored_at
         WHERE (excluded.trade_count, excluded.source) >= (c.trade_count, c.source)
           AND (c.source, c.open, c.high, c.low, c.close, c.volume, c.quote_volume, c.vwap, c.trade_count,
                c.first_trade_id, c.last_trade_id)

@@ -122,7 +122,8 @@ _ADD_TO_CANDLES = f"""
             vwap = div((c.quote_volume + excluded.quote_volume) * 10000000000, c.volume + excluded.volume)
                    * 0.0000000001,
             first_trade_id = least(c.first_trade_id, excluded.first_trade_id),
-            last_trade_id = greatest(c.last_trade_id, excluded.last_trade_id)
+            last_trade_id = greatest(c.last_trade_id, excluded.last_trade_id),
+            stored_at = excluded.stored_at
         WHERE c.source = 'trades'
     )
     SELECT a.symbol, a.timestamp, b.source::text AS source_before
@@ -135,7 +136,8 @@ _REBUILD_CANDLES = """
     SET open = b.open, high = b.high, low = b.low, close = b.close, volume = b.volume,
         quote_volume = b.quote_volume, trade_count = b.trade_count,
         vwap = div(b.quote_volume * 10000000000, b.volume) * 0.0000000001,
-        source = 'trades', first_trade_id = b.first_trade_id, last_trade_id = b.last_trade_id
+        source = 'trades', first_trade_id = b.first_trade_id, last_trade_id = b.last_trade_id,
+        stored_at = statement_timestamp()
     FROM (
         SELECT m.symbol, m.minute,
                (array_agg(t.price ORDER BY t.id))[1] AS open, max(t.price) AS high, min(t.price) AS low,
@@ -178,7 +180,8 @@ def merging_candles(offered: str, touched: str, source: str) -> str:
         ON CONFLICT (timestamp, symbol, interval_minutes) DO UPDATE SET
             open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
             volume = excluded.volume, quote_volume = excluded.quote_volume, trade_count = excluded.trade_count,
-            vwap = excluded.vwap, source = excluded.source, first_trade_id = NULL, last_trade_id = NULL
+            vwap = excluded.vwap, source = excluded.source, first_trade_id = NULL, last_trade_id = NULL,
+            stored_at = excluded.stored_at
         WHERE (excluded.trade_count, excluded.source, excluded.volume, excluded.high, -excluded.low,
                excluded.quote_volume, excluded.vwap, excluded.open, excluded.close)
             > (c.trade_count, c.source, c.volume, c.high, -c.low, c.quote_volume, c.vwap, c.open, c.close)

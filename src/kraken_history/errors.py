@@ -1,6 +1,9 @@
 """Errors, named after what a caller can do about them."""
 
 from collections.abc import Sequence
+from datetime import datetime
+
+from kraken_history.records import TimeRange
 
 
 class HistoryError(Exception):
@@ -31,6 +34,78 @@ class UnknownSymbol(UsageError):
         )
         super().__init__(f"unknown symbol {symbol!r}{hint}")
         self.symbol = symbol
+
+
+class UnknownInterval(UsageError):
+    """An interval of which there can be no candles."""
+
+    def __init__(self, interval: object, longest: int) -> None:
+        super().__init__(f"an interval is a whole number of minutes from 1 to {longest}, not {interval!r}")
+        self.interval = interval
+
+
+class InvalidTime(UsageError):
+    """A time without a zone, or what is no time."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__(f"{value!r} is no time with a zone: write for example datetime(2026, 1, 1, tzinfo=UTC)")
+        self.value = value
+
+
+class InvalidRange(UsageError):
+    """A range of time that holds nothing, because it does not start before it ends."""
+
+    def __init__(self, start: datetime, end: datetime) -> None:
+        super().__init__(f"the range is empty or reversed: it starts at {start} and ends before {end}")
+        self.start, self.end = start, end
+
+
+class InvalidNumber(UsageError):
+    """A count, limit or speed that is out of its bounds."""
+
+    def __init__(self, name: str, value: object, bounds: str) -> None:
+        super().__init__(f"{name} must be {bounds}, not {value!r}")
+        self.name, self.value = name, value
+
+
+class InvalidChoice(UsageError):
+    """A word that is not one of those to choose from."""
+
+    def __init__(self, name: str, value: object, choices: Sequence[str]) -> None:
+        super().__init__(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+        self.name, self.value = name, value
+
+
+class MissingExtra(UsageError):
+    """A feature whose packages are not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed: pip install 'kraken-history[{extra}]'")
+        self.package, self.extra = package, extra
+
+
+class ProviderClosed(HistoryError):
+    """A provider that was not opened yet, or was closed."""
+
+    def __init__(self) -> None:
+        super().__init__("the provider is not open: use it inside `async with`, or between connect() and close()")
+
+
+class CoverageError(HistoryError):
+    """Part of the requested range is not stored.
+
+    Attributes:
+        symbol: Of what.
+        gaps: What is missing, oldest first.
+    """
+
+    def __init__(self, symbol: str, gaps: Sequence[TimeRange]) -> None:
+        start, end = gaps[0].start, gaps[0].end
+        super().__init__(
+            f"{symbol}: {len(gaps)} gap(s), the first from {start:%Y-%m-%d %H:%M}Z to {end:%Y-%m-%d %H:%M}Z:"
+            " run `kraken-history fill-gaps`, or read with gaps='ignore'"
+        )
+        self.symbol, self.gaps = symbol, tuple(gaps)
 
 
 class ServiceUnavailable(HistoryError):

@@ -227,7 +227,7 @@ async def _has_timescaledb(connection: Connection) -> bool:
         return True
     usable = await connection.fetchval(
         """
-        SELECT current_setting('shared_preload_libraries') LIKE '%timescaledb%'
+        SELECT current_setting('timescaledb.disable_load', true) IS NOT NULL -- it is preloaded
            AND EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')
         """
     )

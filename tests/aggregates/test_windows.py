@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kraken_history.aggregates import AGGREGATES, MONDAY, Aggregate, bucket_end, bucket_start, windows
+from kraken_history.aggregates import AGGREGATES, Aggregate, windows
+from kraken_history.intervals import MONDAY, bucket_end, bucket_start
 from kraken_history.records import TimeRange
 
 HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(weeks=1)

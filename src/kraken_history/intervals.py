@@ -1,0 +1,100 @@
+"""Which intervals are stored, where, and which buckets of time an interval has. Pure."""
+
+from datetime import UTC, datetime, timedelta
+
+from kraken_history.errors import InvalidRange, InvalidTime, UnknownInterval
+
+MONDAY = datetime(2000, 1, 3, tzinfo=UTC)
+"""All buckets are counted from here, which makes weeks start on Monday and days at midnight UTC."""
+
+VIEWS = {
+    1: "candles",
+    5: "candles_5m",
+    15: "candles_15m",
+    30: "candles_30m",
+    60: "candles_1h",
+    240: "candles_4h",
+    720: "candles_12h",
+    1440: "candles_1d",
+    10080: "candles_1w",
+}
+"""The table or view of each interval that is stored, in minutes."""
+
+LONGEST_INTERVAL = 525_600
+"""A year, in minutes."""
+
+
+def check_interval(interval: int) -> None:
+    """Pass if candles of this interval, in minutes, can be read.
+
+    Raises:
+        UnknownInterval: It is no whole number of minutes from 1 to :data:`LONGEST_INTERVAL`.
+    """
+    if isinstance(interval, bool) or not isinstance(interval, int) or not 1 <= interval <= LONGEST_INTERVAL:
+        raise UnknownInterval(interval, LONGEST_INTERVAL)
+
+
+def best_stored(interval: int) -> int:
+    """The longest stored interval of which whole candles make up one of this interval."""
+    return max(stored for stored in VIEWS if interval % stored == 0)
+
+
+def width_of(interval: int) -> timedelta:
+    """Length of a candle of this interval."""
+    return timedelta(minutes=interval)
+
+
+def bucket_start(moment: datetime, width: timedelta) -> datetime:
+    """The start of the bucket that holds this moment."""
+    return moment - (moment - MONDAY) % width
+
+
+def bucket_end(moment: datetime, width: timedelta) -> datetime:
+    """The end of the last bucket that begins before this moment."""
+    return moment + (MONDAY - moment) % width
+
+
+def closed_window(start: datetime, end: datetime, interval: int) -> tuple[datetime, datetime]:
+    """The bounds of the buckets that open at or after ``start`` and are closed at ``end``; equal if there are none.
+
+    Raises:
+        InvalidTime: A time is naive.
+        InvalidRange: The range is empty or reversed.
+    """
+    check_interval(interval)
+    first, last = checked_range(start, end)
+    width = width_of(interval)
+    opens, closes = bucket_end(first, width), bucket_start(last, width)
+    return opens, max(opens, closes)
+
+
+def checked_range(start: datetime, end: datetime) -> tuple[datetime, datetime]:
+    """The bounds of a range, in UTC.
+
+    Raises:
+        InvalidTime: A time is naive.
+        InvalidRange: The range is empty or reversed.
+    """
+    first, last = as_utc(start), as_utc(end)
+    if first >= last:
+        raise InvalidRange(start, end)
+    return first, last
+
+
+def as_utc(moment: datetime) -> datetime:
+    """The same moment in UTC, kept to the years with which a database can do arithmetic.
+
+    Raises:
+        InvalidTime: It is naive, or no datetime at all.
+    """
+    if not isinstance(moment, datetime) or moment.tzinfo is None or moment.utcoffset() is None:
+        raise InvalidTime(moment)
+    if moment.year < _EARLIEST.year:
+        return _EARLIEST
+    if moment.year > _LATEST.year:
+        return _LATEST
+    return moment.astimezone(UTC)
+
+
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST = datetime(9000, 1, 1, tzinfo=UTC)
