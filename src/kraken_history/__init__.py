@@ -1,19 +1,28 @@
 """Kraken's market data, complete, from one shared database.
 
-What is imported from here needs asyncpg and msgspec only; the provider, which brings asyncpg, is loaded when it
-is first asked for.
+What is imported from here needs asyncpg and msgspec only. Records and errors need msgspec alone; whatever brings
+asyncpg is loaded when it is first asked for.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from kraken_history.errors import (
+    CoverageError,
     HistoryError,
+    InvalidChoice,
+    InvalidNumber,
+    InvalidRange,
+    InvalidTime,
     KrakenBusy,
     KrakenError,
     KrakenRefused,
     MalformedMessage,
+    MissingExtra,
+    ProviderClosed,
     SchemaMismatch,
     ServiceUnavailable,
+    UnknownInterval,
     UnknownSymbol,
     UsageError,
 )
@@ -22,35 +31,79 @@ from kraken_history.records import (
     ExternalIndicator,
     HistoricalCandle,
     HistoricalTrade,
+    MadeUpCandle,
     TimeRange,
 )
 
 if TYPE_CHECKING:
+    from kraken_history.backtests import BacktestRun, EquityPoint, RunSummary, SavedRun, UnknownRun
+    from kraken_history.blocking import BlockingHistoricalDataProvider
     from kraken_history.provider import HistoricalDataProvider
+    from kraken_history.reading.coverage import Coverage, CoveredSpan
+    from kraken_history.reading.status import DataRange, Health, SyncStatus
 
 __all__ = [
+    "BacktestRun",
+    "BlockingHistoricalDataProvider",
+    "Coverage",
+    "CoverageError",
+    "CoveredSpan",
     "DataGap",
+    "DataRange",
+    "EquityPoint",
     "ExternalIndicator",
+    "Health",
     "HistoricalCandle",
     "HistoricalDataProvider",
     "HistoricalTrade",
     "HistoryError",
+    "InvalidChoice",
+    "InvalidNumber",
+    "InvalidRange",
+    "InvalidTime",
     "KrakenBusy",
     "KrakenError",
     "KrakenRefused",
+    "MadeUpCandle",
     "MalformedMessage",
+    "MissingExtra",
+    "ProviderClosed",
+    "RunSummary",
+    "SavedRun",
     "SchemaMismatch",
     "ServiceUnavailable",
+    "SyncStatus",
     "TimeRange",
+    "UnknownInterval",
+    "UnknownRun",
     "UnknownSymbol",
     "UsageError",
 ]
 
+_MODULES_WITH_ASYNCPG = {
+    "BacktestRun": "backtests",
+    "BlockingHistoricalDataProvider": "blocking",
+    "Coverage": "reading.coverage",
+    "CoveredSpan": "reading.coverage",
+    "DataRange": "reading.status",
+    "EquityPoint": "backtests",
+    "Health": "reading.status",
+    "HistoricalDataProvider": "provider",
+    "RunSummary": "backtests",
+    "SavedRun": "backtests",
+    "SyncStatus": "reading.status",
+    "UnknownRun": "backtests",
+}
 
-def __getattr__(name: str) -> object:
-    if name != "HistoricalDataProvider":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from kraken_history.provider import HistoricalDataProvider
+# Hidden from type checkers: to them a module with __getattr__ has every name.
+if not TYPE_CHECKING:
 
-    globals()[name] = HistoricalDataProvider
-    return HistoricalDataProvider
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES_WITH_ASYNCPG:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = getattr(import_module(f"{__name__}.{_MODULES_WITH_ASYNCPG[name]}"), name)
+        return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,7 +4,7 @@ Off unless enabled, one figure a day each. A day that is fetched again is replac
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 
 import aiohttp
@@ -139,23 +139,3 @@ _STORE = """
     WHERE (e.value, e.source) IS DISTINCT FROM (excluded.value, excluded.source)
     RETURNING 1
 """
-
-
-async def read_indicators(pool: asyncpg.Pool, name: str, start: datetime, end: datetime) -> list[ExternalIndicator]:
-    """The figures of ``[start, end)``, oldest first.
-
-    Raises:
-        ValueError: A bound is naive.
-    """
-    if start.tzinfo is None or end.tzinfo is None:
-        raise ValueError("indicators are read between aware datetimes, such as datetime(2026, 1, 1, tzinfo=UTC)")
-    rows = await pool.fetch(
-        """
-        SELECT timestamp, indicator_name, value, source FROM external_indicators
-        WHERE indicator_name = $1 AND timestamp >= $2 AND timestamp < $3 ORDER BY timestamp
-        """,
-        name,
-        start.astimezone(UTC),
-        end.astimezone(UTC),
-    )
-    return [ExternalIndicator(*row) for row in rows]

@@ -1,210 +1,356 @@
-"""Reading the history: what a strategy uses. Needs asyncpg and msgspec only."""
+"""Reading the history: what a strategy uses. Needs asyncpg and msgspec only; columnar reads, the extra ``arrow``."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
+from typing import TYPE_CHECKING, Literal, overload
+from uuid import UUID
 
 import asyncpg
-from msgspec import Struct
 
-from kraken_history.errors import ServiceUnavailable, UnknownSymbol, UsageError
-from kraken_history.migrations import check_schema
-from kraken_history.postgres import UNAVAILABLE, create_pool, without_password
-from kraken_history.records import HistoricalCandle
+from kraken_history import backtests
+from kraken_history.backtests import BacktestRun, RunSummary, SavedRun
+from kraken_history.errors import UsageError
+from kraken_history.intervals import VIEWS, as_utc
+from kraken_history.postgres import UNAVAILABLE
+from kraken_history.reading import as_of as knowledge
+from kraken_history.reading import columns, coverage, following, indicators, replay, status, trades
+from kraken_history.reading.candles import read_candles, read_latest_candles, read_symbols
+from kraken_history.reading.coverage import Coverage, GapsChoice
+from kraken_history.reading.database import Database
+from kraken_history.reading.settling import Timing
+from kraken_history.reading.status import DataRange, Health, SyncStatus
+from kraken_history.records import ExternalIndicator, HistoricalCandle, HistoricalTrade
 
-VIEWS = {
-    1: "candles",
-    5: "candles_5m",
-    15: "candles_15m",
-    30: "candles_30m",
-    60: "candles_1h",
-    240: "candles_4h",
-    720: "candles_12h",
-    1440: "candles_1d",
-    10080: "candles_1w",
-}
-"""The table or view of each interval, which is in minutes."""
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
 
-_COLUMNS = ", ".join(HistoricalCandle.__struct_fields__)
+__all__ = ["VIEWS", "Coverage", "DataRange", "GapsChoice", "Health", "HistoricalDataProvider", "SyncStatus"]
 
-
-class SyncStatus(Struct, frozen=True):
-    """What is stored of one symbol.
-
-    Attributes:
-        total_trades: Stored trades.
-        missing_trades: Ids between the lowest and the highest stored that are neither stored nor proven not
-            to exist; none means that nothing was lost in between.
-        last_sync_at: When something was last stored.
-    """
-
-    symbol: str
-    oldest_timestamp: datetime | None
-    newest_timestamp: datetime | None
-    last_sync_at: datetime
-    total_trades: int
-    missing_trades: int
-    total_candles: int
+TIMEFRAMES = (1, 5, 15, 60, 240)
+"""The intervals that :meth:`HistoricalDataProvider.get_multi_timeframe_candles` reads by default, in minutes."""
 
 
 class HistoricalDataProvider:
-    """Reads one database; ``async with`` opens and closes its connections.
+    """Reads one database; ``async with`` opens and closes its connections, as ``connect`` and ``close`` do.
+
+    Intervals are in minutes. Those of :data:`VIEWS` are stored; any other whole number of minutes up to a year is
+    computed from the longest of them that divides it. Candles of all intervals begin at whole multiples of their
+    length since a Monday at midnight UTC.
+
+    What is read for an end ``T`` depends on no trade at or after ``T``: a candle that is not closed at ``T`` is
+    left out.
+
+    Every method raises, beside what it says itself:
+
+    * :class:`~kraken_history.errors.ProviderClosed`: the provider is not open;
+    * :class:`~kraken_history.errors.ServiceUnavailable`: the database is gone; the same call may succeed later;
+    * :class:`~kraken_history.errors.UnknownSymbol`: nothing of this symbol is stored;
+    * :class:`~kraken_history.errors.UnknownInterval`, :class:`~kraken_history.errors.InvalidTime`,
+      :class:`~kraken_history.errors.InvalidRange`, :class:`~kraken_history.errors.InvalidNumber`,
+      :class:`~kraken_history.errors.InvalidChoice`: an argument cannot be; the error carries it. All of these are
+      :class:`~kraken_history.errors.UsageError`.
 
     Args:
-        db_url: ``postgresql://user:password@host:5432/name``; several hosts, comma between, are tried in turn.
+        db_url: ``postgresql://user:password@host:5432/name``; several hosts, comma between, are tried in turn, and
+            ``?target_session_attrs=prefer-standby`` prefers a replica.
+        pool_min_size, pool_max_size: How many connections are kept open, and how many there may be.
     """
 
     def __init__(self, db_url: str, pool_min_size: int = 2, pool_max_size: int = 10) -> None:
-        self._db_url = db_url
-        self._pool_min_size = pool_min_size
-        self._pool_max_size = pool_max_size
-        self._pool: asyncpg.Pool | None = None
+        self._database = Database(db_url, pool_min_size, pool_max_size)
 
-    async def __aenter__(self) -> "HistoricalDataProvider":
-        """Connect.
+    async def connect(self) -> None:
+        """Connect, unless that is done.
 
         Raises:
             UsageError: The URL cannot be used as it is.
             ServiceUnavailable: No database answers there.
             SchemaMismatch: The database is older or newer than this code.
         """
-        self._pool = await create_pool(self._db_url, min_size=self._pool_min_size, max_size=self._pool_max_size)
-        try:
-            async with self._pool.acquire() as connection:
-                await check_schema(connection)
-        except BaseException:
-            await self._pool.close()
-            raise
+        await self._database.open()
+
+    async def close(self) -> None:
+        """Disconnect; may be called twice."""
+        await self._database.close()
+
+    async def __aenter__(self) -> "HistoricalDataProvider":
+        """:meth:`connect`."""
+        await self.connect()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is not None:
-            await self._pool.close()
-            self._pool = None
+        await self.close()
 
     async def get_candles(
-        self, symbol: str, interval: int, start: datetime, end: datetime, limit: int | None = None
+        self,
+        symbol: str,
+        interval: int,
+        start: datetime,
+        end: datetime,
+        limit: int | None = None,
+        *,
+        gaps: GapsChoice = "ignore",
+        as_of: datetime | None = None,
     ) -> list[HistoricalCandle]:
-        """Candles that open in ``[start, end)``, oldest first.
+        """Candles that open at or after ``start`` and are closed at ``end``, oldest first.
 
-        Minutes without a trade have no candle.
+        Buckets of time without a trade have no candle.
 
         Args:
-            interval: In minutes, one of :data:`VIEWS`.
-            limit: Most candles, the oldest of the range.
+            limit: At most so many, the oldest of the range.
+            gaps: What to do where the history is not complete. ``ignore``: return what is stored. ``raise``: raise
+                CoverageError. ``fill``: make up a flat candle at the last close for every bucket without one,
+                quiet or missing; such candles have ``is_made_up``.
+            as_of: Candles as they were known at this instant; see :mod:`kraken_history.reading.as_of` for how exactly.
+                Not together with another choice of ``gaps``.
 
         Raises:
-            UsageError: The interval is not stored, a time is naive, or the range is empty or reversed.
-            UnknownSymbol: Nothing of this symbol is stored.
-            ServiceUnavailable: The database is gone.
+            CoverageError: With ``gaps="raise"``, part of the range is missing.
         """
-        view = view_of(interval)
-        _check_aware(start, end)
-        if start >= end:
-            raise UsageError(f"the range is empty or reversed: it starts at {start} and ends before {end}")
-        _check_positive(limit)
-        rows = await self._fetch(
-            f"""
-            SELECT {_COLUMNS} FROM {view}
-            WHERE symbol = $1 AND interval_minutes = $2 AND timestamp >= $3 AND timestamp < $4
-            ORDER BY timestamp LIMIT $5
-            """,  # noqa: S608 — only constants of this module are put in
-            symbol,
-            interval,
-            start,
-            end,
-            limit,
-        )
-        return await self._candles(symbol, rows)
+        if as_of is not None:
+            if gaps != "ignore":
+                raise UsageError("what was missing at an earlier instant is not known: read as_of with gaps='ignore'")
+            return await knowledge.read_candles_as_of(self._database, symbol, interval, start, end, as_of, limit)
+        if gaps == "ignore":
+            return await read_candles(self._database, symbol, interval, start, end, limit)
+        return await coverage.read_candles_over_gaps(self._database, symbol, interval, start, end, limit, gaps=gaps)
 
     async def get_latest_candles(
-        self, symbol: str, interval: int, count: int, *, before: datetime | None = None
+        self, symbol: str, interval: int, count: int, *, end: datetime | None = None
     ) -> list[HistoricalCandle]:
-        """The newest ``count`` candles, oldest of them first; the last may still be running.
+        """The newest ``count`` candles, oldest of them first.
+
+        Without ``end`` the last one may still be running; with it, only candles that are closed then are counted.
+        """
+        return await read_latest_candles(self._database, symbol, interval, count, end)
+
+    async def get_warmup_data(
+        self,
+        symbol: str,
+        interval: int,
+        periods: int,
+        *,
+        end: datetime | None = None,
+        grace_s: float = 10.0,
+        patience_s: float = 120.0,
+    ) -> list[HistoricalCandle]:
+        """The newest ``periods`` closed candles, oldest first, to fill the indicators of a strategy that starts.
+
+        Closed as :meth:`follow_candles` means it, so that following from the end of the last one joins without a
+        seam. With ``end``, of the candles that are closed then.
 
         Args:
-            before: Only candles that open before this.
+            grace_s, patience_s: As :meth:`follow_candles` takes them.
+        """
+        timing = Timing(grace_s=grace_s, patience_s=patience_s)
+        return await following.read_warmup(self._database, symbol, interval, periods, end, timing)
+
+    async def get_multi_timeframe_candles(
+        self, symbol: str, end: datetime, intervals: Sequence[int] = TIMEFRAMES, *, lookback: int = 100
+    ) -> dict[int, list[HistoricalCandle]]:
+        """By interval, the candles of the last ``lookback`` buckets that are closed at ``end``, oldest first."""
+        return {
+            interval: await replay.read_lookback(self._database, symbol, interval, end, lookback)
+            for interval in intervals
+        }
+
+    def replay_candles(
+        self, symbol: str, interval: int, start: datetime, end: datetime, speed: float = 1.0
+    ) -> AsyncGenerator[HistoricalCandle, None]:
+        """The candles of :meth:`get_candles`, one by one, however many there are.
+
+        They are read in pages, so memory does not grow with the range and no transaction stays open.
+
+        Args:
+            speed: 1.0 is real time, 60.0 a minute a second, 0 as fast as they can be read. The pace is kept from
+                the first candle on: time that the consumer takes shortens the pauses.
+        """
+        return replay.replay_candles(self._database, symbol, interval, start, end, speed)
+
+    async def get_trades(
+        self, symbol: str, start: datetime, end: datetime, limit: int | None = None
+    ) -> list[HistoricalTrade]:
+        """Trades of ``[start, end)``, by time, those of one instant by id; at most ``limit``, the oldest."""
+        return await trades.read_trades(self._database, symbol, start, end, limit)
+
+    def replay_trades(
+        self, symbol: str, start: datetime, end: datetime, speed: float = 1.0
+    ) -> AsyncGenerator[HistoricalTrade, None]:
+        """The trades of :meth:`get_trades`, one by one, however many there are; ``speed`` as for candles."""
+        return replay.replay_trades(self._database, symbol, start, end, speed)
+
+    def replay(
+        self,
+        symbols: Sequence[str],
+        intervals: Sequence[int],
+        start: datetime,
+        end: datetime,
+        speed: float = 1.0,
+        *,
+        with_trades: bool = False,
+    ) -> AsyncGenerator[HistoricalCandle | HistoricalTrade, None]:
+        """Candles of several symbols and intervals, and their trades if asked for, in the order of becoming known.
+
+        A candle becomes known when it closes: the hour that begins at 12:00 comes after the minute that begins at
+        12:59, and before a trade at 13:00. What becomes known at once comes by interval, then in the order of
+        ``symbols``. With trades, ``intervals`` may be empty. The pace is that of becoming known.
+        """
+        return replay.replay_merged(self._database, symbols, intervals, start, end, speed, with_trades=with_trades)
+
+    def follow_candles(
+        self,
+        symbols: Sequence[str],
+        interval: int,
+        *,
+        start: datetime | Mapping[str, datetime] | None = None,
+        grace_s: float = 10.0,
+        patience_s: float = 120.0,
+        poll_s: float = 2.0,
+    ) -> AsyncGenerator[HistoricalCandle, None]:
+        """Closed candles as they are stored, each once, those of a symbol in order; never ends by itself.
+
+        Waits for symbols of which nothing is stored yet, and for a database that is away. See
+        :mod:`kraken_history.reading.settling` for when a candle is closed.
+
+        Args:
+            start: The first candle opens at or after this, for all symbols or for each; by default, the first that
+                is not closed yet when the iteration begins.
+            grace_s: How long after its end, in seconds, a candle of a symbol that went quiet is kept back for
+                trades that are on their way.
+            patience_s: How long after its end a candle is kept back for trades that are known to be missing.
+            poll_s: How often the database is asked while no notification comes.
+        """
+        timing = Timing(grace_s=grace_s, patience_s=patience_s, poll_s=poll_s)
+        return following.follow_candles(self._database, symbols, interval, start, timing)
+
+    async def get_coverage(self, symbol: str, start: datetime, end: datetime) -> Coverage:
+        """Which part of ``[start, end)`` is proven complete, rests on the exchange's candles, is quiet, is missing."""
+        return await coverage.read_coverage(self._database, symbol, as_utc(start), as_utc(end))
+
+    async def get_candles_arrow(
+        self,
+        symbol: str,
+        interval: int,
+        start: datetime,
+        end: datetime,
+        *,
+        numbers: Literal["decimal", "float"] = "decimal",
+        gaps: Literal["ignore", "raise"] = "ignore",
+    ) -> "pyarrow.Table":
+        """The candles of :meth:`get_candles` as columns of the same names. Needs the extra ``arrow``.
+
+        ``timestamp`` is in microseconds and UTC, ``symbol`` a plain string.
+
+        Args:
+            numbers: ``decimal``: prices and volumes as decimal128(38, 18), exactly; ``float``: as float64, the
+                nearest.
+            gaps: As for :meth:`get_candles`; columns cannot be filled.
 
         Raises:
-            As :meth:`get_candles`.
+            MissingExtra: The extra is not installed.
+            UsageError: A number has too many digits for a decimal column.
+            CoverageError: With ``gaps="raise"``, part of the range is missing.
         """
-        view = view_of(interval)
-        _check_aware(before)
-        _check_positive(count)
-        rows = await self._fetch(
-            f"""
-            SELECT {_COLUMNS} FROM {view}
-            WHERE symbol = $1 AND interval_minutes = $2 AND timestamp < coalesce($4, 'infinity'::timestamptz)
-            ORDER BY timestamp DESC LIMIT $3
-            """,  # noqa: S608 — only constants of this module are put in
-            symbol,
-            interval,
-            count,
-            before,
-        )
-        return await self._candles(symbol, rows[::-1])
+        return await columns.read_candles_arrow(self._database, symbol, interval, start, end, numbers, gaps)
+
+    @overload
+    async def get_candles_frame(
+        self,
+        symbol: str,
+        interval: int,
+        start: datetime,
+        end: datetime,
+        *,
+        as_: Literal["polars"] = ...,
+        gaps: Literal["ignore", "raise"] = ...,
+    ) -> "polars.DataFrame": ...
+
+    @overload
+    async def get_candles_frame(
+        self,
+        symbol: str,
+        interval: int,
+        start: datetime,
+        end: datetime,
+        *,
+        as_: Literal["pandas"],
+        gaps: Literal["ignore", "raise"] = ...,
+    ) -> "pandas.DataFrame": ...
+
+    async def get_candles_frame(
+        self,
+        symbol: str,
+        interval: int,
+        start: datetime,
+        end: datetime,
+        *,
+        as_: Literal["polars", "pandas"] = "polars",
+        gaps: Literal["ignore", "raise"] = "ignore",
+    ) -> "polars.DataFrame | pandas.DataFrame":
+        """The candles of :meth:`get_candles` as a frame with float64 columns. Needs the extra ``frames``.
+
+        Polars has ``timestamp`` as a column; pandas has it as the index, in UTC.
+
+        Raises:
+            MissingExtra: The extra is not installed.
+            CoverageError: With ``gaps="raise"``, part of the range is missing.
+        """
+        return await columns.read_candles_frame(self._database, symbol, interval, start, end, as_, gaps)
 
     async def get_symbols(self) -> list[str]:
         """The symbols of which something is stored, in alphabetical order."""
-        rows = await self._fetch("SELECT DISTINCT symbol FROM data_sync_status ORDER BY symbol")
-        return [row["symbol"] for row in rows]
+        return await read_symbols(self._database)
 
     async def get_sync_status(self, symbol: str) -> SyncStatus | None:
         """What is stored of a symbol; None if nothing is."""
-        rows = await self._fetch(
-            """
-            SELECT $1::text AS symbol, min(s.oldest_timestamp) AS oldest_timestamp,
-                   max(s.newest_timestamp) AS newest_timestamp, max(s.last_sync_at) AS last_sync_at,
-                   coalesce(sum(s.total_records) FILTER (WHERE data_type = 'trades'), 0)::bigint AS total_trades,
-                   coalesce(sum((
-                       SELECT sum(upper(hole) - lower(hole))
-                       FROM unnest(ledger_holes(s.id_ranges, s.absent_id_ranges)) AS hole
-                   )), 0)::bigint AS missing_trades,
-                   coalesce(sum(s.total_records) FILTER (WHERE data_type = 'candles_1m'), 0)::bigint AS total_candles
-            FROM data_sync_status s WHERE s.symbol = $1 HAVING count(*) > 0
-            """,
-            symbol,
-        )
-        return SyncStatus(**rows[0]) if rows else None
+        return await status.read_sync_status(self._database, symbol)
 
-    async def _candles(self, symbol: str, rows: Sequence[asyncpg.Record]) -> list[HistoricalCandle]:
-        if not rows:
-            known = await self.get_symbols()
-            if symbol not in known:
-                raise UnknownSymbol(symbol, known)
-        return [HistoricalCandle(*row) for row in rows]
+    async def get_data_range(self, symbol: str) -> DataRange:
+        """Which one-minute candles there are: ``oldest``, ``newest``, ``total_candles``, which are counted."""
+        return await status.read_data_range(self._database, symbol)
 
-    async def _fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
-        if self._pool is None:
-            raise RuntimeError("use the provider inside `async with`")
+    async def get_external_indicators(self, name: str, start: datetime, end: datetime) -> list[ExternalIndicator]:
+        """The figures of ``[start, end)``, oldest first: ``fear_greed`` or ``btc_dominance``, if fetched."""
+        return await indicators.read_indicators(self._database, name, start, end)
+
+    async def health_check(self) -> Health:
+        """How the database does; connects if need be, and says what is wrong rather than raising."""
+        return await status.check_health(self._database)
+
+    async def save_run(self, run: BacktestRun) -> UUID:
+        """Save a run of a backtest and return its id.
+
+        Raises:
+            UsageError: A part of it cannot be kept; names the part.
+        """
+        with self._database_errors():
+            return await backtests.save_run(self._database.pool, run)
+
+    async def list_runs(self, strategy_name: str | None = None, *, limit: int = 100) -> list[RunSummary]:
+        """Saved runs, newest first; of one strategy, or of all; at most ``limit``, which is 1,000 at most."""
+        with self._database_errors():
+            return await backtests.list_runs(self._database.pool, strategy_name, limit=limit)
+
+    async def load_run(self, id_: UUID) -> SavedRun:
+        """One saved run, whole.
+
+        Raises:
+            UnknownRun: There is none with this id.
+        """
+        with self._database_errors():
+            return await backtests.load_run(self._database.pool, id_)
+
+    @contextmanager
+    def _database_errors(self) -> Iterator[None]:
         try:
-            return await self._pool.fetch(query, *arguments)
+            yield
+        except asyncpg.DataError as error:
+            raise UsageError(f"the database cannot take this: {error}") from error
         except UNAVAILABLE as error:
-            place = without_password(self._db_url)
-            raise ServiceUnavailable(f"the database at {place} is gone ({error}): try again") from error
-
-
-def view_of(interval: int) -> str:
-    """The table or view of an interval.
-
-    Raises:
-        UsageError: Candles of this interval are not stored.
-    """
-    try:
-        return VIEWS[interval]
-    except KeyError:
-        stored = ", ".join(map(str, VIEWS))
-        raise UsageError(f"candles of {interval} minutes are not stored; the intervals are {stored}") from None
-
-
-def _check_aware(*moments: datetime | None) -> None:
-    for moment in moments:
-        if moment is not None and moment.tzinfo is None:
-            raise UsageError(f"{moment} has no time zone: write for example datetime(2026, 1, 1, tzinfo=UTC)")
-
-
-def _check_positive(count: int | None) -> None:
-    if count is not None and count < 1:
-        raise UsageError(f"the number of candles must be at least 1, not {count}")
+            raise self._database.unavailable(error) from error

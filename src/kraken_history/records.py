@@ -88,6 +88,31 @@ class HistoricalCandle(Struct, frozen=True, array_like=True, gc=False):
         """High minus low."""
         return self.high - self.low
 
+    @property
+    def is_made_up(self) -> bool:
+        """True for a :class:`MadeUpCandle`."""
+        return False
+
+
+class MadeUpCandle(HistoricalCandle, frozen=True, array_like=True, gc=False):
+    """A flat candle at the last close, in place of one that is not there: nobody traded, or it is missing.
+
+    It differs from a candle with the same values, but is written like one: what is decoded is no longer marked.
+    """
+
+    @property
+    def is_made_up(self) -> bool:
+        """True."""
+        return True
+
+    @classmethod
+    def after(cls, last: HistoricalCandle, timestamp: datetime) -> "MadeUpCandle":
+        """The candle of the same symbol and interval that opens at ``timestamp``, at the close of ``last``."""
+        close, nothing = last.close, Decimal(0)
+        return cls(
+            last.symbol, timestamp, last.interval_minutes, close, close, close, close, nothing, nothing, 0, close
+        )
+
 
 class ExternalIndicator(Struct, frozen=True):
     """A daily figure from outside Kraken, such as ``fear_greed`` from ``alternative.me``."""

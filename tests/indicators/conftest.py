@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from kraken_history.postgres import create_pool
+from kraken_history.provider import HistoricalDataProvider
 
 
 @pytest.fixture
@@ -13,3 +14,9 @@ async def pool(migrated_database_url: str) -> AsyncIterator[asyncpg.Pool]:
     opened = await create_pool(migrated_database_url, min_size=1, max_size=2)
     yield opened
     opened.terminate()
+
+
+@pytest.fixture
+async def provider(migrated_database_url: str) -> AsyncIterator[HistoricalDataProvider]:
+    async with HistoricalDataProvider(migrated_database_url, 1, 1) as opened:
+        yield opened

@@ -12,15 +12,15 @@ from aiohttp.test_utils import TestServer
 from arq import Retry
 
 from jobs.indicators import fetch_indicators
-from kraken_history.errors import MalformedMessage, ServiceUnavailable
+from kraken_history.errors import InvalidTime, MalformedMessage, ServiceUnavailable
 from kraken_history.indicators import (
     decode_btc_dominance,
     decode_fear_greed,
     fetch_btc_dominance,
     fetch_fear_greed,
-    read_indicators,
     store_indicators,
 )
+from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import ExternalIndicator
 from kraken_history.settings import Settings
 
@@ -138,25 +138,27 @@ def test_what_is_no_dominance_is_refused_with_the_answer(body: bytes) -> None:
     assert refusal.value.payload == body
 
 
-async def test_storing_again_changes_nothing_and_a_correction_replaces(pool: asyncpg.Pool) -> None:
+async def test_storing_again_changes_nothing_and_a_correction_replaces(
+    pool: asyncpg.Pool, provider: HistoricalDataProvider
+) -> None:
     days = decode_fear_greed(FEAR_GREED)
     corrected = ExternalIndicator(DAYS[1], "fear_greed", Decimal("41"), "alternative.me")
 
     counts = [await store_indicators(pool, each) for each in (days, days, [*days, corrected], [])]
 
     assert counts == [2, 0, 1, 0]
-    assert await read_indicators(pool, "fear_greed", START, END) == [days[1], corrected]
+    assert await provider.get_external_indicators("fear_greed", START, END) == [days[1], corrected]
 
 
-async def test_reading_is_by_name_and_half_open(pool: asyncpg.Pool) -> None:
+async def test_reading_is_by_name_and_half_open(pool: asyncpg.Pool, provider: HistoricalDataProvider) -> None:
     days = decode_fear_greed(FEAR_GREED)
     await store_indicators(pool, [*days, *decode_btc_dominance(DOMINANCE)])
 
-    assert await read_indicators(pool, "fear_greed", DAYS[0], DAYS[1]) == [days[1]]
-    assert await read_indicators(pool, "btc_dominance", START, END) == decode_btc_dominance(DOMINANCE)
-    assert await read_indicators(pool, "moon_phase", START, END) == []
-    with pytest.raises(ValueError, match="aware"):
-        await read_indicators(pool, "fear_greed", datetime(2019, 1, 1), END)  # noqa: DTZ001 — that is the point
+    assert await provider.get_external_indicators("fear_greed", DAYS[0], DAYS[1]) == [days[1]]
+    assert await provider.get_external_indicators("btc_dominance", START, END) == decode_btc_dominance(DOMINANCE)
+    assert await provider.get_external_indicators("moon_phase", START, END) == []
+    with pytest.raises(InvalidTime):
+        await provider.get_external_indicators("fear_greed", datetime(2019, 1, 1), END)  # noqa: DTZ001 — that is the point
 
 
 async def run_job(pool: asyncpg.Pool, **settings: object) -> int:
@@ -168,14 +170,14 @@ async def test_the_job_fetches_nothing_unless_enabled(pool: asyncpg.Pool, url: s
     assert answers.asked == []
 
 
-async def test_the_job_stores_what_is_enabled(pool: asyncpg.Pool, url: str) -> None:
+async def test_the_job_stores_what_is_enabled(pool: asyncpg.Pool, provider: HistoricalDataProvider, url: str) -> None:
     assert await run_job(pool, fear_greed_url=url, fear_greed_enabled=True) == 2
     assert await run_job(pool, btc_dominance_url=url, btc_dominance_enabled=True) == 1
-    assert len(await read_indicators(pool, "fear_greed", START, END)) == 2
+    assert len(await provider.get_external_indicators("fear_greed", START, END)) == 2
 
 
 async def test_one_that_is_away_is_tried_again_and_does_not_cost_the_other(
-    pool: asyncpg.Pool, url: str, answers: Answers
+    pool: asyncpg.Pool, provider: HistoricalDataProvider, url: str, answers: Answers
 ) -> None:
     answers.fear_greed = web.Response(status=503)
 
@@ -184,7 +186,7 @@ async def test_one_that_is_away_is_tried_again_and_does_not_cost_the_other(
             pool, fear_greed_url=url, btc_dominance_url=url, fear_greed_enabled=True, btc_dominance_enabled=True
         )
 
-    assert len(await read_indicators(pool, "btc_dominance", START, END)) == 1
+    assert len(await provider.get_external_indicators("btc_dominance", START, END)) == 1
 
 
 async def test_nonsense_is_not_tried_again(pool: asyncpg.Pool, url: str, answers: Answers) -> None:

@@ -101,9 +101,3 @@ def test_decisions_are_numbered_and_listed() -> None:
 def test_the_folders_are_explained(folder: str) -> None:
     assert (REPOSITORY / folder).is_dir()
     assert f"| `{folder}/` |" in README
-
-
-def test_the_example_of_a_strategy_can_be_compiled() -> None:
-    (example,) = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
-
-    compile(example, "README.md", "exec")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from importlib.metadata import version
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -16,6 +17,7 @@ from redis.exceptions import RedisError
 from kraken_history.cli import backfill as backfill_command
 from kraken_history.cli import candles as candles_command
 from kraken_history.cli import demo as demo_command
+from kraken_history.cli import export as export_command
 from kraken_history.cli import gaps as gaps_command
 from kraken_history.cli import import_csv as import_csv_command
 from kraken_history.cli import letters as letters_command
@@ -45,6 +47,7 @@ letters_app = typer.Typer(
 )
 app.add_typer(letters_app, name="dead-letters")
 backfill_command.register(app)
+export_command.register(app)
 gaps_command.register(app)
 import_csv_command.register(app)
 refresh_command.register(app)
@@ -139,7 +142,9 @@ def status(as_json: AsJson = False) -> None:
 @app.command()
 def candles(
     symbol: Annotated[str, typer.Argument(help="For example BTC/USDT.")],
-    interval: Annotated[int, typer.Option(help="Length in minutes: 1, 5, 15, 30, 60, 240, 720, 1440, 10080.")] = 1,
+    interval: Annotated[
+        int, typer.Option(help="Length in minutes: 1, 5, 15, 30, 60, 240, 720, 1440, 10080, or any other.")
+    ] = 1,
     from_: Annotated[
         str | None, typer.Option("--from", help="First time, ISO 8601, in UTC unless it says otherwise.")
     ] = None,
@@ -148,14 +153,15 @@ def candles(
         int | None, typer.Option(min=1, max=2**31 - 1, help="Most candles; without --from the latest, 100 by default.")
     ] = None,
     format_: Annotated[Format, typer.Option("--format", help="How to write them.")] = Format.TABLE,
+    plot: Annotated[Path | None, typer.Option(help="Draw them into this PNG instead, 2,000 at most.")] = None,
 ) -> None:
-    """Write candles, oldest first.
+    """Write candles, oldest first, or draw them.
 
     Example: kraken-history candles BTC/USDT --interval 60 --from 2026-01-01 --to 2026-02-01 --format csv
     """
     start, end = instant_option("--from", from_), instant_option("--to", to)
     candles_command.run_candles(
-        load_settings(), symbol, interval, start=start, end=end, limit=limit, format_=format_.value
+        load_settings(), symbol, interval, start=start, end=end, limit=limit, format_=format_.value, plot=plot
     )
 
 

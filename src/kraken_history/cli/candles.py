@@ -6,22 +6,25 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from kraken_history.cli import plot as plots
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.instants import instant
 from kraken_history.cli.tables import print_table, table_of
 from kraken_history.errors import UnknownSymbol, UsageError
+from kraken_history.intervals import check_interval
 from kraken_history.kraken.numbers import check_symbol
-from kraken_history.provider import HistoricalDataProvider, view_of
+from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import HistoricalCandle
 from kraken_history.settings import Settings
 
 DEFAULT_LIMIT = 100
 _END = datetime(9999, 1, 1, tzinfo=UTC)
-_FIELDS = HistoricalCandle.__struct_fields__
+FIELDS = HistoricalCandle.__struct_fields__
 
 
 def run_candles(
@@ -33,16 +36,19 @@ def run_candles(
     end: datetime | None,
     limit: int | None,
     format_: Literal["table", "csv", "json"],
+    plot: Path | None = None,
 ) -> None:
-    """Read candles and write them.
+    """Read candles and write them, or draw them.
 
     Raises:
         UsageError: The symbol, the interval or the range cannot be; said before any server is started.
     """
-    symbol = _checked_symbol(symbol)
-    view_of(interval)
-    if start is not None and end is not None and start >= end:
-        raise UsageError(f"the range is reversed or empty: --from {instant(start)} must be before --to {instant(end)}")
+    symbol = checked_symbol(symbol)
+    check_interval(interval)
+    check_range(start, end)
+    if plot is not None:
+        limit = plots.checked_limit(limit, has_start=start is not None)
+        plot = plots.checked_target(plot)
     with server_choice.database(settings) as database_url:
         candles = asyncio.run(_fetch(database_url, symbol, interval, start, end, limit))
     if candles is None:
@@ -50,6 +56,9 @@ def run_candles(
         candles = []
     elif not candles:
         sys.stderr.write("no candle is stored in this range\n")
+    if plot is not None:
+        plots.write_plot(candles, plot)
+        return
     match format_:
         case "table":
             _print_table(candles)
@@ -59,7 +68,22 @@ def run_candles(
             _write_json(candles)
 
 
-def _checked_symbol(symbol: str) -> str:
+def check_range(start: datetime | None, end: datetime | None) -> None:
+    """Pass if candles can lie between; None is open.
+
+    Raises:
+        UsageError: None can.
+    """
+    if start is not None and end is not None and start >= end:
+        raise UsageError(f"the range is reversed or empty: --from {instant(start)} must be before --to {instant(end)}")
+
+
+def checked_symbol(symbol: str) -> str:
+    """The symbol in capitals.
+
+    Raises:
+        UnknownSymbol: It is not shaped like ``BTC/USDT``.
+    """
     symbol = symbol.strip().upper()
     try:
         check_symbol(symbol)
@@ -81,13 +105,13 @@ async def _fetch(
         if not await provider.get_symbols():
             return None
         if start is None:
-            return await provider.get_latest_candles(symbol, interval, limit or DEFAULT_LIMIT, before=end)
+            return await provider.get_latest_candles(symbol, interval, limit or DEFAULT_LIMIT, end=end)
         return await provider.get_candles(symbol, interval, start, end or _END, limit)
 
 
-def _texts(candle: HistoricalCandle) -> list[str | int]:
+def texts_of(candle: HistoricalCandle) -> list[str | int]:
     """The fields in order, as text where JSON's own number would lose digits."""
-    return [_text(getattr(candle, field)) for field in _FIELDS]
+    return [_text(getattr(candle, field)) for field in FIELDS]
 
 
 def _text(value: object) -> str | int:
@@ -104,12 +128,12 @@ def _text(value: object) -> str | int:
 
 def _write_csv(candles: Iterable[HistoricalCandle]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(_FIELDS)
-    writer.writerows(map(_texts, candles))
+    writer.writerow(FIELDS)
+    writer.writerows(map(texts_of, candles))
 
 
 def _write_json(candles: Iterable[HistoricalCandle]) -> None:
-    rows = [dict(zip(_FIELDS, _texts(candle), strict=True)) for candle in candles]
+    rows = [dict(zip(FIELDS, texts_of(candle), strict=True)) for candle in candles]
     lines = ",\n".join(msgspec.json.encode(row).decode() for row in rows)
     sys.stdout.write(f"[{lines}]\n")
 
@@ -117,7 +141,7 @@ def _write_json(candles: Iterable[HistoricalCandle]) -> None:
 def _print_table(candles: Sequence[HistoricalCandle]) -> None:
     if not candles:
         return
-    fields = [field for field in _FIELDS if field not in ("symbol", "interval_minutes", "quote_volume")]
+    fields = [field for field in FIELDS if field not in ("symbol", "interval_minutes", "quote_volume")]
     table = table_of(*fields, title=f"{candles[0].symbol}, {candles[0].interval_minutes} min")
     for candle in candles:
         table.add_row(*(str(_text(getattr(candle, field))) for field in fields))

@@ -1,0 +1,309 @@
+"""How fast candles are read, each figure beside its limit measured in the same run.
+
+    python -m benchmarks.read [--database-url URL --redis-url URL] [--json FILE]
+
+(a) A year of one-minute candles as records; the limit is a bare ``fetch`` of the same columns by the driver.
+(b) The same year as Arrow with float64; the limit is ``COPY … TO STDOUT (FORMAT binary)`` of the same rows and casts,
+    thrown away as it comes.
+(c) The latest 200 candles, of one minute and of an hour, by eight readers who ask twenty times a second each, while
+    a consumer process stores trades as fast as it can; and without the consumer. The longer intervals are refreshed
+    once a second meanwhile, because time passes a thousand times faster in these trades than in the world.
+(d) ``replay_candles`` over the year at speed 0: candles/s, and the memory of a fresh process after a tenth of the
+    year and after all of it.
+
+Rounds of one figure alternate with rounds of its limit; medians are printed, and ratios of medians.
+"""
+
+import argparse
+import asyncio
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+from redis.asyncio import Redis
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.ingest import STREAM, alternate, fill_stream, start_service
+from benchmarks.servers import Place, measured_servers
+from benchmarks.workload import START, make_trades
+from kraken_history.aggregates import refresh
+from kraken_history.postgres import create_pool
+from kraken_history.provider import HistoricalDataProvider
+from kraken_history.reading.candle_query import COLUMNS
+from kraken_history.telemetry import configure_logging
+
+SYMBOL = "BTC/USDT"
+SYMBOLS = (SYMBOL, "ETH/USDT", "XRP/USDT")
+YEAR_START = datetime(2025, 1, 1, tzinfo=UTC)
+YEAR_END = datetime(2026, 1, 1, tzinfo=UTC)
+READERS = 8
+ASKS_PER_S = 20.0
+LATEST = 200
+
+Results = dict[str, Any]
+
+_FILL = """
+    INSERT INTO candles (symbol, timestamp, interval_minutes, open, high, low, close, volume, quote_volume,
+                         trade_count, vwap, source)
+    SELECT $1, minute, 1, p, p + 1.7, p - 2.3, p + 0.4, v, v * p, 3 + (n % 200)::integer, p, 'trades'
+    FROM (
+        SELECT minute, n, round((60000 + 5000 * sin(n / 900.0))::numeric, 1) AS p,
+               round((0.5 + n % 977 / 100.0)::numeric, 8) AS v
+        FROM generate_series($2::timestamptz, $3::timestamptz - interval '1 minute', interval '1 minute')
+             WITH ORDINALITY AS g (minute, n)
+    ) AS series
+"""
+
+_NOTE = """
+    INSERT INTO data_sync_status (symbol, data_type, oldest_timestamp, newest_timestamp, total_records, stale_ranges)
+    SELECT symbol, 'candles_1m', $2, $3::timestamptz - interval '1 minute', 0, tstzmultirange(tstzrange($2, $3))
+    FROM unnest($1::text[]) AS symbol
+"""
+
+
+async def fill(place: Place) -> None:
+    """A year of one-minute candles of each symbol, and all longer intervals."""
+    pool = await create_pool(place.database_url, min_size=1, max_size=2)
+    weeks = [YEAR_START + timedelta(days=7 * n) for n in range(53)]
+    await pool.execute("SELECT ensure_partitions('candles', $1)", weeks)
+    for symbol in SYMBOLS:
+        await pool.execute(_FILL, symbol, YEAR_START, YEAR_END)
+    await pool.execute(_NOTE, list(SYMBOLS), YEAR_START, YEAR_END)
+    await refresh(pool)
+    await pool.execute("VACUUM ANALYZE candles")
+    await pool.close()
+
+
+async def measure_year(place: Place, rounds: int) -> Results:
+    """(a) and (b), in rows/s."""
+    bare = await asyncpg.connect(place.database_url)
+    async with HistoricalDataProvider(place.database_url) as provider:
+
+        async def records() -> float:
+            started = time.perf_counter()
+            candles = await provider.get_candles(SYMBOL, 1, YEAR_START, YEAR_END)
+            return len(candles) / (time.perf_counter() - started)
+
+        async def fetch() -> float:
+            started = time.perf_counter()
+            rows = await bare.fetch(_select(COLUMNS), SYMBOL, YEAR_START, YEAR_END)
+            return len(rows) / (time.perf_counter() - started)
+
+        async def arrow() -> float:
+            started = time.perf_counter()
+            table = await provider.get_candles_arrow(SYMBOL, 1, YEAR_START, YEAR_END, numbers="float")
+            return int(table.num_rows) / (time.perf_counter() - started)
+
+        async def decimals() -> float:
+            started = time.perf_counter()
+            table = await provider.get_candles_arrow(SYMBOL, 1, YEAR_START, YEAR_END)
+            return int(table.num_rows) / (time.perf_counter() - started)
+
+        async def copy() -> float:
+            started = time.perf_counter()
+            done = await bare.copy_from_query(
+                _select(_FLOATS), SYMBOL, YEAR_START, YEAR_END, output=_drop, format="binary"
+            )
+            return int(done.split()[1]) / (time.perf_counter() - started)
+
+        await arrow()  # the packages are imported and the connection is made once
+        medians = await alternate(rounds, records=records, fetch=fetch, arrow=arrow, copy=copy, decimals=decimals)
+    await bare.close()
+    return medians
+
+
+def _select(columns: str) -> str:
+    return (
+        f"SELECT {columns} FROM candles WHERE symbol = $1 AND interval_minutes = 1"  # noqa: S608 — constants
+        " AND timestamp >= $2 AND timestamp < $3 ORDER BY timestamp"
+    )
+
+
+_FLOATS = ", ".join(
+    f"{name}::float8" if name in ("open", "high", "low", "close", "volume", "quote_volume", "vwap") else name
+    for name in COLUMNS.split(", ")
+)
+
+
+async def _drop(_: bytes) -> None:
+    """The nowhere that the limit copies to."""
+
+
+async def measure_latest(place: Place, trades: int, seconds: float) -> Results:
+    """(c) In milliseconds, by interval; the readers are in this process, the consumer in its own."""
+    results: Results = {"alone": await _ask(place, seconds)}
+    redis: Redis = Redis.from_url(place.redis_url)
+    pool = await create_pool(place.database_url, min_size=1, max_size=1)
+    await fill_stream(redis, make_trades(trades))
+    consumer = start_service("consumers", place)
+    try:
+        while not await pool.fetchval(_STORED):  # noqa: ASYNC110 — the consumer is another process
+            await asyncio.sleep(0.02)
+        before, started = await pool.fetchval(_STORED), time.perf_counter()
+        refreshing = asyncio.create_task(_keep_refreshing(place))
+        results["writing"] = await _ask(place, seconds)
+        refreshing.cancel()
+        written = await pool.fetchval(_STORED) - before
+        results["written_per_s"] = written / (time.perf_counter() - started)
+        results["left_in_stream"] = trades - written - before
+    finally:
+        consumer.terminate()
+        consumer.wait()
+        await redis.delete(STREAM)
+        await redis.aclose()
+        await pool.close()
+    return results
+
+
+_STORED = "SELECT coalesce(sum(total_records), 0)::bigint FROM data_sync_status WHERE data_type = 'trades'"
+
+
+async def _keep_refreshing(place: Place) -> None:
+    pool = await create_pool(place.database_url, min_size=1, max_size=1)
+    try:
+        while True:
+            await refresh(pool)
+            await asyncio.sleep(1.0)
+    finally:
+        pool.terminate()
+
+
+async def _ask(place: Place, seconds: float) -> dict[str, dict[str, float]]:
+    latencies: dict[str, list[float]] = {"1": [], "60": []}
+    stop_at = time.perf_counter() + seconds
+
+    async def reader(provider: HistoricalDataProvider, number: int) -> None:
+        due = time.perf_counter() + number / READERS / ASKS_PER_S
+        turn = number
+        while due < stop_at:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            interval = (1, 60)[turn % 2]
+            started = time.perf_counter()
+            candles = await provider.get_latest_candles(SYMBOL, interval, LATEST)
+            latencies[str(interval)].append((time.perf_counter() - started) * 1e3)
+            assert len(candles) == LATEST
+            due, turn = due + 1 / ASKS_PER_S, turn + 1
+
+    async with HistoricalDataProvider(place.database_url, pool_min_size=READERS) as provider:
+        await provider.get_latest_candles(SYMBOL, 60, LATEST)
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(READERS):
+                tasks.create_task(reader(provider, number))
+    return {interval: _quantiles(found) for interval, found in latencies.items()}
+
+
+def _quantiles(values: list[float]) -> dict[str, float]:
+    cuts = statistics.quantiles(values, n=100)
+    return {"asks": len(values), "p50_ms": cuts[49], "p99_ms": cuts[98], "max_ms": max(values)}
+
+
+async def measure_replay(place: Place, rounds: int) -> Results:
+    """(d) Each round in a fresh process, which tells its own speed and memory."""
+    runs = []
+    for _ in range(rounds):
+        command = [sys.executable, "-c", _REPLAY, place.database_url, YEAR_START.isoformat(), YEAR_END.isoformat()]
+        process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+        output, _ = await process.communicate()
+        runs.append(msgspec.json.decode(output))
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+
+
+_REPLAY = f"""
+import asyncio, json, sys, time
+import psutil
+from datetime import datetime
+from kraken_history import HistoricalDataProvider
+
+async def main():
+    url, start, end = sys.argv[1], *map(datetime.fromisoformat, sys.argv[2:])
+    memory, count = psutil.Process().memory_info, 0
+    async with HistoricalDataProvider(url) as provider:
+        began = time.perf_counter()
+        async for candle in provider.replay_candles({SYMBOL!r}, 1, start, end, speed=0):
+            count += 1
+            if count == 52_560:
+                early = memory().rss / 2**20
+        seconds = time.perf_counter() - began
+    print(json.dumps(dict(candles=count, per_s=count / seconds, early_mb=early, late_mb=memory().rss / 2**20)))
+
+asyncio.run(main())
+"""
+
+
+async def measure(arguments: argparse.Namespace) -> Results:
+    """All figures."""
+    async with measured_servers(arguments.database_url, arguments.redis_url) as place:
+        await fill(place)
+        return {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "python": platform.python_version(),
+            "processors": os.cpu_count(),
+            "server": place.description,
+            "trades_from": START.isoformat(),
+            "year": await measure_year(place, arguments.rounds),
+            "replay": await measure_replay(place, arguments.rounds),
+            "latest": await measure_latest(place, arguments.trades, arguments.seconds),
+        }
+
+
+def print_report(results: Results) -> None:
+    """Each figure beside its limit."""
+    console = Console()
+    console.print(results["server"])
+    year = results["year"]
+    table = Table("a year of one-minute candles", "ours /s", "limit /s", "of limit", "times records")
+    for name, ours, limit in (("records", "records", "fetch"), ("Arrow, float64", "arrow", "copy")):
+        table.add_row(
+            name, f"{year[ours]:,.0f}", f"{year[limit]:,.0f}", f"{year[ours] / year[limit]:.2f}",
+            f"{year[ours] / year['records']:.1f}",
+        )  # fmt: skip
+    table.add_row("Arrow, decimal128", f"{year['decimals']:,.0f}", "", "", f"{year['decimals'] / year['records']:.1f}")
+    console.print(table)
+    latest = results["latest"]
+    table = Table(f"latest {LATEST}, {READERS} readers", "minutes", "asks", "p50 ms", "p99 ms", "max ms")
+    for name in ("alone", "writing"):
+        for interval, found in latest[name].items():
+            table.add_row(
+                name, interval, f"{found['asks']}", f"{found['p50_ms']:.1f}", f"{found['p99_ms']:.1f}",
+                f"{found['max_ms']:.1f}",
+            )  # fmt: skip
+    console.print(table)
+    console.print(
+        f"the consumer stored {latest['written_per_s']:,.0f} trades/s meanwhile, "
+        f"and {latest['left_in_stream']:,} were left in the stream at the end"
+    )
+    replay = results["replay"]
+    console.print(
+        f"replay: {replay['per_s']:,.0f} candles/s; {replay['early_mb']:.0f} MB after a tenth of the year, "
+        f"{replay['late_mb']:.0f} MB after {replay['candles']:,} candles"
+    )
+
+
+def main() -> None:
+    """Measure, print, and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--database-url", help="a server that may be given a scratch database (default: embedded)")
+    parser.add_argument("--redis-url", help="a Redis that may be EMPTIED (default: embedded)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--trades", type=int, default=2_000_000, help="in the stream, for the consumer to store")
+    parser.add_argument("--seconds", type=float, default=15.0, help="how long the readers ask")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/read.json"))
+    arguments = parser.parse_args()
+    configure_logging("warning", as_json=False)
+    results = asyncio.run(measure(arguments))
+    print_report(results)
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""What the examples share at the command line: arguments, results, and errors in one line."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import NoReturn
+
+from kraken_history.errors import HistoryError, UsageError
+from strategy import Rules, Trader, result_of
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes the database and the rules of the strategy; tells mistakes in one line."""
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(description=description)
+        rules = Rules()
+        self.add_argument("--database-url", default=os.environ.get("DATABASE_URL"), help="default: DATABASE_URL")
+        self.add_argument("--interval", type=int, default=1, metavar="MINUTES", help="of the candles (%(default)s)")
+        self.add_argument("--fast", type=int, default=rules.fast, help="closes in the fast average (%(default)s)")
+        self.add_argument("--slow", type=int, default=rules.slow, help="closes in the slow average (%(default)s)")
+        self.add_argument("--fee", type=decimal, default=rules.fee, help="part of the price of each fill (%(default)s)")
+
+    def error(self, message: str) -> NoReturn:
+        """One line and exit code 2, without the usage."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def run(parser: Parser, main: Callable[[argparse.Namespace, Rules], Awaitable[None]], words: Sequence[str]) -> int:
+    """Run an example; 0 if all went well, 1 or 2 and one line if not."""
+    arguments = parser.parse_args(words)
+    if not arguments.database_url:
+        parser.error("no database: set DATABASE_URL or give --database-url postgresql://user:password@host:5432/name")
+    try:
+        rules = Rules(arguments.fast, arguments.slow, arguments.fee)
+    except ValueError as error:
+        parser.error(str(error))
+
+    async def all_of_it() -> None:
+        await main(arguments, rules)
+
+    try:
+        asyncio.run(all_of_it())
+    except KeyboardInterrupt:
+        return 130
+    except UsageError as error:
+        parser.error(str(error))
+    except HistoryError as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
+        return 1
+    return 0
+
+
+def decimal(text: str) -> Decimal:
+    """A number that was typed, to the last digit."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+    return number
+
+
+def moment(text: str) -> datetime:
+    """A time that was typed; without a zone it is in UTC."""
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: write it like 2026-01-31 or 2026-01-31T12:00Z"
+        ) from None
+    return given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
+
+
+def say(line: str) -> None:
+    """A line on the terminal, at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def say_result(trader: Trader) -> None:
+    """What a trader came to."""
+    result = result_of(trader)
+    say(
+        f"{trader.symbol}: {result.candles} candles, {result.round_trips} round trips, {result.won} of them won,"
+        f" profit {signed(result.profit)} after fees of {number(result.fees)},"
+        f" largest drawdown {number(result.largest_drawdown)}"
+    )
+
+
+def number(value: Decimal) -> str:
+    """Without an exponent, and with up to eight decimals."""
+    text = f"{value:,.8f}"
+    return text.rstrip("0").rstrip(".")
+
+
+def signed(value: Decimal) -> str:
+    """With its sign."""
+    return ("+" if value > 0 else "") + number(value)

@@ -1,0 +1,208 @@
+"""``export``: candles of any range into a file."""
+
+import asyncio
+import csv
+import io
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, BinaryIO, TextIO
+
+import typer
+from msgspec import Struct
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kraken_history.cli import servers as server_choice
+from kraken_history.cli.candles import FIELDS, check_range, checked_symbol, texts_of
+from kraken_history.cli.instants import instant_option
+from kraken_history.cli.whole_file import check_target, whole_file
+from kraken_history.errors import UnknownSymbol, UsageError
+from kraken_history.intervals import bucket_end, bucket_start, check_interval, width_of
+from kraken_history.provider import HistoricalDataProvider
+from kraken_history.reading.arrow_stream import ARROW, require_packages
+from kraken_history.reading.candle_query import Span
+from kraken_history.records import MINUTE
+from kraken_history.settings import Settings, load_settings
+
+CSV_PAGE = 10_000
+PARQUET_PAGE = 100_000
+"""How many buckets are read at once; memory depends on this, not on the range. A page is a row group of Parquet."""
+
+STANDARD_OUTPUT = Path("-")
+
+
+class FileFormat(StrEnum):
+    """What an export can be."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+class Wanted(Struct, frozen=True):
+    """Which candles to export."""
+
+    symbol: str
+    interval: int
+    start: datetime | None
+    end: datetime
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("export")(_export)
+
+
+def _export(
+    symbol: Annotated[str, typer.Argument(help="For example BTC/USDT.")],
+    interval: Annotated[int, typer.Option(help="Length in minutes, as for `candles`.")] = 1,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="First time, ISO 8601; by default the oldest that is stored.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="End; a candle that is not closed then is left out. Now.")] = None,
+    format_: Annotated[FileFormat, typer.Option("--format", help="What to write.")] = FileFormat.CSV,
+    output: Annotated[
+        Path | None, typer.Option(help="Where; by default BTC-USDT_60.csv here, and - is standard output.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write candles into a file, oldest first, in memory that does not grow with the range.
+
+    CSV has every digit as it is stored. Parquet has decimal128(38, 18), is compressed with zstd, and needs the extra
+    `arrow`. The file takes its name when it is complete.
+
+    Example: kraken-history export BTC/USDT --interval 60 --from 2025-01-01 --format parquet
+    """
+    start, end = instant_option("--from", from_), instant_option("--to", to) or datetime.now(UTC)
+    check_range(start, end)
+    wanted = Wanted(checked_symbol(symbol), interval, start, end)
+    run_export(load_settings(), wanted, format_, output, replaces=force)
+
+
+def run_export(settings: Settings, wanted: Wanted, format_: FileFormat, output: Path | None, *, replaces: bool) -> None:
+    """Write the file and say how many candles it has.
+
+    Raises:
+        UsageError: The interval, the symbol or the file cannot be; said, but for the symbol, before any server is
+            started.
+    """
+    check_interval(wanted.interval)
+    if format_ is FileFormat.PARQUET:
+        if output == STANDARD_OUTPUT:
+            raise UsageError("Parquet cannot be written to standard output: name a file, or take --format csv")
+        asyncio.run(require_packages("arrow", *ARROW))
+    name = f"{wanted.symbol.replace('/', '-')}_{wanted.interval}.{format_.value}"
+    path = output or Path(name)
+    if path != STANDARD_OUTPUT:
+        path = check_target(path, replaces=replaces)
+    with server_choice.database(settings) as database_url:
+        rows = asyncio.run(_write(database_url, wanted, format_, path))
+    where = "standard output" if path == STANDARD_OUTPUT else path
+    sys.stderr.write(f"{rows:,} candle(s) of {wanted.symbol}, {wanted.interval} min, written to {where}\n")
+
+
+async def _write(database_url: str, wanted: Wanted, format_: FileFormat, path: Path) -> int:
+    async with HistoricalDataProvider(database_url, pool_min_size=1, pool_max_size=1) as provider:
+        start, end = await _stored_range(provider, wanted)
+        write = _write_csv if format_ is FileFormat.CSV else _write_parquet
+        with _target(path) as file, _Bar(start, end) as bar:
+            return await write(provider, wanted, (start, end), file, bar)
+
+
+async def _stored_range(provider: HistoricalDataProvider, wanted: Wanted) -> tuple[datetime, datetime]:
+    """What is wanted, as far as there can be candles; empty or reversed if there are none."""
+    status = await provider.get_sync_status(wanted.symbol)
+    if status is None:
+        known = await provider.get_symbols()
+        if not known:
+            raise UsageError("nothing is stored yet: start `kraken-history up`")
+        raise UnknownSymbol(wanted.symbol, known)
+    width = width_of(wanted.interval)
+    oldest = bucket_start(status.oldest_timestamp or wanted.end, width)
+    newest = bucket_end((status.newest_timestamp or wanted.end) + MINUTE, width)
+    return oldest if wanted.start is None else max(wanted.start, oldest), min(wanted.end, newest)
+
+
+@contextmanager
+def _target(path: Path) -> Iterator[BinaryIO]:
+    if path == STANDARD_OUTPUT:
+        yield sys.stdout.buffer
+        return
+    with whole_file(path) as file:
+        yield file
+
+
+def pages(start: datetime, end: datetime, width: timedelta, buckets: int) -> Iterator[Span]:
+    """Ranges of time, one after the other, that cut no bucket; the last one ends at ``end``."""
+    while start < end:
+        stop = end if end - start <= buckets * width else bucket_end(start, width) + (buckets - 1) * width
+        yield start, stop
+        start = stop
+
+
+class _Bar:
+    """How far the export is, in time, on a terminal's standard error."""
+
+    def __init__(self, start: datetime, end: datetime) -> None:
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        self._start = start
+        self._task = self._progress.add_task("", total=max((end - start).total_seconds(), 1))
+
+    def __enter__(self) -> "_Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, moment: datetime) -> None:
+        """All before this moment is written."""
+        done = (moment - self._start).total_seconds()
+        self._progress.update(self._task, description=f"{moment:%Y-%m-%d}", completed=done)
+
+
+async def _pages(wanted: Wanted, span: Span, buckets: int, bar: _Bar) -> AsyncIterator[Span]:
+    for page in pages(*span, width_of(wanted.interval), buckets):
+        yield page
+        bar.show(page[1])
+
+
+async def _write_csv(provider: HistoricalDataProvider, wanted: Wanted, span: Span, file: BinaryIO, bar: _Bar) -> int:
+    text = io.TextIOWrapper(file, encoding="ascii", newline="")
+    try:
+        return await _write_rows(provider, wanted, span, text, bar)
+    finally:
+        text.detach()  # or it would close what it does not own
+
+
+async def _write_rows(provider: HistoricalDataProvider, wanted: Wanted, span: Span, text: TextIO, bar: _Bar) -> int:
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(FIELDS)
+    rows = 0
+    async for page in _pages(wanted, span, CSV_PAGE, bar):
+        candles = await provider.get_candles(wanted.symbol, wanted.interval, *page)
+        writer.writerows(map(texts_of, candles))
+        rows += len(candles)
+    return rows
+
+
+async def _write_parquet(
+    provider: HistoricalDataProvider, wanted: Wanted, span: Span, file: BinaryIO, bar: _Bar
+) -> int:
+    from pyarrow.parquet import ParquetWriter
+
+    from kraken_history.reading.columns import candle_schema
+
+    rows = 0
+    with ParquetWriter(file, candle_schema("decimal"), compression="zstd") as writer:
+        async for page in _pages(wanted, span, PARQUET_PAGE, bar):
+            table = await provider.get_candles_arrow(wanted.symbol, wanted.interval, *page)
+            if table.num_rows:
+                writer.write_table(table)
+            rows += table.num_rows
+    return rows

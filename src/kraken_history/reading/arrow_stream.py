@@ -1,0 +1,191 @@
+"""Statements whose rows come as Arrow: by ADBC, in a thread, with its errors in our words.
+
+ADBC takes the fast way, a binary COPY, for statements without parameters only. What it knows of a server's types is
+kept for as long as the :class:`Database` lives; a connection is made for each statement, so there is none to go stale
+and none to share.
+"""
+
+import asyncio
+import importlib
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from weakref import WeakKeyDictionary
+
+import asyncpg
+
+from kraken_history.errors import MissingExtra
+from kraken_history.postgres import CONNECT_TIMEOUT_S, UNAVAILABLE
+from kraken_history.reading.database import Database
+
+if TYPE_CHECKING:
+    import adbc_driver_manager
+    import pyarrow
+
+    Convert = Callable[[pyarrow.RecordBatch], pyarrow.RecordBatch]
+
+CANCEL_PATIENCE_S = 2.0
+"""How long a cancelled read waits for its connection to be closed; a thread closes it later at the latest."""
+
+ARROW = ("pyarrow", "adbc_driver_manager", "adbc_driver_postgresql")
+"""The packages of the extra ``arrow``."""
+
+
+async def require_packages(extra: str, *names: str) -> None:
+    """Import packages, in a thread since the first time takes long.
+
+    Raises:
+        MissingExtra: One is not installed.
+    """
+    for name in names:
+        try:
+            await asyncio.to_thread(importlib.import_module, name)
+        except ImportError as error:
+            raise MissingExtra(name, extra) from error
+
+
+async def fetch_batches(database: Database, statement: str, convert: "Convert") -> "list[pyarrow.RecordBatch]":
+    """All rows of a statement without parameters; a batch is converted while the server sends the next one.
+
+    Where it is cancelled, the statement is cancelled on the server and the connection is closed.
+
+    Raises:
+        ProviderClosed: The database is not open.
+        ServiceUnavailable: The database is gone.
+    """
+    database.pool  # noqa: B018 — raises where it is not open
+    fetch = _Fetch(database, statement, convert)
+    loop = asyncio.get_running_loop()
+    work = loop.run_in_executor(None, fetch.run)
+    try:
+        await asyncio.wait({work})
+    except asyncio.CancelledError:
+        loop.run_in_executor(None, fetch.cancel)
+        await asyncio.wait({work}, timeout=CANCEL_PATIENCE_S)
+        raise
+    return work.result()
+
+
+class _Fetch:
+    """One statement in its thread, which another one may cancel."""
+
+    def __init__(self, database: Database, statement: str, convert: "Convert") -> None:
+        self._database = database
+        self._statement = statement
+        self._convert = convert
+        self._lock = threading.Lock()
+        self._running: adbc_driver_manager.AdbcStatement | None = None
+        self._is_cancelled = False
+
+    def run(self) -> "list[pyarrow.RecordBatch]":
+        """All batches; none if it was cancelled."""
+        import adbc_driver_manager
+
+        try:
+            return self._run()
+        except (adbc_driver_manager.Error, OSError) as error:
+            if self._is_cancelled:
+                return []
+            raise _translated(self._database, error) from error
+
+    def _run(self) -> "list[pyarrow.RecordBatch]":
+        import adbc_driver_manager
+        import pyarrow
+
+        with (
+            adbc_driver_manager.AdbcConnection(_database_of(self._database)) as connection,
+            adbc_driver_manager.AdbcStatement(connection) as statement,
+        ):
+            try:
+                self._is_running(statement)
+                statement.set_sql_query(self._statement)
+                stream, _ = statement.execute_query()
+                batches: list[pyarrow.RecordBatch] = []
+                with pyarrow.RecordBatchReader.from_stream(stream) as reader:
+                    for batch in reader:
+                        if self._is_cancelled:
+                            break
+                        batches.append(self._convert(batch))
+                return batches
+            finally:
+                self._is_running(None)
+
+    def _is_running(self, statement: "adbc_driver_manager.AdbcStatement | None") -> None:
+        with self._lock:
+            self._running = statement
+
+    def cancel(self) -> None:
+        """Have it end soon."""
+        import adbc_driver_manager
+
+        self._is_cancelled = True
+        with self._lock:
+            if self._running is None:
+                return
+            try:
+                self._running.cancel()
+            except adbc_driver_manager.Error:
+                return  # it has ended, or the server is gone: then it is about to
+
+
+_databases: "WeakKeyDictionary[Database, adbc_driver_manager.AdbcDatabase]" = WeakKeyDictionary()
+
+
+def _database_of(database: Database) -> "adbc_driver_manager.AdbcDatabase":
+    """What ADBC knows of a server; holds no connection."""
+    import adbc_driver_postgresql  # type: ignore[import-untyped]
+
+    if database not in _databases:
+        _databases.setdefault(database, adbc_driver_postgresql.connect(libpq_url(database.url)))
+    return _databases[database]
+
+
+def _translated(database: Database, error: Exception) -> Exception:
+    """The error that asyncpg would raise, in our words if we have some; an OSError is a stream that broke off."""
+    reason = str(error).removeprefix("IO: ").removeprefix("[libpq] ").split("\n", 1)[0]
+    state: str | None = getattr(error, "sqlstate", None)
+    if state is None:
+        import adbc_driver_manager
+
+        is_gone = isinstance(error, (OSError, adbc_driver_manager.OperationalError))
+        return database.unavailable(ConnectionError(reason)) if is_gone else error
+    driver_error: Exception = asyncpg.PostgresError.new({"C": state, "M": reason})
+    return database.unavailable(driver_error) if isinstance(driver_error, UNAVAILABLE) else driver_error
+
+
+def libpq_url(url: str) -> str:
+    """The URL as libpq takes it, from one that asyncpg takes.
+
+    Any other option of asyncpg's is a setting of the session, which libpq wants in ``options``; and a ``%`` in the
+    password may stand alone there.
+    """
+    parts = urlsplit(url)
+    account, at, hosts = parts.netloc.partition("@") if "@" in parts.netloc else ("", "", parts.netloc)
+    user, colon, password = account.partition(":")
+    account = quote(unquote(user), safe="") + colon + quote(unquote(password), safe="")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if "database" in options:
+        options["dbname"] = options.pop("database")
+    settings = [options.pop("options")] if "options" in options else []
+    for name in [name for name in options if name not in _LIBPQ_OPTIONS]:
+        settings.append(f"-c {name}={_escaped(options.pop(name))}")
+    if settings:
+        options["options"] = " ".join(settings)
+    options["connect_timeout"] = str(int(CONNECT_TIMEOUT_S))
+    query = urlencode(options, quote_via=quote, safe="")
+    return urlunsplit(("postgresql", account + at + hosts, parts.path, query, ""))
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")
+
+
+_LIBPQ_OPTIONS = frozenset(
+    {
+        *("host", "port", "dbname", "user", "password", "passfile", "service", "target_session_attrs"),
+        *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation"),
+        *("ssl_min_protocol_version", "ssl_max_protocol_version", "krbsrvname", "gsslib"),
+    }
+)
+"""The options of a URL that asyncpg keeps to itself, and that mean the same to libpq."""

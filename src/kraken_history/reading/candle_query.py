@@ -1,0 +1,181 @@
+"""The queries for candles of any interval, built without touching a database.
+
+An interval that is stored is read from its view; another one is aggregated from the longest stored interval that
+divides it. A view can be behind: what changed before its watermark is marked stale until it is refreshed. Buckets
+that are stale are aggregated here once more, from candles that are not; of the two the fuller one is taken,
+because the base rows of an old bucket may have been dropped since it was stored.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from msgspec import Struct
+
+from kraken_history.intervals import VIEWS, best_stored, bucket_end, bucket_start, width_of
+from kraken_history.records import HistoricalCandle
+
+COLUMNS = ", ".join(HistoricalCandle.__struct_fields__)
+"""The columns of a candle, in the order of the record's fields."""
+
+Span = tuple[datetime, datetime]
+"""``[start, end)``."""
+
+
+class StoredView(Struct, frozen=True):
+    """Where the candles of a stored interval are read, for one symbol.
+
+    Attributes:
+        relation: The view; or the table below it, whose planning takes a tenth of the time.
+        stale: Time whose candles are not in it, or not as they should be.
+    """
+
+    relation: str
+    stale: Sequence[Span]
+
+
+Marks = Mapping[str, StoredView]
+"""By view."""
+
+
+class Query:
+    """SQL whose values are either numbered arguments or written out."""
+
+    def __init__(self, *, literal: bool = False) -> None:
+        self.arguments: list[object] = []
+        self._literal = literal
+
+    def put(self, value: str | datetime | Sequence[datetime], type_: str) -> str:
+        """What stands for a value in the text.
+
+        Args:
+            type_: The value's type in SQL.
+        """
+        if self._literal:
+            return f"{_literal(value)}::{type_}"
+        self.arguments.append(value)
+        return f"${len(self.arguments)}::{type_}"
+
+
+def _literal(value: str | datetime | Sequence[datetime]) -> str:
+    match value:
+        case str():
+            return "'" + value.replace("'", "''") + "'"
+        case datetime():
+            return f"'{value.isoformat()}'"
+        case _:
+            return "'{" + ",".join(each.isoformat() for each in value) + "}'"
+
+
+def marked_views(interval: int) -> list[str]:
+    """The views whose marks :func:`select_candles` needs to know; none for one-minute candles."""
+    stored = best_stored(interval)
+    if stored == 1:
+        return []
+    return [VIEWS[stored]] if stored <= _HOUR else [VIEWS[stored], VIEWS[_HOUR]]
+
+
+def select_candles(query: Query, symbol: str, interval: int, span: Span, marks: Marks) -> str:
+    """A query for a symbol's candles that open within ``span``, in no order.
+
+    Args:
+        span: Its bounds are bounds of buckets of this interval.
+        marks: Of each of :func:`marked_views`.
+    """
+    name = query.put(symbol, "text")
+    stored = best_stored(interval)
+    source = _select_stored(query, name, stored, span, marks)
+    return source if stored == interval else aggregate(source, interval)
+
+
+def aggregate(source: str, interval: int) -> str:
+    """A query that makes candles of an interval out of a query for shorter ones of one symbol.
+
+    Digit for digit what the views compute.
+    """
+    return f"""
+    SELECT symbol,
+           date_bin(interval '{interval} minutes', timestamp, timestamptz '2000-01-03 00:00:00+00') AS timestamp,
+           {interval} AS interval_minutes,
+           (array_agg(open ORDER BY timestamp))[1] AS open, max(high) AS high, min(low) AS low,
+           (array_agg(close ORDER BY timestamp DESC))[1] AS close, sum(volume) AS volume,
+           sum(quote_volume) AS quote_volume, sum(trade_count)::bigint AS trade_count,
+           coalesce(div(sum(quote_volume) * 10000000000, nullif(sum(volume), 0)) * 0.0000000001, 0) AS vwap
+    FROM ({source}) AS s GROUP BY 1, 2"""  # noqa: S608 — only our own SQL and a number are put in
+
+
+def _select_stored(query: Query, name: str, stored: int, span: Span, marks: Marks) -> str:
+    if stored == 1:
+        return _select_relation(query, name, VIEWS[stored], stored, span)
+    view = marks[VIEWS[stored]]
+    stale = buckets_of(view.stale, stored, span)
+    if not stale:
+        return _select_relation(query, name, view.relation, stored, span)
+    is_stale = _is_within(query, stale)
+    extent = stale[0][0], stale[-1][1]
+    base = 1 if stored <= _HOUR else _HOUR
+    fresh = aggregate(
+        f"SELECT * FROM ({_select_stored(query, name, base, extent, marks)}) AS b WHERE {is_stale}",  # noqa: S608
+        stored,
+    )
+    return f"""
+    SELECT {COLUMNS} FROM ({_select_relation(query, name, view.relation, stored, span)}) AS v WHERE NOT {is_stale}
+    UNION ALL
+    SELECT {COLUMNS} FROM (
+        SELECT DISTINCT ON (timestamp) * FROM (
+            SELECT {COLUMNS}, 0 AS rank
+            FROM ({_select_relation(query, name, view.relation, stored, extent)}) AS v WHERE {is_stale}
+            UNION ALL
+            SELECT {COLUMNS}, 1 AS rank FROM ({fresh}) AS f
+        ) AS either ORDER BY timestamp, trade_count DESC, rank DESC
+    ) AS fuller"""  # noqa: S608 — only our own SQL is put in
+
+
+def _select_relation(query: Query, name: str, relation: str, stored: int, span: Span) -> str:
+    start, end = query.put(span[0], "timestamptz"), query.put(span[1], "timestamptz")
+    return f"""
+    SELECT {COLUMNS} FROM {relation}
+    WHERE symbol = {name} AND interval_minutes = {stored} AND timestamp >= {start} AND timestamp < {end}"""  # noqa: S608
+
+
+def _is_within(query: Query, spans: Sequence[Span]) -> str:
+    starts = query.put([start for start, _ in spans], "timestamptz[]")
+    ends = query.put([end for _, end in spans], "timestamptz[]")
+    return (
+        f"EXISTS (SELECT FROM unnest({starts}, {ends}) AS w (start, stop)"
+        " WHERE timestamp >= w.start AND timestamp < w.stop)"
+    )
+
+
+def buckets_of(marks: Sequence[Span], interval: int, span: Span) -> list[Span]:
+    """The buckets of an interval that marks touch, inside ``span``, neighbours as one; oldest first."""
+    width = width_of(interval)
+    found: list[Span] = []
+    for marked in sorted(marks):
+        start = max(span[0], bucket_start(marked[0], width))
+        end = min(span[1], bucket_end(marked[1], width))
+        if start >= end:
+            continue
+        if found and start <= found[-1][1]:
+            start, end = found[-1][0], max(end, found.pop()[1])
+        found.append((start, end))
+    return found
+
+
+def windows_back(end: datetime, oldest: datetime, count: int, width: timedelta) -> list[Span]:
+    """Spans to look through, newest first, for the ``count`` newest candles before ``end``: each longer than the last.
+
+    Args:
+        end: A bound of buckets.
+        oldest: Nothing is older than the bucket that holds this.
+    """
+    found: list[Span] = []
+    buckets = count + 1
+    lowest = bucket_start(oldest, width)
+    while end > lowest:
+        start = max(lowest, end - buckets * width)
+        found.append((start, end))
+        end, buckets = start, buckets * 4
+    return found
+
+
+_HOUR = 60

@@ -1,0 +1,184 @@
+"""Reading candles of any interval."""
+
+from datetime import datetime
+
+import asyncpg
+from msgspec import Struct
+
+from kraken_history.errors import InvalidNumber, UnknownSymbol
+from kraken_history.intervals import as_utc, bucket_end, bucket_start, check_interval, closed_window, width_of
+from kraken_history.kraken.numbers import check_symbol
+from kraken_history.reading.candle_query import (
+    COLUMNS,
+    Marks,
+    Query,
+    Span,
+    StoredView,
+    marked_views,
+    select_candles,
+    windows_back,
+)
+from kraken_history.reading.database import Database
+from kraken_history.records import MINUTE, HistoricalCandle
+
+
+class Extent(Struct, frozen=True):
+    """What there is of a symbol's candles.
+
+    Attributes:
+        oldest, newest: Open times of one-minute candles; None if there never was one.
+    """
+
+    oldest: datetime | None
+    newest: datetime | None
+
+
+async def read_candles(
+    database: Database, symbol: str, interval: int, start: datetime, end: datetime, limit: int | None = None
+) -> list[HistoricalCandle]:
+    """Candles that open at or after ``start`` and are closed at ``end``, oldest first; at most ``limit`` of them.
+
+    Raises:
+        UsageError: As the checks say.
+        UnknownSymbol: Nothing of this symbol is stored.
+        ServiceUnavailable: The database is gone.
+    """
+    span = closed_window(start, end, interval)
+    check_limit(limit)
+    name = checked_symbol(symbol)
+    candles = await read_span(database, name, interval, span, limit) if span[0] < span[1] else []
+    if not candles:
+        await require_symbol(database, name)
+    return candles
+
+
+async def read_latest_candles(
+    database: Database, symbol: str, interval: int, count: int, end: datetime | None = None
+) -> list[HistoricalCandle]:
+    """The newest ``count`` candles, oldest of them first; with ``end``, of those that are closed then."""
+    check_interval(interval)
+    check_count("count", count)
+    name = checked_symbol(symbol)
+    limit = None if end is None else bucket_start(as_utc(end), width_of(interval))
+    extent = await read_extent(database, name)
+    if extent.newest is None or extent.oldest is None:
+        return []
+    newest_end = bucket_end(extent.newest + MINUTE, width_of(interval))
+    last = newest_end if limit is None else min(limit, newest_end)
+    found: list[HistoricalCandle] = []
+    for span in windows_back(last, extent.oldest, count, width_of(interval)):
+        found = [*await read_span(database, name, interval, span, count - len(found), newest=True), *found]
+        if len(found) == count:
+            break
+    return found
+
+
+async def read_span(
+    database: Database, symbol: str, interval: int, span: Span, limit: int | None = None, *, newest: bool = False
+) -> list[HistoricalCandle]:
+    """Candles that open within ``span``, oldest first; its bounds are bounds of buckets.
+
+    Args:
+        limit: At most so many: the oldest, or with ``newest`` the newest.
+    """
+    query = Query()
+    marks = await read_marks(database, symbol, interval, span)
+    select = select_candles(query, symbol, interval, span, marks)
+    order = "DESC" if newest else "ASC"
+    most = "" if limit is None else f"LIMIT {int(limit)}"
+    rows = await database.fetch(
+        f"SELECT {COLUMNS} FROM ({select}) AS c ORDER BY timestamp {order} {most}",  # noqa: S608 — our own SQL
+        *query.arguments,
+    )
+    candles = candles_of(rows)
+    return candles[::-1] if newest else candles
+
+
+def candles_of(rows: list[asyncpg.Record]) -> list[HistoricalCandle]:
+    """The records of rows that have the columns of a candle, in order."""
+    return [HistoricalCandle(*row) for row in rows]
+
+
+async def read_marks(database: Database, symbol: str, interval: int, span: Span) -> Marks:
+    """What is stale, within ``span``, of the views that an interval is read from."""
+    views = marked_views(interval)
+    if not views:
+        return {}
+    rows = await database.fetch(_MARKS, symbol, views, *span)
+    return {
+        row["name"]: StoredView(row["relation"], [(each.lower, each.upper) for each in row["stale"] or ()])
+        for row in rows
+    }
+
+
+# Where the server has no continuous aggregates, a table is kept below each view, up to `materialized_until`: a column
+# that the others lack. What comes after that counts as stale.
+_MARKS = """
+    SELECT a.name, CASE WHEN kept.until IS NULL THEN a.name ELSE a.name || '_rows' END AS relation,
+           (a.stale_ranges
+            + coalesce((SELECT stale_ranges FROM data_sync_status WHERE symbol = $1 AND data_type = 'candles_1m'), '{}')
+            + CASE WHEN kept.until IS NULL THEN '{}' ELSE tstzmultirange(tstzrange(kept.until, 'infinity')) END
+           ) * tstzmultirange(tstzrange($3, $4)) AS stale
+    FROM candle_aggregates a
+    CROSS JOIN LATERAL (SELECT (to_jsonb(a) ->> 'materialized_until')::timestamptz AS until) AS kept
+    WHERE a.name = ANY ($2)
+"""
+
+
+async def read_extent(database: Database, symbol: str) -> Extent:
+    """What there is of a symbol.
+
+    Raises:
+        UnknownSymbol: Nothing.
+    """
+    rows = await database.fetch(_EXTENT, symbol)
+    if not rows:
+        raise UnknownSymbol(symbol, await read_symbols(database))
+    return Extent(rows[0]["oldest"], rows[0]["newest"])
+
+
+_EXTENT = """
+    SELECT min(oldest_timestamp) FILTER (WHERE data_type = 'candles_1m') AS oldest,
+           max(newest_timestamp) FILTER (WHERE data_type = 'candles_1m') AS newest
+    FROM data_sync_status WHERE symbol = $1 HAVING count(*) > 0
+"""
+
+
+async def read_symbols(database: Database) -> list[str]:
+    """The symbols of which something is stored, in alphabetical order."""
+    rows = await database.fetch("SELECT DISTINCT symbol FROM data_sync_status ORDER BY symbol")
+    return [row["symbol"] for row in rows]
+
+
+async def require_symbol(database: Database, symbol: str) -> None:
+    """Raise UnknownSymbol unless something of this symbol is stored."""
+    await read_extent(database, symbol)
+
+
+def checked_symbol(symbol: str) -> str:
+    """The symbol, if it can be one.
+
+    Raises:
+        UnknownSymbol: It is not shaped like ``BTC/USDT``.
+    """
+    try:
+        check_symbol(symbol)
+    except (TypeError, ValueError):
+        raise UnknownSymbol(symbol) from None
+    return symbol
+
+
+def check_limit(limit: int | None) -> None:
+    """:func:`check_count` of a limit; None is none."""
+    if limit is not None:
+        check_count("limit", limit)
+
+
+def check_count(name: str, count: int) -> None:
+    """Pass if this can be a number of candles.
+
+    Raises:
+        InvalidNumber: It cannot.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count < 2**31:
+        raise InvalidNumber(name, count, "a whole number of at least 1")

@@ -1,0 +1,275 @@
+"""Closed candles as they are stored.
+
+A follower looks at the database when a notification says that a candle of its may have closed, and every few
+seconds in any case: candles also close because time passes, and notifications cannot be had from a replica, nor
+while the database restarts. What it gives out depends on what is stored and on its own position alone, so that
+a notification that is lost costs time and nothing else.
+
+When a candle is closed is said in :mod:`kraken_history.reading.settling`. What is stored of a candle after it was
+given out is not told: read it again with ``get_candles``.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+
+import asyncpg
+import msgspec
+
+from kraken_history.candle_store import CANDLES_CHANNEL
+from kraken_history.errors import HistoryError, InvalidChoice, InvalidNumber
+from kraken_history.intervals import as_utc, bucket_end, bucket_start, check_interval, width_of
+from kraken_history.postgres import UNAVAILABLE, Connection, is_transient
+from kraken_history.reading.candles import check_count, checked_symbol, read_latest_candles, read_span, require_symbol
+from kraken_history.reading.database import Database
+from kraken_history.reading.settling import Settled, Timing, read_settled
+from kraken_history.records import HistoricalCandle
+
+_DEFAULT = Timing()
+_PAGE_CANDLES = 5_000  # read at once, over all symbols
+_SHORTEST_PAGE = 20
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+_LONGEST_LOOK_S = 120.0  # past this the network is taken to have gone silent
+_RARE_PAUSE_S = 30.0  # between attempts to listen where that is refused
+
+
+async def read_warmup(
+    database: Database, symbol: str, interval: int, periods: int, end: datetime | None, timing: Timing = _DEFAULT
+) -> list[HistoricalCandle]:
+    """The newest ``periods`` candles that :func:`follow_candles` would not wait for, oldest first.
+
+    Args:
+        end: Instead, of those that are closed then, whatever is known of the time after: no look-ahead.
+    """
+    check_interval(interval)
+    check_count("periods", periods)
+    name, width = checked_symbol(symbol), width_of(interval)
+    if end is not None:
+        return await read_latest_candles(database, name, interval, periods, end)
+    [settled] = await read_settled(database, {name: None}, width, timing)
+    if settled.until is None:
+        await require_symbol(database, name)
+        return []
+    return await read_latest_candles(database, name, interval, periods, bucket_start(settled.until, width))
+
+
+def follow_candles(
+    database: Database,
+    symbols: Sequence[str],
+    interval: int,
+    start: datetime | Mapping[str, datetime] | None,
+    timing: Timing = _DEFAULT,
+) -> AsyncGenerator[HistoricalCandle, None]:
+    """Closed candles as they are stored; arguments are checked at once, the database is asked when iteration begins.
+
+    Raises:
+        UsageError: As the checks say.
+    """
+    check_interval(interval)
+    names = _distinct(symbols)
+    return _Follower(database, interval, _starts(names, interval, start), timing).candles()
+
+
+def _distinct(symbols: Sequence[str]) -> list[str]:
+    given = [symbols] if isinstance(symbols, str) else symbols
+    names = list(dict.fromkeys(checked_symbol(symbol) for symbol in given))
+    if not names:
+        raise InvalidNumber("the number of symbols", 0, "at least 1")
+    return names
+
+
+def _starts(
+    names: Sequence[str], interval: int, start: datetime | Mapping[str, datetime] | None
+) -> dict[str, datetime | None]:
+    width = width_of(interval)
+    given = start if isinstance(start, Mapping) else dict.fromkeys(names, start)
+    for name in given:
+        if name not in names:
+            raise InvalidChoice("a symbol of start", name, names)
+    return {name: None if (moment := given.get(name)) is None else bucket_end(as_utc(moment), width) for name in names}
+
+
+class _Cursor:
+    """How far one symbol has been given out.
+
+    Attributes:
+        rank: Its place among the symbols.
+        position: Open time of the next candle to look for; None before the first look.
+        given_until: End of the last candle that was given out.
+        stored_at: As of :class:`Settled`.
+        hears_all: No notification can be told to be of no interest.
+        heard_of: The newest minute that a notification named, in unix seconds.
+    """
+
+    __slots__ = ("given_until", "heard_of", "hears_all", "position", "rank", "stored_at", "width")
+
+    def __init__(self, rank: int, start: datetime | None, width: timedelta) -> None:
+        self.rank = rank
+        self.width = width
+        self.position = self.given_until = start
+        self.stored_at: datetime | None = None
+        self.hears_all = True
+        self.heard_of = 0.0
+
+    def due(self, settled: Settled) -> tuple[datetime, datetime] | None:
+        """The span of closed candles that were not looked for yet, if there is one."""
+        closes = bucket_start(settled.now if settled.until is None else settled.until, self.width)
+        if self.position is None or self.given_until is None:
+            self.position = self.given_until = closes
+        self.hears_all = settled.until is None or settled.stored_at is not None
+        if settled.stored_at != self.stored_at:
+            self.stored_at = settled.stored_at
+            # A download may have added to what was empty before: look again from the last candle on.
+            self.position = self.given_until if settled.stored_at else self.position
+        if settled.until is None or settled.oldest is None:
+            return None
+        low = max(self.position, bucket_start(settled.oldest, self.width))
+        return (low, closes) if low < closes else None
+
+    def may_close(self, first_minute: float, last_minute: float) -> bool:
+        """True if a write that touched these minutes (unix seconds) may have closed the next candle.
+
+        While missing trades keep it open, another write to the newest minute says nothing new; one further back
+        may have stored them.
+        """
+        before, self.heard_of = self.heard_of, max(self.heard_of, last_minute)
+        if self.hears_all or self.position is None:
+            return True
+        is_news = last_minute > before or first_minute < before
+        return is_news and self.heard_of >= (self.position + self.width).timestamp()
+
+
+class _OneConnection(Database):
+    """Reads through one connection: of several replicas, each as far behind as it is, the same one answers."""
+
+    def __init__(self, database: Database, connection: Connection) -> None:
+        super().__init__(database.url, 0, 1)
+        self._connection = connection
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        try:
+            yield self._connection
+        except UNAVAILABLE as error:
+            raise self.unavailable(error) from error
+
+
+class _Follower:
+    def __init__(
+        self, database: Database, interval: int, starts: Mapping[str, datetime | None], timing: Timing
+    ) -> None:
+        self._database = database
+        self._interval = interval
+        self._width = width_of(interval)
+        self._timing = timing
+        self._cursors = {
+            symbol: _Cursor(rank, start, self._width) for rank, (symbol, start) in enumerate(starts.items())
+        }
+        self._page = max(_PAGE_CANDLES // len(starts), _SHORTEST_PAGE)
+        self._buckets = self._page
+        self._clock: datetime | None = None
+        self._woken = asyncio.Event()
+
+    async def candles(self) -> AsyncGenerator[HistoricalCandle, None]:
+        """All candles, for ever."""
+        listening = asyncio.create_task(self._listen())
+        try:
+            while True:
+                looked_at = time.monotonic()
+                page = await self._next_page()
+                for candle in page or ():
+                    self._cursors[candle.symbol].given_until = candle.timestamp + self._width
+                    yield candle
+                if page is None:
+                    await self._wait(looked_at)
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+    async def _next_page(self) -> list[HistoricalCandle] | None:
+        """The next closed candles, by close time; none where a stretch is quiet; None if there is nothing to look for.
+
+        Waits for a database that is away.
+        """
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                async with asyncio.timeout(_LONGEST_LOOK_S):
+                    return await self._read_page()
+            except (HistoryError, asyncpg.PostgresError, TimeoutError) as error:
+                if not is_transient(error):
+                    raise
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+    async def _read_page(self) -> list[HistoricalCandle] | None:
+        async with self._database.connection() as connection:
+            database = _OneConnection(self._database, connection)
+            due = await self._find_due(database)
+            if not due:
+                return None
+            start = min(low for low, _ in due.values())
+            longest = (max(high for _, high in due.values()) - start) // self._width
+            cut = start + min(self._buckets, longest) * self._width
+            found: list[HistoricalCandle] = []
+            for symbol, (low, high) in due.items():
+                if low < min(high, cut):
+                    candles = await read_span(database, symbol, self._interval, (low, min(high, cut)), self._page)
+                    found += candles
+                    if len(candles) == self._page:
+                        cut = candles[-1].timestamp + self._width
+        for symbol, (low, high) in due.items():
+            self._cursors[symbol].position = max(low, min(high, cut))
+        self._buckets = self._page if found else self._buckets * 4
+        return self._in_order(candle for candle in found if candle.timestamp < cut)
+
+    async def _find_due(self, database: Database) -> dict[str, tuple[datetime, datetime]]:
+        positions = {symbol: cursor.position for symbol, cursor in self._cursors.items()}
+        due: dict[str, tuple[datetime, datetime]] = {}
+        for settled in await read_settled(database, positions, self._width, self._timing, clock=self._clock):
+            self._clock = settled.now
+            span = self._cursors[settled.symbol].due(settled)
+            if span is not None:
+                due[settled.symbol] = span
+        return due
+
+    def _in_order(self, candles: Iterable[HistoricalCandle]) -> list[HistoricalCandle]:
+        return sorted(candles, key=lambda candle: (candle.timestamp, self._cursors[candle.symbol].rank))
+
+    async def _wait(self, looked_at: float) -> None:
+        """Until a notification or the next poll; a stream of notifications does not become a stream of queries."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timing.poll_s):
+                await self._woken.wait()
+        await asyncio.sleep(max(0.0, looked_at + self._timing.poll_s / 20 - time.monotonic()))
+        self._woken.clear()
+
+    async def _listen(self) -> None:
+        """Hear notifications whenever that can be done; without them there is the poll."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            with suppress(HistoryError, asyncpg.PostgresError, *UNAVAILABLE):
+                await self._hear_until_lost()
+                pause_s = _FIRST_PAUSE_S
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, _RARE_PAUSE_S)
+
+    async def _hear_until_lost(self) -> None:
+        connection = await self._database.connect()
+        try:
+            lost = asyncio.Event()
+            connection.add_termination_listener(lambda _: lost.set())
+            await connection.add_listener(CANDLES_CHANNEL, self._hear)
+            self._woken.set()  # what was told before is told to nobody
+            await lost.wait()
+        finally:
+            with suppress(asyncpg.PostgresError, *UNAVAILABLE):
+                await connection.close(timeout=_LONGEST_PAUSE_S)
+
+    def _hear(self, connection: Connection, pid: int, channel: str, payload: object) -> None:
+        for symbol, first_minute, last_minute in msgspec.json.decode(str(payload), type=list[tuple[str, int, int]]):
+            cursor = self._cursors.get(symbol)
+            if cursor is not None and cursor.may_close(first_minute, last_minute):
+                self._woken.set()

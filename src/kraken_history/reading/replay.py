@@ -1,0 +1,276 @@
+"""History again, in order."""
+
+import asyncio
+import heapq
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar
+
+from kraken_history.errors import InvalidNumber
+from kraken_history.intervals import as_utc, bucket_start, check_interval, closed_window, width_of
+from kraken_history.reading.candle_query import Span
+from kraken_history.reading.candles import (
+    Extent,
+    check_count,
+    checked_symbol,
+    read_extent,
+    read_span,
+    require_symbol,
+)
+from kraken_history.reading.database import Database
+from kraken_history.reading.pages import PAGE_ROWS, Pages
+from kraken_history.reading.trades import TradePages, checked_span
+from kraken_history.records import HistoricalCandle, HistoricalTrade, Record
+
+_FIRST_REACH = timedelta(days=31)
+"""So that the first of long candles, too, comes soon where all have to be aggregated."""
+
+_LONGEST_REACH = timedelta(days=4 * 365)
+"""Two hundred partitions."""
+
+_MERGED_ROWS = 8 * PAGE_ROWS
+"""How many records a merged replay holds in all; more only if that would leave a stream fewer than the next."""
+
+_FEWEST_ROWS = 256
+_BEGINNING = as_utc(datetime.min.replace(tzinfo=UTC))
+
+
+async def read_lookback(
+    database: Database, symbol: str, interval: int, end: datetime, lookback: int
+) -> list[HistoricalCandle]:
+    """Candles of the last ``lookback`` buckets that are closed at ``end``, oldest first; quiet buckets have none."""
+    check_interval(interval)
+    check_count("lookback", lookback)
+    name = checked_symbol(symbol)
+    width = width_of(interval)
+    last = bucket_start(as_utc(end), width)
+    buckets = min(lookback, (last - _BEGINNING) // width)
+    candles = await read_span(database, name, interval, (last - buckets * width, last)) if buckets > 0 else []
+    if not candles:
+        await require_symbol(database, name)
+    return candles
+
+
+class Clock:
+    """Time that only goes forward, and waiting for it; a test brings its own."""
+
+    def seconds(self) -> float:
+        """Since any moment."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so long, or later."""
+        await asyncio.sleep(seconds)
+
+
+class Pacer:
+    """Holds back what would come too early, counted from the first that comes.
+
+    Each pause follows from the time that has passed in all: what a slow consumer takes, or a pause that was too
+    long, shortens the next ones, and never adds up.
+
+    Args:
+        speed: So many seconds of history a second; 0 holds nothing back.
+
+    Raises:
+        InvalidNumber: The speed is negative, or no number.
+    """
+
+    def __init__(self, speed: float, clock: Clock) -> None:
+        check_speed(speed)
+        self._speed = speed
+        self._clock = clock
+        self._first: tuple[datetime, float] | None = None
+
+    async def wait_for(self, moment: datetime) -> None:
+        """Return when it is time for what happened at this moment."""
+        if not self._speed:
+            return
+        now = self._clock.seconds()
+        if self._first is None:
+            self._first = moment, now
+        began_at, began = self._first
+        pause = (moment - began_at).total_seconds() / self._speed - (now - began)
+        if pause > 0:
+            await self._clock.sleep(pause)
+
+
+def check_speed(speed: float) -> None:
+    """Pass if history can be replayed at this speed.
+
+    Raises:
+        InvalidNumber: It cannot.
+    """
+    if isinstance(speed, bool) or not isinstance(speed, (int, float)) or not 0 <= speed <= sys.float_info.max:
+        raise InvalidNumber("speed", speed, "0 or a positive number")
+
+
+class CandlePages(Pages[HistoricalCandle]):
+    """The candles of a symbol and interval."""
+
+    def __init__(self, database: Database, symbol: str, interval: int, span: Span, rows: int = PAGE_ROWS) -> None:
+        self._width = width_of(interval)
+        super().__init__(
+            *span,
+            rows,
+            unit=self._width,
+            reach=max(1, min(rows, _FIRST_REACH // self._width)),
+            longest_reach=_LONGEST_REACH // self._width,
+        )
+        self._database = database
+        self._symbol = symbol
+        self._interval = interval
+
+    async def _fetch(self, start: datetime, first_id: int, stop: datetime, rows: int) -> list[HistoricalCandle]:
+        return await read_span(self._database, self._symbol, self._interval, (start, stop), rows)
+
+    async def _extent(self) -> Extent:
+        return await read_extent(self._database, self._symbol)
+
+    def _key_after(self, record: HistoricalCandle) -> tuple[datetime, int]:
+        return record.timestamp + self._width, 0
+
+    def _start_of(self, oldest: datetime) -> datetime:
+        return bucket_start(oldest, self._width)
+
+
+def replay_candles(
+    database: Database,
+    symbol: str,
+    interval: int,
+    start: datetime,
+    end: datetime,
+    speed: float,
+    clock: Clock | None = None,
+) -> AsyncGenerator[HistoricalCandle, None]:
+    """The candles that open at or after ``start`` and are closed at ``end``, one by one.
+
+    Arguments are checked at once; the symbol is looked for at the first step. Whoever stops early leaves nothing
+    open: between two pages no connection is held.
+    """
+    span = closed_window(start, end, interval)
+    pages = CandlePages(database, checked_symbol(symbol), interval, span)
+    return _replay(pages, Pacer(speed, clock or Clock()))
+
+
+def replay_trades(
+    database: Database, symbol: str, start: datetime, end: datetime, speed: float, clock: Clock | None = None
+) -> AsyncGenerator[HistoricalTrade, None]:
+    """The trades of ``[start, end)``, one by one; otherwise as :func:`replay_candles`."""
+    pages = TradePages(database, checked_symbol(symbol), checked_span(start, end))
+    return _replay(pages, Pacer(speed, clock or Clock()))
+
+
+async def _replay(pages: Pages[Record], pacer: Pacer) -> AsyncGenerator[Record, None]:
+    while page := await pages.read():
+        for record in page:
+            await pacer.wait_for(record.timestamp)
+            yield record
+
+
+def replay_merged(
+    database: Database,
+    symbols: Sequence[str],
+    intervals: Sequence[int],
+    start: datetime,
+    end: datetime,
+    speed: float,
+    *,
+    with_trades: bool,
+    clock: Clock | None = None,
+) -> AsyncGenerator[HistoricalCandle | HistoricalTrade, None]:
+    """Candles of all symbols and intervals, and trades, in the order in which they become known.
+
+    A candle is known when it closes. At one instant candles come before trades, shorter before longer ones, and
+    otherwise in the order of ``symbols``; trades of a symbol by id. What is given twice comes once.
+
+    Raises:
+        UsageError: As the checks say; at once.
+    """
+    pacer = Pacer(speed, clock or Clock())
+    trades_span = checked_span(start, end)
+    names = [checked_symbol(symbol) for symbol in checked_list("symbols", symbols)]
+    lengths = list(intervals) if with_trades and not intervals else checked_list("intervals", intervals)
+    spans = {length: closed_window(start, end, length) for length in lengths}
+    count = len(names) * (len(spans) + with_trades)
+    rows = max(_FEWEST_ROWS, min(PAGE_ROWS, _MERGED_ROWS // count))
+    streams: list[AnyStream] = []
+    for place, name in enumerate(names):
+        for length, span in spans.items():
+            candles = CandlePages(database, name, length, span, rows)
+            streams.append(Stream(candles.read, candle_moment(length, place)))
+        if with_trades:
+            trades = TradePages(database, name, trades_span, rows)
+            streams.append(Stream(trades.read, trade_moment(place)))
+    return replay_streams(streams, pacer)
+
+
+Moment = tuple[datetime, bool, int, int, int]
+"""When something becomes known, and what orders it within that instant: is it a trade; interval; symbol; id."""
+
+
+def candle_moment(interval: int, place: int) -> Callable[[HistoricalCandle], Moment]:
+    """What says when a candle of this interval, of the symbol at this place, becomes known."""
+    width = width_of(interval)
+    return lambda candle: (candle.timestamp + width, False, interval, place, 0)
+
+
+def trade_moment(place: int) -> Callable[[HistoricalTrade], Moment]:
+    """What says when a trade of the symbol at this place becomes known."""
+    return lambda trade: (trade.timestamp, True, 0, place, trade.id)
+
+
+class Stream(Generic[Record]):
+    """Single records with their moments, which must grow, out of pages.
+
+    Args:
+        read: Gives the next page; an empty one is the end.
+    """
+
+    def __init__(self, read: Callable[[], Awaitable[list[Record]]], moment_of: Callable[[Record], Moment]) -> None:
+        self._read: Callable[[], Awaitable[list[Record]]] = read
+        self._moment_of: Callable[[Record], Moment] = moment_of
+        self._page: Iterable[Record] = iter(())
+
+    async def next(self) -> tuple[Moment, Record] | None:
+        """The next record; None at the end."""
+        for record in self._page:
+            return self._moment_of(record), record
+        self._page = iter(await self._read())
+        for record in self._page:
+            return self._moment_of(record), record
+        return None
+
+
+Value = TypeVar("Value", str, int)
+AnyStream = Stream[HistoricalCandle] | Stream[HistoricalTrade]
+
+
+async def replay_streams(
+    streams: Iterable[AnyStream], pacer: Pacer
+) -> AsyncGenerator[HistoricalCandle | HistoricalTrade, None]:
+    """All records of streams, by their moments, of which no two are equal."""
+    heap = [(*head, stream) for stream in streams if (head := await stream.next()) is not None]
+    heapq.heapify(heap)
+    while heap:
+        moment, record, stream = heap[0]
+        await pacer.wait_for(moment[0])
+        yield record
+        head = await stream.next()
+        if head is None:
+            heapq.heappop(heap)
+        else:
+            heapq.heapreplace(heap, (*head, stream))
+
+
+def checked_list(name: str, values: Sequence[Value]) -> list[Value]:
+    """Each value once, in order.
+
+    Raises:
+        InvalidNumber: There is none, or this is no list.
+    """
+    if isinstance(values, (str, int)) or not values:
+        raise InvalidNumber(name, values, "a list of at least one")
+    return list(dict.fromkeys(values))

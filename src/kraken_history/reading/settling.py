@@ -1,0 +1,167 @@
+"""When a candle is closed: nothing more is expected to come for it.
+
+A candle that ends at ``E`` is closed when one of these holds:
+
+* a trade of its symbol at or after ``E`` is stored, and no trade id before it is missing: that is a proof;
+* no such trade is stored, but Kraken was asked about the time up to ``E``, and had nothing else;
+* no such trade is stored, but the database's clock and the newest stored trade of any symbol are both past ``E`` by
+  the grace: the pipeline is alive, and the symbol quiet. While nothing at all is stored, nothing is closed;
+* candles of later minutes are stored, from a download or from the exchange, and ``E`` is past by the patience.
+
+Ids that are missing inside the ledger keep the candles open in which their trades can lie, until they are stored
+or proven absent, but for no longer than the patience after ``E``: then the candle is given out as it is.
+
+A symbol without trades, whose candles were downloaded, has its minutes closed by any later one, and all of them
+once nothing was stored of it for the grace.
+"""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
+
+from kraken_history.errors import InvalidNumber
+from kraken_history.reading.database import Database
+
+
+class Timing(Struct, frozen=True, kw_only=True):
+    """How long to wait, in seconds.
+
+    Attributes:
+        grace_s: After the end of a candle, for trades that are on their way, before its symbol counts as quiet.
+        patience_s: After the end of a candle, for trades that are known to be missing.
+        poll_s: Between two looks while no notification comes.
+    """
+
+    grace_s: float = 10.0
+    patience_s: float = 120.0
+    poll_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if not is_number or not 0 <= value <= _LONGEST_S or (name == "poll_s" and not value):
+                raise InvalidNumber(name, value, f"a number of seconds, at most {_LONGEST_S:,}")
+
+
+class Settled(Struct, frozen=True):
+    """How far a symbol's candles are closed.
+
+    Attributes:
+        now: The database's clock.
+        until: Candles that end at or before this are closed; None if nothing is stored.
+        oldest: Open time of the oldest one-minute candle; None if there is none.
+        stored_at: Of a symbol without trades: when something was last stored. Whatever came since lies where it
+            may, for nothing proves the order of downloads.
+    """
+
+    symbol: str
+    now: datetime
+    until: datetime | None
+    oldest: datetime | None
+    stored_at: datetime | None
+
+
+async def read_settled(
+    database: Database,
+    positions: Mapping[str, datetime | None],
+    width: timedelta,
+    timing: Timing,
+    *,
+    clock: datetime | None = None,
+    now: datetime | None = None,
+) -> list[Settled]:
+    """How far each symbol's candles are closed, for a reader who has all that open before its position.
+
+    Args:
+        positions: By symbol: a bound of buckets. Missing ids before it keep nothing open. None: nothing was read,
+            and nothing is wanted that ended longer ago than the patience.
+        width: Length of the candles.
+        clock: A recent time of the database's clock; by default, this machine's. If it is ahead, candles may wait
+            out the patience; nothing is given out too early.
+        now: In place of the database's clock.
+    """
+    patience = timedelta(seconds=timing.patience_s)
+    known_from = (now or clock or datetime.now(UTC)) - patience - width - _LOOK_BACK
+    rows = await database.fetch(
+        _SETTLED,
+        list(positions),
+        list(positions.values()),
+        timedelta(seconds=timing.grace_s),
+        patience,
+        width,
+        known_from,
+        now,
+    )
+    return [Settled(*row) for row in rows]
+
+
+# The ledger alone says how far a symbol is settled, unless ids are missing. Then `passed` is the last stored id
+# before the reader's position, by its candle or, where the exchange's candle stands and tells no ids, by its trades:
+# only holes after it matter. `start` is where the first of these begins. Of the larger tables, what is older than $6
+# is never looked at, and that is a constant, so that few chunks are planned for and locked.
+_SETTLED = """
+    SELECT w.symbol, k.now,
+           CASE WHEN h.first_id IS NULL THEN f.frontier
+                ELSE least(f.frontier, greatest(start.minute, k.now - $4::interval)) END AS until,
+           c.oldest_timestamp AS oldest,
+           CASE WHEN t.newest_timestamp IS NULL THEN c.last_sync_at END AS stored_at
+    FROM (
+        SELECT coalesce($7::timestamptz, now()) AS now, max(newest_timestamp) AS newest
+        FROM data_sync_status WHERE data_type = 'trades'
+    ) AS k
+    CROSS JOIN unnest($1::text[], $2::timestamptz[]) AS w (symbol, position)
+    LEFT JOIN data_sync_status t ON t.symbol = w.symbol AND t.data_type = 'trades'
+    LEFT JOIN data_sync_status c ON c.symbol = w.symbol AND c.data_type = 'candles_1m'
+    CROSS JOIN LATERAL (
+        SELECT CASE
+                   WHEN t.newest_timestamp IS NOT NULL THEN greatest(
+                       t.newest_timestamp,
+                       (SELECT max(upper(r)) FROM unnest(t.time_ranges) AS r WHERE lower(r) <= t.newest_timestamp),
+                       least(k.now, k.newest) - $3::interval,
+                       least(c.newest_timestamp, k.now - $4::interval)
+                   )
+                   WHEN c.last_sync_at <= k.now - $3::interval THEN greatest(c.newest_timestamp, k.now - $3::interval)
+                   ELSE c.newest_timestamp
+               END AS frontier,
+               date_trunc('minute', greatest(w.position, k.now - $4::interval - $5::interval)) AS since
+    ) AS f
+    LEFT JOIN LATERAL (
+        SELECT lower(o.holes) AS first_id,
+               upper(t.id_ranges * int8multirange(int8range(NULL, lower(o.holes)))) - 1 AS held_before
+        FROM (
+            SELECT l.holes * int8multirange(int8range(greatest((
+                SELECT last_trade_id FROM candles
+                WHERE symbol = w.symbol AND interval_minutes = 1 AND timestamp >= $6::timestamptz
+                  AND timestamp < f.since AND last_trade_id IS NOT NULL
+                ORDER BY timestamp DESC LIMIT 1
+            ), (
+                SELECT max(x.id)
+                FROM (
+                    SELECT timestamp, last_trade_id FROM candles
+                    WHERE symbol = w.symbol AND interval_minutes = 1 AND timestamp >= $6::timestamptz
+                      AND timestamp < f.since
+                    ORDER BY timestamp DESC LIMIT 1
+                ) AS last
+                JOIN trades x ON x.symbol = w.symbol AND x.timestamp >= $6::timestamptz
+                    AND x.timestamp >= last.timestamp AND x.timestamp < last.timestamp + interval '1 minute'
+                WHERE last.last_trade_id IS NULL
+            )), NULL, '()')) AS holes
+            FROM (SELECT ledger_holes(t.id_ranges, t.absent_id_ranges) AS holes OFFSET 0) AS l
+            WHERE NOT isempty(l.holes) OFFSET 0
+        ) AS o
+        WHERE NOT isempty(o.holes)
+    ) AS h ON true
+    LEFT JOIN LATERAL (
+        SELECT CASE WHEN last_trade_id < h.held_before THEN timestamp + interval '1 minute' ELSE timestamp END
+            AS minute
+        FROM candles
+        WHERE symbol = w.symbol AND first_trade_id <= h.held_before AND timestamp >= $6::timestamptz
+        ORDER BY first_trade_id DESC LIMIT 1
+    ) AS start ON h.first_id IS NOT NULL
+"""
+
+_LOOK_BACK = timedelta(days=1)
+_LONGEST_S = 10 * 366 * 86_400

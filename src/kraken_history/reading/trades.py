@@ -1,0 +1,91 @@
+"""Reading trades."""
+
+from datetime import datetime, timedelta
+
+from kraken_history.errors import InvalidRange
+from kraken_history.intervals import as_utc
+from kraken_history.reading.candle_query import Span
+from kraken_history.reading.candles import Extent, check_limit, checked_symbol, require_symbol
+from kraken_history.reading.database import Database
+from kraken_history.reading.pages import PAGE_ROWS, Pages
+from kraken_history.records import HistoricalTrade
+
+_DAY = timedelta(days=1)
+_LONGEST_REACH_DAYS = 64
+_LIST_ROWS = 32_768
+
+
+async def read_trades(
+    database: Database, symbol: str, start: datetime, end: datetime, limit: int | None = None
+) -> list[HistoricalTrade]:
+    """Trades of ``[start, end)``, by time, those of one instant by id; at most ``limit``, the oldest.
+
+    Read in pages too: one statement over ten years would open, and lock, the partition of every day.
+
+    Raises:
+        UsageError: As the checks say.
+        UnknownSymbol: Nothing of this symbol is stored.
+        ServiceUnavailable: The database is gone.
+    """
+    check_limit(limit)
+    pages = TradePages(database, checked_symbol(symbol), checked_span(start, end), min(limit or _LIST_ROWS, _LIST_ROWS))
+    found: list[HistoricalTrade] = []
+    while page := await pages.read():
+        found += page
+        if limit is not None and len(found) >= limit:
+            return found[:limit]
+    return found
+
+
+def checked_span(start: datetime, end: datetime) -> Span:
+    """Both in UTC.
+
+    Raises:
+        InvalidTime: A time is naive.
+        InvalidRange: The range is empty or reversed.
+    """
+    span = as_utc(start), as_utc(end)
+    if span[0] >= span[1]:
+        raise InvalidRange(start, end)
+    return span
+
+
+class TradePages(Pages[HistoricalTrade]):
+    """The trades of a symbol, by time and id.
+
+    Their only index begins with the time, so a window is read in its order up to a full page and no further; and a
+    symbol that is traded seldom costs the index entries of all others in the window.
+    """
+
+    def __init__(self, database: Database, symbol: str, span: Span, rows: int = PAGE_ROWS) -> None:
+        super().__init__(*span, rows, unit=_DAY, reach=1, longest_reach=_LONGEST_REACH_DAYS)
+        self._database = database
+        self._symbol = symbol
+
+    async def _fetch(self, start: datetime, first_id: int, stop: datetime, rows: int) -> list[HistoricalTrade]:
+        found = await self._database.fetch(_PAGE, self._symbol, start, stop, first_id, rows)
+        return [HistoricalTrade(*row) for row in found]
+
+    async def _extent(self) -> Extent:
+        rows = await self._database.fetch(_EXTENT, self._symbol)
+        if rows:
+            return Extent(*rows[0])
+        await require_symbol(self._database, self._symbol)
+        return Extent(None, None)
+
+    def _key_after(self, record: HistoricalTrade) -> tuple[datetime, int]:
+        return record.timestamp, record.id + 1
+
+    def _start_of(self, oldest: datetime) -> datetime:
+        return oldest
+
+
+_PAGE = f"""
+    SELECT {", ".join(HistoricalTrade.__struct_fields__)} FROM trades
+    WHERE symbol = $1 AND timestamp >= $2 AND timestamp < $3 AND (timestamp > $2 OR id >= $4)
+    ORDER BY timestamp, id LIMIT $5
+"""  # noqa: S608 — only names of columns are put in
+
+_EXTENT = """
+    SELECT oldest_timestamp, newest_timestamp FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'
+"""

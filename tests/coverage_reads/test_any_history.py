@@ -1,0 +1,104 @@
+"""Whatever is stored and asked: the kinds are what one gets by looking at each moment by itself."""
+
+import asyncpg
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec import Struct
+
+from kraken_history.provider import HistoricalDataProvider
+from kraken_history.records import CandleSource
+from kraken_history.store import Store
+from tests.core.examples import make_candle, make_trade
+from tests.coverage_reads.truth import Known, at, ranges_of, slots_of
+
+SLOTS = 60
+"""Ten minutes."""
+
+
+class History(Struct, frozen=True):
+    """What happened to a symbol.
+
+    Attributes:
+        trades: By id, the slot of each trade that was stored.
+        candles: By minute, a candle of another source: its source and how many trades it holds.
+        dropped: Trades before this slot are not there any more.
+    """
+
+    trades: dict[int, int]
+    absent: frozenset[int]
+    asked: frozenset[int]
+    given: frozenset[int]
+    candles: dict[int, tuple[CandleSource, int]]
+    dropped: int
+
+
+_slots = st.integers(0, SLOTS - 1)
+_stretches = st.tuples(_slots, st.integers(0, SLOTS)).map(lambda pair: frozenset(range(*pair)))
+_sources: st.SearchStrategy[CandleSource] = st.sampled_from(("ohlc", "csv"))
+
+
+@st.composite
+def histories(draw: st.DrawFn, *, dropped: st.SearchStrategy[int]) -> History:
+    """Up to 14 trades, of which some were never stored, and of these some never were."""
+    slots = sorted(draw(st.lists(_slots, max_size=14) | st.lists(_slots, min_size=6, max_size=14)))
+    fates = draw(st.lists(st.sampled_from("sssma"), min_size=len(slots), max_size=len(slots)))
+    numbered = list(zip(slots, fates, strict=True))
+    return History(
+        {n: slot for n, (slot, fate) in enumerate(numbered, 1) if fate == "s"},
+        frozenset(n for n, (_, fate) in enumerate(numbered, 1) if fate == "a"),
+        draw(_stretches),
+        draw(_stretches),
+        draw(st.dictionaries(st.integers(0, 9), st.tuples(_sources, st.integers(1, 4)), max_size=6)),
+        draw(dropped),
+    )
+
+
+_windows = st.lists(st.integers(-4, SLOTS + 4), min_size=2, max_size=2, unique=True).map(sorted)
+
+
+async def store_history(pool: asyncpg.Pool, history: History) -> Known:
+    """Make it so, in a database that holds nothing else."""
+    await pool.execute("DELETE FROM trades; DELETE FROM candles; DELETE FROM data_sync_status")
+    store = Store(pool)
+    await store.write([make_trade(id_, at(slot)) for id_, slot in history.trades.items()])
+    for minute, (source, trade_count) in history.candles.items():
+        await store.write(candles=[make_candle(at(6 * minute), trade_count=trade_count)], candle_source=source)
+    await pool.execute(
+        """
+        INSERT INTO data_sync_status AS s (symbol, data_type, absent_id_ranges, time_ranges)
+        VALUES ('BTC/USDT', 'trades', $1::text::int8multirange, $2), ('BTC/USDT', 'candles_1m', '{}', $3)
+        ON CONFLICT (symbol, data_type) DO UPDATE SET
+            absent_id_ranges = excluded.absent_id_ranges, time_ranges = excluded.time_ranges
+        """,
+        "{" + ",".join(f"[{id_},{id_}]" for id_ in history.absent) + "}",
+        [asyncpg.Range(each.start, each.end) for each in ranges_of(history.asked)],
+        [asyncpg.Range(each.start, each.end) for each in ranges_of(history.given)],
+    )
+    await pool.execute("DELETE FROM trades WHERE timestamp < $1", at(history.dropped))
+    sources = await pool.fetch("SELECT timestamp, source::text FROM candles")
+    return Known(history.trades, history.absent, history.asked, history.given, {row[0]: row[1] for row in sources})
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(past=histories(dropped=st.just(0)), window=_windows)
+async def test_every_moment_is_of_the_kind_that_all_that_is_stored_makes_it(
+    pool: asyncpg.Pool, history: HistoricalDataProvider, past: History, window: list[int]
+) -> None:
+    known = await store_history(pool, past)
+
+    coverage = await history.get_coverage("BTC/USDT", at(window[0]), at(window[1]))
+
+    assert slots_of(coverage, *window) == [known.kind(slot) for slot in range(*window)]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(past=histories(dropped=_slots), window=_windows)
+async def test_where_trades_were_dropped_no_more_is_claimed(
+    pool: asyncpg.Pool, history: HistoricalDataProvider, past: History, window: list[int]
+) -> None:
+    known = await store_history(pool, past)
+
+    coverage = await history.get_coverage("BTC/USDT", at(window[0]), at(window[1]))
+
+    for slot, kind in zip(range(*window), slots_of(coverage, *window), strict=True):
+        assert kind in (known.kind(slot), "missing")

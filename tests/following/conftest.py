@@ -1,0 +1,29 @@
+"""A database to write to and to read from."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from kraken_history.postgres import create_pool
+from kraken_history.reading.database import Database
+from kraken_history.store import Store
+
+
+@pytest.fixture
+async def pool(migrated_database_url: str) -> AsyncIterator[asyncpg.Pool]:
+    async with await create_pool(migrated_database_url, min_size=1, max_size=3) as pool:
+        yield pool
+
+
+@pytest.fixture
+def store(pool: asyncpg.Pool) -> Store:
+    return Store(pool)
+
+
+@pytest.fixture
+async def database(migrated_database_url: str) -> AsyncIterator[Database]:
+    database = Database(migrated_database_url, 1, 4)
+    await database.open()
+    yield database
+    await database.close()
