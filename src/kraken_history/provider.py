@@ -143,7 +143,7 @@ class HistoricalDataProvider:
         """The newest ``periods`` closed candles, oldest first, to fill the indicators of a strategy that starts.
 
         Closed as :meth:`follow_candles` means it, so that following from the end of the last one joins without a
-        seam. With ``end``, of the candles that are closed then.
+        seam. With ``end``, as for a backtest: those that are closed then by the time alone.
 
         Args:
             grace_s, patience_s: As :meth:`follow_candles` takes them.

@@ -250,7 +250,9 @@ async def test_a_warm_up_ends_where_candles_are_not_closed(database: Database, s
         (BTC, NOON + 3 * MINUTE),
         (BTC, NOON + 4 * MINUTE),
     ]
-    assert opened(await read_warmup(database, BTC, 5, 9, NOON + 99 * MINUTE)) == [(BTC, NOON)]
+    assert opened(await read_warmup(database, BTC, 5, 9, None)) == [(BTC, NOON)]
+    # With an end, time alone counts: what was stored after it must change nothing.
+    assert opened(await read_warmup(database, BTC, 5, 9, NOON + 99 * MINUTE)) == [(BTC, NOON), (BTC, NOON + 5 * MINUTE)]
 
 
 async def test_arguments_that_cannot_be_are_refused_at_once(database: Database) -> None:
