@@ -114,8 +114,10 @@ async def test_each_of_ten_testers_gets_every_closed_candle_once_and_as_it_is_st
             for symbol in SYMBOLS
         }
         for symbol in SYMBOLS:
-            await until(lambda of=symbol: all(len(f.of(of)) >= len(closed[of]) for f in followers))  # type: ignore[misc]
-            await until(lambda of=symbol: all(len(p.candles(of)) >= len(closed[of]) for p in processes))  # type: ignore[misc]
+            for follower in followers:
+                await until(lambda f=follower, of=symbol: len(f.of(of)) >= len(closed[of]))  # type: ignore[misc]
+            for process in processes:
+                await until(lambda p=process, of=symbol: len(p.candles(of)) >= len(closed[of]))  # type: ignore[misc]
         codes = [await asyncio.to_thread(process.stop) for process in processes]
 
     assert min(map(len, closed.values())) >= 4

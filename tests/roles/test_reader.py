@@ -3,12 +3,15 @@
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sized
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 import asyncpg
 import pytest
 
 from kraken_history.backtests import BacktestRun
+from kraken_history.indicators import store_indicators
 from kraken_history.provider import HistoricalDataProvider
+from kraken_history.records import ExternalIndicator
 from kraken_history.store import Store
 from tests.core.examples import NOON, make_candle, make_trade
 
@@ -30,6 +33,7 @@ async def stored(migrated_database_url: str) -> None:
             [make_trade(n, NOON + n * timedelta(seconds=20)) for n in range(1, 200)],
             [make_candle(END, symbol="ETH/USDT")],
         )
+        await store_indicators(pool, [ExternalIndicator(NOON, "fear_greed", Decimal(40), "alternative.me")])
 
 
 @pytest.fixture
@@ -69,6 +73,7 @@ READS: dict[str, Read] = {
     "get_symbols": lambda p: p.get_symbols(),
     "get_sync_status": lambda p: p.get_sync_status(SYMBOL),
     "get_data_range": lambda p: p.get_data_range(SYMBOL),
+    "get_external_indicators": lambda p: p.get_external_indicators("fear_greed", NOON, END),
     "health_check": lambda p: p.health_check(),
 }
 

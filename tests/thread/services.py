@@ -64,7 +64,7 @@ class Service:
         """SIGTERM; returns the exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(timeout=15)
+        return self._process.wait(timeout=30)
 
     def is_running(self) -> bool:
         """True until it ends."""
