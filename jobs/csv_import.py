@@ -1,6 +1,7 @@
 """The job that imports Kraken's downloads from the worker's own disk."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,22 +21,29 @@ IMPORT_TRIES = 20
 """A try ends when the database goes away, or the worker."""
 
 _RETRY_AFTER_S = 60.0
+_NEARLY_S = 1.0  # the worker's clock starts before that of the job
 
 _log = telemetry.get_logger("worker")
 
 
-async def import_csv(ctx: dict[str, Any], paths: list[str], symbol: str | None) -> int:
+async def import_csv(ctx: dict[str, Any], paths: list[str], symbol: str | None, *, timeout_s: float = TIMEOUT_S) -> int:
     """Import files, folders and zips; return how many candles were new.
 
     Needs no state: a file is stored as a whole or not at all, so a job that died is simply run again, and changes
     nothing where it has been. The worker's log says how each file ended, and how the job did: ``csv_import_done``, or
     ``csv_import_given_up`` when its last try has failed.
+
+    Args:
+        timeout_s: After this long the worker ends it, and does not run it again.
     """
+    until = time.monotonic() + timeout_s - _NEARLY_S
     last_words = _LastWords(paths, symbol, job_try=ctx["job_try"])
     try:
         return await _import(ctx["context"], paths, symbol)
     except asyncio.CancelledError:
-        last_words.say("the worker stopped, or the time was up")
+        is_late = time.monotonic() >= until
+        reason = f"it has taken longer than {timeout_s / 3600:g} hours" if is_late else "the worker stopped"
+        last_words.say(reason, is_final=is_late)
         raise
     except UsageError as error:
         last_words.say(str(error), is_final=True)

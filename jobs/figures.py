@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import datetime
 from typing import get_args
 
@@ -14,21 +13,33 @@ from jobs.context import WorkerContext
 from kraken_history import telemetry
 from kraken_history.backfill_targets import BackfillState, list_backfills
 from kraken_history.healing import utc_now
-from kraken_history.postgres import TRY_AGAIN, UNAVAILABLE
+from kraken_history.postgres import is_transient
 from kraken_history.time_coverage import find_uncovered_time
 
 EVERY_S = 15.0
 
+_log = telemetry.get_logger("worker")
 
-async def keep_figures(context: WorkerContext, redis: Redis) -> None:
-    """Look every fifteen seconds, until cancelled; while a server is away, the figures stay as they are."""
+
+async def keep_figures(context: WorkerContext, redis: Redis, *, every_s: float = EVERY_S) -> None:
+    """Look again and again, until cancelled; while it cannot be looked, the figures stay as they are.
+
+    That a server is away is for others to say; anything else is told as an error.
+    """
     while True:
-        with suppress(*UNAVAILABLE, *TRY_AGAIN, RedisError):
-            live_ids = telemetry.live_ids_of(await telemetry.signs_of_life(redis))
-            wanted = dict.fromkeys(context.settings.symbols, context.settings.history_days)
-            await note_uncovered(context.pool, wanted, live_ids=live_ids, now=utc_now())
-            await note_backfills(context.pool)
-        await asyncio.sleep(EVERY_S)
+        try:
+            await _note_all(context, redis)
+        except Exception as error:
+            if not isinstance(error, RedisError) and not is_transient(error):
+                _log.error("figures_not_kept", error=f"{type(error).__name__}: {error}")
+        await asyncio.sleep(every_s)
+
+
+async def _note_all(context: WorkerContext, redis: Redis) -> None:
+    live_ids = telemetry.live_ids_of(await telemetry.signs_of_life(redis))
+    wanted = dict.fromkeys(context.settings.symbols, context.settings.history_days)
+    await note_uncovered(context.pool, wanted, live_ids=live_ids, now=utc_now())
+    await note_backfills(context.pool)
 
 
 async def note_backfills(pool: asyncpg.Pool) -> None:
@@ -36,7 +47,10 @@ async def note_backfills(pool: asyncpg.Pool) -> None:
     for backfill in await list_backfills(pool):
         for state in get_args(BackfillState):
             telemetry.BACKFILL_STATE.labels(symbol=backfill.symbol, state=state).set(state == backfill.state)
-        if backfill.reached is not None:
+        if backfill.reached is None:  # begun anew: what it was before says nothing of it now
+            for metric in (telemetry.BACKFILL_REACHED, telemetry.BACKFILL_REMAINING):
+                metric.remove(backfill.symbol)
+        else:
             remaining = (backfill.target_end - backfill.reached).total_seconds()
             telemetry.BACKFILL_REACHED.labels(symbol=backfill.symbol).set(backfill.reached.timestamp())
             telemetry.BACKFILL_REMAINING.labels(symbol=backfill.symbol).set(

@@ -272,23 +272,27 @@ class BackfillRunner:
         if page.rows < TRADES_PAGE and is_early:
             await asyncio.sleep(self._second_look_s)
             page = await fetch_trades_page(self._rest, pair, backfill.next_since)
-        if not page.rows and backfill.pages:
+        if not page.rows and backfill.has_advanced:
             raise MalformedMessage(f"no trade from {backfill.next_since} on, where one was seen before", b"")
         return page
 
     async def _commit(self, backfill: Backfill, page: TradesPage) -> Backfill | None:
-        """Store a page, and move the cursor past it; a page that spans months in several steps."""
+        """Store a page, and move the cursor past it; a page that spans months in several steps.
+
+        A step that passes the target's end is the last, and whatever of the page lies after it is left out.
+        """
         *earlier, rest = parts_of(page.trades) or [()]
-        for part in earlier:
-            page_of_part = TradesPage(part, unix_ns(part[-1].timestamp))
-            if await write_again(partial(self._commit_part, backfill, page_of_part, pages=0)) is None:
-                return None
+        for trades in earlier:
+            part = msgspec.structs.replace(page, trades=trades, last=unix_ns(trades[-1].timestamp))
+            advanced = await write_again(partial(self._commit_part, backfill, part, is_last=False))
+            if advanced is None or advanced.state != "running":
+                return advanced
         is_tip = page.rows < TRADES_PAGE
         page = msgspec.structs.replace(page, trades=rest)
-        return await write_again(partial(self._commit_part, backfill, page, pages=1, is_tip=is_tip))
+        return await write_again(partial(self._commit_part, backfill, page, is_last=True, is_tip=is_tip))
 
     async def _commit_part(
-        self, backfill: Backfill, page: TradesPage, *, pages: int, is_tip: bool = False
+        self, backfill: Backfill, page: TradesPage, *, is_last: bool, is_tip: bool = False
     ) -> Backfill | None:
         """Trades, candles, ledger and cursor in one transaction."""
         async with self._pool.acquire() as connection:
@@ -305,7 +309,7 @@ class BackfillRunner:
                     page.unidentified - page.unidentified_again,
                     is_tip,
                     self._lease_s,
-                    pages,
+                    is_last,
                 )
         return backfill_of(row)
 
@@ -349,13 +353,17 @@ _IS_OURS = "SELECT true FROM backfills WHERE symbol = $1 AND run = $2 AND state 
 # The target as it is now: somebody may have asked for a later end while the page was under way.
 _PAST_END = "$2::bigint >= extract(epoch FROM target_end) * 1000000000"
 
+_PAGE_IS_DONE = f"($7 OR {_PAST_END})"
+
 _ADVANCE = f"""
     WITH resumed AS (
         INSERT INTO data_sync_status (symbol, data_type, last_kraken_since) VALUES ($1, 'trades', $2)
         ON CONFLICT (symbol, data_type) DO UPDATE SET last_kraken_since = excluded.last_kraken_since
     )
     UPDATE backfills SET
-        next_since = $2, pages = pages + $7, trades = trades + $3, unidentified = unidentified + $4,
+        next_since = $2, trades = trades + $3,
+        pages = pages + CASE WHEN {_PAGE_IS_DONE} THEN 1 ELSE 0 END,
+        unidentified = unidentified + CASE WHEN {_PAGE_IS_DONE} THEN $4 ELSE 0 END,
         state = CASE WHEN $5 OR {_PAST_END} THEN 'done' ELSE state END, reason = '', failures = 0,
         lease_until = now() + make_interval(secs => $6), updated_at = now()
     WHERE symbol = $1

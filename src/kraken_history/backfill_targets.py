@@ -50,6 +50,11 @@ class Backfill(Struct, frozen=True):
         """Up to where the tape is fetched; None before the first page."""
         return utc_from_unix_ns(self.next_since) if self.next_since else self.target_start
 
+    @property
+    def has_advanced(self) -> bool:
+        """True if a trade stands at the cursor, which is where an earlier page or part of one ended."""
+        return self.next_since > (unix_ns(self.target_start) if self.target_start else 0)
+
 
 COLUMNS = ", ".join("state::text" if name == "state" else name for name in Backfill.__struct_fields__)
 

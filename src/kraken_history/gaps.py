@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypedDict
 
 import asyncpg
@@ -28,6 +29,7 @@ from kraken_history.healing import (
     span_of,
     unix_ns,
     utc_now,
+    write_again,
 )
 from kraken_history.kraken.client import KrakenRest, Limiter
 from kraken_history.kraken.limiter import LocalRateLimiter
@@ -149,7 +151,7 @@ class GapFiller:
         start = floor_minute(gap.start_time)
         page = await self._rest.fetch_ohlc_page(await self._find_pair(gap.symbol), start - MINUTE)
         candles = [candle for candle in page.candles if start <= candle.timestamp < gap.end_time]
-        stored = await self._store.write(candles=candles)
+        stored = await write_again(partial(self._store.write, candles=candles))
         await cover_minutes(self._pool, gap.symbol, [candle.timestamp for candle in candles])
         telemetry.FETCHED_PAGES.labels(symbol=gap.symbol, work="candles").inc()
         return stored.new_candles

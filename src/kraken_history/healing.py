@@ -166,7 +166,7 @@ async def fetch_and_store(
         sum(part.new_trades for part in written),
         sum(part.known_trades for part in written),
         sum(part.new_candles for part in written),
-        written[-1].holes,
+        next((part.holes for part in reversed(written) if part.new_trades), {}),  # only what is new tells of holes
     )
     telemetry.FETCHED_PAGES.labels(symbol=pair.symbol, work=work).inc()
     telemetry.FETCHED_TRADES.labels(symbol=pair.symbol, work=work).inc(stored.new_trades)

@@ -1,11 +1,15 @@
 """A transaction that the database ends because another was in the way, which is nobody's fault."""
 
+from datetime import timedelta
+
 import asyncpg
 import pytest
 
 from kraken_history.backfill import backfill_symbol
 from kraken_history.gaps import GapFiller
+from kraken_history.healing import utc_now
 from kraken_history.kraken.client import KrakenRest
+from kraken_history.records import DataGap
 from kraken_history.store import Store
 from kraken_history.symbols import Pair, PairMap
 from tests.backfill.kraken import CountedSimulator, NoLimit, assert_equals_truth
@@ -55,6 +59,20 @@ async def test_a_gap_is_filled_all_the_same(pool: asyncpg.Pool) -> None:
         await assert_equals_truth(pool, kraken)
 
     assert (summary["gaps_filled"], summary["errors"]) == (summary["gaps_detected"], [])
+
+
+async def test_candles_that_stand_in_are_written_again(pool: asyncpg.Pool) -> None:
+    """The worker's job failed, until the next one five minutes later."""
+    await deadlock(pool, times=2)
+    async with (
+        CountedSimulator((SYMBOL,), history=2_500) as kraken,
+        KrakenRest(kraken.rest_url, NoLimit(), attempts=1) as rest,
+    ):
+        filler = GapFiller(pool, Store(pool), rest, find_pair, symbols=[SYMBOL], history_days=1)
+        now = utc_now()
+        new = await filler.fill_gap_ohlc(DataGap.between(SYMBOL, "trades", now - timedelta(hours=2), now))
+
+    assert new == await pool.fetchval("SELECT count(*) FROM candles") > 0
 
 
 async def test_one_that_goes_on_for_ever_is_an_error(pool: asyncpg.Pool) -> None:

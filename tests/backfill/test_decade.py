@@ -5,11 +5,13 @@ import json
 import sys
 import time
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 
+from kraken_history.absence import find_waiting
 from kraken_history.backfill import BackfillRunner
 from kraken_history.backfill_targets import list_backfills, request_backfill
 from kraken_history.healing import fetch_and_store, find_holes, parts_of
@@ -116,6 +118,57 @@ async def test_a_part_of_a_page_that_is_stored_is_not_fetched_again(pool: asyncp
     (done,) = await list_backfills(pool)
     assert (done.state, done.trades, done.pages) == ("done", TRADES, 1)
     assert await ledger(pool) == {SYMBOL: IdRanges([(1, TRADES + 1)])}
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+async def test_after_a_part_of_the_first_page_an_answer_without_its_last_trade_is_no_end(pool: asyncpg.Pool) -> None:
+    """No page was counted yet, so two empty answers were taken for the end of the tape."""
+    await request_backfill(pool, SYMBOL)
+    await pool.execute("ALTER TABLE candles ADD CONSTRAINT early CHECK (timestamp < '2017-06-01')")
+    async with scripted_kraken(answer(*range(TRADES))) as kraken, KrakenRest(kraken.url, NoLimit()) as rest:
+        with pytest.raises(asyncpg.CheckViolationError):
+            await BackfillRunner(pool, Store(pool), rest, second_look_s=0.01).run(BTC)
+        kraken.answers = [json.dumps({"error": [], "result": {"XBTUSDT": []}})]
+        await BackfillRunner(pool, Store(pool), rest, second_look_s=0.01).run(BTC)
+
+    (backfill,) = await list_backfills(pool)
+    assert (backfill.state, backfill.pages, backfill.failures) == ("running", 0, 2)
+    assert "where one was seen before" in backfill.reason
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+async def test_a_backfill_that_ends_within_a_page_counts_it_and_what_it_passes_over(pool: asyncpg.Pool) -> None:
+    """It was done with no page, and the page was in no figure."""
+    passed_over = 5
+    numbers = [n for n in range(TRADES) if n != passed_over]
+    begin = [counted("pages"), counted("trades")]
+    end = datetime.fromtimestamp(BEGIN_S + 30 * DAYS_APART * 86_400, UTC)
+    await request_backfill(pool, SYMBOL, end=end)
+    async with scripted_kraken(answer(*numbers)) as kraken, KrakenRest(kraken.url, NoLimit()) as rest:
+        ended = await BackfillRunner(pool, Store(pool), rest, second_look_s=0.01).run(BTC)
+
+    assert ended is not None
+    assert (ended.state, ended.pages, ended.trades) == ("done", 1, 40)
+    assert [counted("pages") - begin[0], counted("trades") - begin[1]] == [1, 40]
+    waiting = await find_waiting(pool, now=datetime.now(UTC))
+    assert waiting == {SYMBOL: IdRanges([(passed_over + 1, passed_over + 2)])}
+
+
+def counted(what: str) -> float:
+    """What a scrape would show of backfilling now."""
+    labels = {"symbol": SYMBOL, "work": "backfill"}
+    return REGISTRY.get_sample_value(f"kraken_fetched_{what}_total", labels) or 0.0
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+async def test_holes_are_told_also_where_the_last_part_of_a_page_is_held(pool: asyncpg.Pool) -> None:
+    """The holes of the last part were told, and one that brings nothing new tells none."""
+    stands = decode_trades_page(decode_result(200, answer(*range(TRADES - 10, TRADES), 150).encode()), SYMBOL, since=0)
+    await Store(pool).write(stands.trades)
+    async with scripted_kraken(answer(*range(TRADES))) as kraken, KrakenRest(kraken.url, NoLimit()) as rest:
+        _, stored = await fetch_and_store(pool, Store(pool), rest, BTC, 0, work="gap")
+
+    assert stored.holes == {SYMBOL: IdRanges([(TRADES + 1, 151)])}
 
 
 def test_a_page_is_cut_between_days_only_and_nothing_is_lost() -> None:

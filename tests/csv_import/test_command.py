@@ -35,6 +35,14 @@ async def count(database_url: str) -> int:
         await connection.close()
 
 
+async def symbols(database_url: str) -> list[str]:
+    connection = await connect(database_url)
+    try:
+        return [row["symbol"] for row in await connection.fetch("SELECT symbol FROM candles ORDER BY symbol")]
+    finally:
+        await connection.close()
+
+
 def test_good_files_are_imported_and_bad_ones_are_told(
     tmp_path: Path, migrated_database_url: str, background: Background, command: Run
 ) -> None:
@@ -67,6 +75,21 @@ def test_a_second_run_finds_nothing_to_do(tmp_path: Path, migrated_database_url:
     assert (first.code, second.code) == (0, 0)
     assert first.err.endswith("1 file(s) imported, 0 skipped, 0 refused; 1 candle(s) new, 0 replaced\n")
     assert second.err.endswith("1 file(s) imported, 0 skipped, 0 refused; 0 candle(s) new, 0 replaced\n")
+
+
+def test_a_symbol_is_stored_under_our_name_whichever_of_krakens_is_said(
+    tmp_path: Path, migrated_database_url: str, background: Background, command: Run
+) -> None:
+    """Under any other it would be a symbol that nothing else writes or reads."""
+    path = write(tmp_path / "whatever_1.csv", [candle_line(0)])
+    said = ["XBT/USDC", "xdg/eur", "XXBT/ZUSD", "XXDG/XXBT", "XTZ/ZEUR", "ZEUS/USD"]
+
+    for symbol in said:
+        assert command("import-csv", str(path), "--symbol", symbol, DATABASE_URL=migrated_database_url).code == 0
+
+    assert background.run(symbols(migrated_database_url)) == [
+        "BTC/USD", "BTC/USDC", "DOGE/BTC", "DOGE/EUR", "XTZ/EUR", "ZEUS/USD",
+    ]  # fmt: skip
 
 
 def test_without_kraken_an_unknown_pair_needs_a_symbol(

@@ -17,6 +17,7 @@ from kraken_history.postgres import create_pool
 from kraken_history.records import HistoricalCandle
 from kraken_history.store import Store
 from kraken_history.symbols import Pair
+from tests.backfill.test_deadlocks import deadlock
 from tests.core.examples import make_candle, make_trade
 from tests.csv_import.conftest import Import, no_kraken
 from tests.csv_import.files import START, START_S, candle_line, column_sum, trade_line, write, write_zip
@@ -334,6 +335,59 @@ async def test_two_imports_of_a_file_at_once_are_one(tmp_path: Path, pool: async
     status = await sync_status(pool, "BTC/USDT", "candles_1m")
     assert status is not None
     assert status["total_records"] == await pool.fetchval("SELECT count(*) FROM candles") == 3_000
+
+
+@POSTGRESQL
+@pytest.mark.parametrize("stands", [False, True])
+async def test_imports_of_one_symbol_take_turns_and_those_of_others_do_not_wait(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import, stands: bool
+) -> None:
+    # Each had rows that the other one met: of two that wrote overlapping minutes, with a live trade in between, one
+    # could hold the lock and wait for the other's rows, and both deadlock again when it was tried anew.
+    await Store(pool).write([make_trade(1, START + (15 if stands else 300) * MINUTE)])
+    for folder, minutes in (("one", range(20)), ("two", range(10, 30))):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "XBTUSDT_1.csv", [candle_line(minute) for minute in minutes])
+    reading: list[int] = []
+
+    async def import_second() -> list[object]:
+        with found_files([tmp_path / "two"]) as (files, _):
+            importer = CsvImporter(pool, no_kraken)
+            return [outcome async for outcome in importer.import_files(files, lambda _, done: reading.append(done))]
+
+    async def are_waiting(count: int) -> None:
+        while await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    async with pool.acquire() as writer, writer.transaction():
+        await writer.execute("SELECT FROM data_sync_status WHERE symbol = 'BTC/USDT' FOR UPDATE")
+        first = asyncio.ensure_future(import_csv(tmp_path / "one"))
+        await are_waiting(1)
+        second = asyncio.ensure_future(import_second())
+        await are_waiting(2)
+        read_before_its_turn = list(reading)
+        others = await import_csv(write(tmp_path / "ETHUSDT_1.csv", [candle_line(0)]))
+    outcomes = [*others, *await first, *await second]
+
+    assert read_before_its_turn == []
+    new = [outcome.new_candles for outcome in outcomes if isinstance(outcome, Imported)]
+    assert new == [1, 19 if stands else 20, 10]
+
+
+@POSTGRESQL
+@pytest.mark.parametrize("stands", [False, True])
+async def test_a_deadlock_in_the_repeated_write_too_does_not_end_the_import(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import, stands: bool
+) -> None:
+    # The second one was taken for a database that is away, and the files that were left were not imported.
+    if stands:
+        await Store(pool).write([make_trade(1, START + 5 * MINUTE)])
+    await deadlock(pool, times=2)
+    paths = [write(tmp_path / f"{name}_1.csv", [candle_line(m) for m in range(10)]) for name in ("XBTUSDT", "ETHUSDT")]
+
+    outcomes = await import_csv(*paths)
+
+    assert [o.new_candles for o in outcomes if isinstance(o, Imported)] == [9 if stands else 10, 10]
 
 
 async def test_a_file_that_is_wrong_in_the_middle_leaves_nothing(

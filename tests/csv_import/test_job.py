@@ -92,6 +92,21 @@ async def test_a_worker_that_stops_in_the_middle_says_so_and_stores_nothing_of_t
     assert await import_csv(ctx(context, job_try), [str(path)], None) == 1
 
 
+async def test_an_import_that_has_taken_too_long_is_given_up_since_nobody_runs_it_again(
+    tmp_path: Path, context: WorkerContext, pool: asyncpg.Pool
+) -> None:
+    # It was said to be postponed. The worker ends a job by its timeout once and for all.
+    path = write(tmp_path / "XBTUSDT_1.csv", [candle_line(0)])
+    async with pool.acquire() as holder, holder.transaction():
+        await holder.execute("LOCK candles IN EXCLUSIVE MODE")
+        with capture_logs() as logs, pytest.raises(TimeoutError):
+            await asyncio.wait_for(import_csv(ctx(context, 1), [str(path)], None, timeout_s=1.5), 1.5)
+
+    (said,) = logs
+    assert (said["event"], said["log_level"], said["paths"]) == ("csv_import_given_up", "error", [str(path)])
+    assert "longer than" in said["reason"]
+
+
 async def test_a_path_that_leads_nowhere_is_given_up_at_once(tmp_path: Path, context: WorkerContext) -> None:
     with capture_logs() as logs:
         await import_csv(ctx(context, 1), [str(tmp_path / "nowhere")], None)

@@ -1,17 +1,20 @@
 """What the worker tells Prometheus of backfills and gaps."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from arq import Retry
 from arq.connections import ArqRedis
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from jobs.backfill import backfill
 from jobs.context import WorkerContext
-from jobs.figures import note_backfills, note_uncovered
+from jobs.figures import keep_figures, note_backfills, note_uncovered
 from jobs.gaps import fill_gap
 from jobs.heal import heal
+from kraken_history import telemetry
 from kraken_history.backfill_targets import cancel_backfills, list_backfills, request_backfill
 from kraken_history.healing import utc_now
 from kraken_history.symbols import PairMap
@@ -99,6 +102,39 @@ async def test_the_state_of_a_backfill_is_told_and_how_far_it_is(context: Worker
     await context.pool.execute("UPDATE backfills SET state = 'done'")  # at the tip, before the end
     await note_backfills(context.pool)
     assert figure("kraken_backfill_remaining_seconds") == 0
+
+
+async def test_a_backfill_that_is_begun_anew_has_not_reached_what_it_had_before(context: WorkerContext) -> None:
+    start, end = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)
+    await request_backfill(context.pool, SYMBOL, start=start, end=end)
+    await note_backfills(context.pool)
+    await request_backfill(context.pool, SYMBOL, end=end)  # from the beginning of the pair, wherever that is
+
+    await note_backfills(context.pool)
+
+    names = ("kraken_backfill_reached_seconds", "kraken_backfill_remaining_seconds")
+    assert [REGISTRY.get_sample_value(name, {"symbol": SYMBOL}) for name in names] == [None, None]
+    assert figure("kraken_backfill_state", state="running") == 1
+
+
+async def test_the_figures_are_kept_after_whatever_went_wrong(context: WorkerContext, arq: ArqRedis) -> None:
+    """The task ended at the first error that no server's absence explains, and nobody heard of it."""
+    await request_backfill(context.pool, SYMBOL, start=datetime(2026, 1, 1, tzinfo=UTC))
+    telemetry.BACKFILL_STATE.clear()
+    await context.pool.execute("ALTER TABLE backfills RENAME TO elsewhere")
+    with capture_logs() as logs:
+        keeping = asyncio.create_task(keep_figures(context, arq, every_s=0.01))
+        async with asyncio.timeout(10):
+            while not logs:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await context.pool.execute("ALTER TABLE elsewhere RENAME TO backfills")
+            while not figure("kraken_backfill_state", state="running"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+    assert {(said["event"], said["log_level"]) for said in logs} == {("figures_not_kept", "error")}
+    assert 'relation "backfills" does not exist' in logs[0]["error"]
 
 
 async def test_the_wanted_time_that_was_not_asked_for_is_told(context: WorkerContext) -> None:

@@ -25,9 +25,16 @@ from kraken_history.migrations import check_schema
 from kraken_history.postgres import create_pool
 from kraken_history.processes import EXIT_FAILED, connect_redis
 from kraken_history.settings import Settings, load_settings
-from kraken_history.symbols import PairMap
+from kraken_history.symbols import PairMap, symbol_from_wsname
 
 _MOST_NAMED = 3
+
+# Kraken's oldest assets are listed with a letter before their names, X for coins and Z for money; no new ones are.
+_LETTERED = frozenset(
+    """
+    XETC XETH XICN XLTC XMLN XNMC XREP XXBT XXDG XXLM XXMR XXRP XXVN XZEC ZAUD ZCAD ZEUR ZGBP ZJPY ZKRW ZUSD
+    """.split()  # noqa: SIM905 — a list of strings is four times as long, and no clearer
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -92,7 +99,8 @@ def _checked(symbol: str) -> str:
         check_symbol(symbol)
     except ValueError as error:
         raise UsageError(f"{error}: write it as BASE/QUOTE, for example BTC/USDT") from None
-    return symbol.upper()
+    assets = (asset[1:] if asset in _LETTERED else asset for asset in symbol.upper().split("/"))
+    return symbol_from_wsname("/".join(assets))
 
 
 async def _ask(redis_url: str, paths: Sequence[str], symbol: str | None) -> bool:

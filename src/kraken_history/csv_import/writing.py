@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import date, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import asyncpg
 from msgspec import Struct
@@ -14,6 +14,7 @@ from kraken_history.csv_import.names import Content
 from kraken_history.csv_import.refusal import CsvError
 from kraken_history.csv_import.rows import Candles
 from kraken_history.csv_import.sources import CsvFile
+from kraken_history.healing import write_again
 from kraken_history.postgres import Connection
 from kraken_history.store import lock_symbol
 
@@ -28,6 +29,8 @@ COLUMNS = (
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 _EPOCH_DAY = date(1970, 1, 1)
 _CLOCK = [f"T{minute // 60:02}:{minute % 60:02}Z" for minute in range(1440)]
+# Somebody writes the same minutes, or compresses them.
+_IN_THE_WAY = (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _PARTITION_STEP = timedelta(days=7)
 _PARTITIONS_AT_ONCE = 50  # each holds locks until the end of its statement
 
@@ -95,8 +98,8 @@ class FileWriter:
         await self._ensure_partitions()
         try:
             changed = await self._copy() or await self._merge()
-        except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):  # somebody writes the same minutes
-            changed = await self._merge(is_alone=True)
+        except _IN_THE_WAY:
+            changed = await write_again(partial(self._merge, is_alone=True))
         return Written(self._passed.rows, self._passed.candles, *changed)
 
     async def _ensure_partitions(self) -> None:
@@ -112,10 +115,17 @@ class FileWriter:
     # writes candles of this symbol holds the lock until the end of his transaction, and so does this one from here on:
     # all that he wrote is committed then, and what is written here he cannot have met. Had both a row for the same
     # minute, one would have waited for the other's, and ended with a unique violation or a deadlock.
+    #
+    # An importer has rows before he has the lock, and another one who has it could meet them: so they take turns.
+
+    async def _take_turn(self) -> None:
+        """Keep the other importers of this symbol from beginning, until the end of the transaction."""
+        await self._connection.execute(_TAKE_TURN, self._symbol)
 
     async def _copy(self) -> tuple[int, int] | None:
         """Straight into the table if the symbol has no candle in the time of the file; else do nothing."""
         async with self._connection.transaction():
+            await self._take_turn()
             if await self._connection.fetchval(_ANY_CANDLE, self._symbol, self._extent.first, self._extent.end):
                 return None
             await self._copy_into("candles")
@@ -131,9 +141,12 @@ class FileWriter:
         Candles only ever become fuller, so what is not fuller now need not be looked at again under the lock.
 
         Args:
-            is_alone: Whether to lock the symbol first, and merge all. This meets nobody, and keeps others waiting.
+            is_alone: Whether to lock the symbol before any candle is written, and merge all. This meets no other
+                writer of the symbol, and keeps them waiting; a deadlock with what compresses the table may still
+                end it.
         """
         async with self._connection.transaction():
+            await self._take_turn()
             await self._connection.execute(_MAKE_STAGE)
             await self._copy_into("imported_candles")
             await self._connection.execute("ANALYZE imported_candles")
@@ -226,6 +239,8 @@ def copy_text(symbol: str, candles: Candles) -> bytes:
 def _day(number: int) -> str:
     return (_EPOCH_DAY + timedelta(days=number)).isoformat()
 
+
+_TAKE_TURN = "SELECT pg_advisory_xact_lock(hashtext('kraken_history.csv_import'), hashtext($1))"
 
 _ANY_CANDLE = """
     SELECT EXISTS (
