@@ -16,6 +16,8 @@ from kraken_history.blocking import BlockingHistoricalDataProvider
 history = BlockingHistoricalDataProvider(os.environ["DATABASE_URL"], pool_min_size=1)
 history.connect()
 symbols = history.get_symbols()
+if not symbols:
+    raise SystemExit("nothing is stored yet: fetch something with kraken-history up, fill-gaps or import-csv")
 print("stored:", ", ".join(symbols))
 
 # %% [markdown]
@@ -28,6 +30,8 @@ symbol = os.environ.get("SYMBOL", symbols[0])
 newest = history.get_data_range(symbol)["newest"] or datetime.now(UTC)
 end = newest + timedelta(hours=1)
 hours = history.get_candles_frame(symbol, 60, end - timedelta(days=14), end, as_="pandas")
+if hours.empty:
+    raise SystemExit(f"of {symbol} no candles are stored: name another one in SYMBOL, or fetch some with fill-gaps")
 print(hours[["open", "high", "low", "close", "volume", "trade_count"]].tail())
 
 # %% [markdown]

@@ -4,9 +4,9 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from queue import SimpleQueue
 from types import TracebackType
@@ -67,7 +67,8 @@ class BlockingHistoricalDataProvider:
             db_url, pool_min_size, pool_max_size
         )
         self._provider = self._new_provider()
-        self._lock = threading.Lock()
+        # By process: one that a thread holds at a fork stays locked in the child.
+        self._locks = {os.getpid(): threading.Lock()}
         self._background: _Background | None = None
         self._stop: Callable[[], object] = lambda: None
 
@@ -117,7 +118,7 @@ class BlockingHistoricalDataProvider:
         periods: int,
         *,
         end: datetime | None = None,
-        grace_s: float = 10.0,
+        grace_s: float = 45.0,
         patience_s: float = 120.0,
     ) -> list[HistoricalCandle]:
         return self._run(
@@ -162,7 +163,7 @@ class BlockingHistoricalDataProvider:
         interval: int,
         *,
         start: datetime | Mapping[str, datetime] | None = None,
-        grace_s: float = 10.0,
+        grace_s: float = 45.0,
         patience_s: float = 120.0,
         poll_s: float = 2.0,
     ) -> Generator[HistoricalCandle, None, None]:
@@ -252,7 +253,7 @@ class BlockingHistoricalDataProvider:
         return self._run(self._provider.load_run(id_))
 
     def _start(self) -> None:
-        with self._lock:
+        with self._locks.setdefault(os.getpid(), threading.Lock()):
             if self._background is not None and self._background.is_open():
                 return
             # A new one, because what the old one holds belongs to a loop that is gone, or to another process.
@@ -275,7 +276,7 @@ class BlockingHistoricalDataProvider:
         room = asyncio.Event()
         reading = background.run(_start_reading(records, arrived, room))
         try:
-            while not isinstance(record := arrived.get(), _End):
+            while not isinstance(record := background.wait_for(arrived), _End):
                 if arrived.qsize() == _READ_AHEAD // 2:
                     background.call(room.set)
                 yield record
@@ -334,9 +335,13 @@ class _Background:
         self._thread = threading.Thread(target=self._live, name="kraken-history", daemon=True)
         self._thread.start()
 
+    def is_of_this_process(self) -> bool:
+        """False in a process that was forked off: threads stay behind, and locks as they were."""
+        return self._process == os.getpid()
+
     def is_open(self) -> bool:
-        """False once it was stopped, and in a process that was forked off: threads stay behind."""
-        return not self._is_stopped and self._process == os.getpid()
+        """False once it was stopped, and in a process that was forked off."""
+        return not self._is_stopped and self.is_of_this_process()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run to the end; what interrupts this thread cancels it.
@@ -354,9 +359,18 @@ class _Background:
 
     def call(self, function: Callable[[], object]) -> None:
         """Call a function in the loop, unless that is over."""
-        with self._lock:
-            if self.is_open():
-                self._loop.call_soon_threadsafe(function)
+        with suppress(ProviderClosed), self._letting_in():
+            self._loop.call_soon_threadsafe(function)
+
+    def wait_for(self, arrived: "SimpleQueue[T]") -> T:
+        """What comes next from the loop.
+
+        Raises:
+            ProviderClosed: This process was forked off, and nothing comes here.
+        """
+        if not self.is_of_this_process():
+            raise ProviderClosed
+        return arrived.get()
 
     def cancel(self, reading: Reading) -> None:
         """Cancel, and wait until what it held is let go."""
@@ -377,12 +391,26 @@ class _Background:
             self._thread.join(3 * _CLOSE_TIMEOUT_S)
 
     def _submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        # Under the lock, so that what was let in is in the loop before it is told to stop, and is ended then.
+        try:
+            with self._letting_in():
+                return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except ProviderClosed:
+            coroutine.close()
+            raise
+
+    @contextmanager
+    def _letting_in(self) -> Iterator[None]:
+        """Hold the lock, so that what is let in is in the loop before it is told to stop, and is ended then.
+
+        Raises:
+            ProviderClosed: It is not open.
+        """
+        if not self.is_of_this_process():  # where a thread that stayed behind may hold the lock for ever
+            raise ProviderClosed
         with self._lock:
-            if not self.is_open():
-                coroutine.close()
+            if self._is_stopped:
                 raise ProviderClosed
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            yield
 
     def _live(self) -> None:
         # Not asyncio.run: that ends with a thread more, which an interpreter that ends does not give.

@@ -302,7 +302,7 @@ def test_runs_of_backtests_are_saved_and_found(history: BlockingHistoricalDataPr
     assert history.load_run(id_).parameters == {"fast": 10}
     with pytest.raises(UnknownRun, match="list_runs tells"):
         history.load_run(UUID(int=1))
-    with pytest.raises(UsageError, match="invalid UUID"):
+    with pytest.raises(UsageError, match="no backtest run first"):
         history.load_run("first")  # type: ignore[arg-type]
 
 
@@ -319,3 +319,53 @@ def test_following_holds_a_connection_until_it_is_left(
 
     while clients(filled_url, background) > held:
         pass
+
+
+@pytest.mark.parametrize(
+    ("call", "place"), [("history.get_symbols()", "run_coroutine_threadsafe"), ("history.connect()", "new_event_loop")]
+)
+def test_a_fork_in_the_middle_of_another_threads_call_hangs_nothing(call: str, place: str, filled_url: str) -> None:
+    """A lock that the thread holds stays locked in the child for ever: the thread is held up while it has one."""
+    code = f"""
+import time
+candles = history.replay_candles("BTC/USDT", 1, NOON, END, 0.01)
+next(candles)
+if {place!r} == "new_event_loop":
+    history.close()
+is_there, may_go_on = threading.Event(), threading.Event()
+def hold_up(frame, event, _):
+    if frame.f_code.co_name == {place!r}:
+        is_there.set()
+        may_go_on.wait()
+def work():
+    sys.settrace(hold_up)
+    {call}
+thread = threading.Thread(target=work)
+thread.start()
+assert is_there.wait(30)
+child = os.fork()
+if not child:
+    for read in (history.get_symbols, candles.__next__):
+        with suppress(ProviderClosed):
+            read()
+            print("the child has read", flush=True)
+    candles.close()
+    history.connect()
+    print("child", history.get_symbols(), flush=True)
+    sys.exit()
+may_go_on.set()
+thread.join()
+deadline = time.monotonic() + 20
+while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+    if time.monotonic() > deadline:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        sys.exit("the child hangs")
+    time.sleep(0.01)
+assert ended[1] == 0
+print("parent", history.get_symbols())
+"""
+
+    assert run_program(filled_url, code).splitlines() == [
+        "child ['BTC/USDT', 'ETH/USDT']", "parent ['BTC/USDT', 'ETH/USDT']"
+    ]  # fmt: skip

@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 
 from kraken_history.postgres import create_pool
-from kraken_history.reading.database import Database
 from kraken_history.store import Store
+from tests.following.followed import Watched
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def store(pool: asyncpg.Pool) -> Store:
 
 
 @pytest.fixture
-async def database(migrated_database_url: str) -> AsyncIterator[Database]:
-    database = Database(migrated_database_url, 1, 4)
+async def database(migrated_database_url: str) -> AsyncIterator[Watched]:
+    database = Watched(migrated_database_url, 1, 4)
     await database.open()
     yield database
     await database.close()

@@ -2,12 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 
+from kraken_history.postgres import Connection
+from kraken_history.reading.database import Database
 from kraken_history.reading.settling import Timing
 from kraken_history.records import HistoricalCandle
+from tests.thread.waiting import until
 
 QUICK = Timing(grace_s=0.5, patience_s=600, poll_s=0.05)
+
+NEVER_POLLS = Timing(patience_s=600, poll_s=3600)
+"""What is given out then, a notification led to."""
 
 Opened = list[tuple[str, datetime]]
 
@@ -16,6 +23,32 @@ async def take(candles: AsyncIterator[HistoricalCandle], count: int, timeout_s: 
     """The next so many candles."""
     async with asyncio.timeout(timeout_s):
         return [await anext(candles) for _ in range(count)]
+
+
+class Watched(Database):
+    """A database that counts the looks at it.
+
+    Attributes:
+        looks: How many have ended.
+        failed: How many of them found no database.
+    """
+
+    looks = failed = 0
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        self.failed += 1
+        try:
+            async with super().connection() as connection:
+                yield connection
+            self.failed -= 1
+        finally:
+            self.looks += 1
+
+    async def be_looked_at(self) -> None:
+        """Return when a look has ended that began after this was called; for one follower."""
+        wanted = self.looks + 2  # one may be going on
+        await until(lambda: self.looks >= wanted)
 
 
 class Following:

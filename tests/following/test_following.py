@@ -14,7 +14,7 @@ from kraken_history.reading.settling import Timing
 from kraken_history.records import MINUTE, HistoricalCandle, HistoricalTrade, floor_minute
 from kraken_history.store import Store
 from tests.core.examples import NOON, make_candle, make_trade
-from tests.following.followed import QUICK, Following, opened, take
+from tests.following.followed import NEVER_POLLS, QUICK, Following, Watched, opened, take
 from tests.thread.database import stored_candles
 from tests.thread.waiting import until
 
@@ -29,6 +29,11 @@ LISTENERS = """
 def minutes_of_trades(count: int, *, symbol: str = BTC, first_id: int = 1) -> list[HistoricalTrade]:
     """Three trades a minute, the first at noon."""
     return [make_trade(first_id + n, NOON + n * 20 * SECOND, symbol=symbol) for n in range(3 * count)]
+
+
+def trade_a_minute(start: datetime, count: int) -> list[HistoricalTrade]:
+    """A second after each minute's begin, so that with :data:`QUICK` the minute before it is over for any symbol."""
+    return [make_trade(n, start + n * MINUTE + SECOND) for n in range(count)]
 
 
 async def test_each_closed_candle_comes_once_in_order(database: Database, store: Store) -> None:
@@ -47,10 +52,10 @@ async def test_each_closed_candle_comes_once_in_order(database: Database, store:
 async def test_catching_up_is_by_close_time_then_by_the_order_of_the_symbols(
     database: Database, store: Store, pool: asyncpg.Pool
 ) -> None:
-    """Over more than a page, and over a stretch without candles that is longer than many."""
+    """Over a stretch without candles that is longer than many pages, and then one where each page is full."""
     late = NOON + timedelta(days=90)
     near = [make_candle(NOON + n * MINUTE) for n in range(3_000)]
-    far = [make_candle(late + n * MINUTE, symbol=symbol) for n in range(0, 4_000, 2) for symbol in (BTC, ETH)]
+    far = [make_candle(late + n * MINUTE, symbol=symbol) for n in range(4_000) for symbol in (BTC, ETH)]
     await store.write(candles=[*near, *far], candle_source="csv")
     start = NOON - timedelta(days=20_000)
     candles = await take(follow_candles(database, [ETH, BTC], 1, start, Timing(grace_s=0)), len(near) + len(far))
@@ -74,12 +79,12 @@ async def test_longer_candles_close_at_their_end(database: Database, store: Stor
         ]
 
 
-async def test_while_nothing_more_comes_the_last_candle_stays_open(database: Database, store: Store) -> None:
+async def test_while_nothing_more_comes_the_last_candle_stays_open(database: Watched, store: Store) -> None:
     followed = follow_candles(database, [BTC], 1, NOON, Timing(grace_s=0, patience_s=0, poll_s=0.02))
     async with Following(followed) as follower:
         await store.write([make_trade(1, NOON), make_trade(2, NOON + MINUTE), make_trade(3, NOON + 70 * SECOND)])
         await until(lambda: follower.seen)
-        await asyncio.sleep(0.2)  # ten looks
+        await database.be_looked_at()
         assert follower.opened == [(BTC, NOON)]
         await store.write([make_trade(4, NOON + 2 * MINUTE)])
         await until(lambda: len(follower.seen) == 2)
@@ -149,26 +154,97 @@ async def test_a_download_in_parts_is_followed_to_its_end(database: Database, st
         assert follower.opened == [(BTC, NOON + n * MINUTE) for n in range(9)]
 
 
-async def test_a_notification_is_acted_upon_at_once(database: Database, store: Store) -> None:
-    followed = follow_candles(database, [BTC], 1, NOON, Timing(poll_s=2.0))
-    async with Following(followed) as follower:
-        await until(lambda: listeners(database, 1))
-        await asyncio.sleep(0.3)  # past the look that follows upon listening
+async def test_a_notification_is_acted_upon_at_once(database: Watched, store: Store) -> None:
+    async with Following(follow_candles(database, [BTC], 1, NOON, NEVER_POLLS)) as follower:
+        await until(lambda: database.looks == 2)  # at the beginning, and upon listening
         await store.write(minutes_of_trades(2))
-        await until(lambda: follower.seen, timeout_s=1.0)
+        await until(lambda: follower.seen)
 
 
-async def test_a_hole_that_is_healed_is_acted_upon_at_once(database: Database, store: Store) -> None:
+async def test_what_was_stored_before_it_listens_is_not_missed(migrated_database_url: str, store: Store) -> None:
+    """Of that no notification came."""
+    database = SlowToListen(migrated_database_url, 1, 2)
+    await database.open()
+    async with Following(follow_candles(database, [BTC], 1, NOON, NEVER_POLLS)) as follower:
+        await until(lambda: database.looks == 1)
+        await store.write(minutes_of_trades(2))
+        database.may_listen.set()
+        await until(lambda: follower.seen)
+    await database.close()
+
+
+async def test_a_hole_that_is_healed_is_acted_upon_at_once(database: Watched, store: Store) -> None:
     start = floor_minute(datetime.now(UTC)) - MINUTE
     trades = [make_trade(n, start + n * 20 * SECOND) for n in range(5)]
-    async with Following(follow_candles(database, [BTC], 1, start, Timing(patience_s=600))) as follower:
-        await until(lambda: listeners(database, 1))
-        await asyncio.sleep(0.3)  # past the look that follows upon listening
+    async with Following(follow_candles(database, [BTC], 1, start, NEVER_POLLS)) as follower:
+        await until(lambda: database.looks == 2)
         await store.write([trade for trade in trades if trade.id != 2])
-        await asyncio.sleep(0.3)  # past the look that finds the hole
+        await until(lambda: database.looks == 3)
         assert follower.seen == []
         await store.write([trades[2]])
-        await until(lambda: follower.seen, timeout_s=1.0)
+        await until(lambda: follower.seen)
+
+
+async def test_a_quiet_symbol_whose_trades_were_stuck_gets_its_candles(
+    database: Watched, store: Store, pool: asyncpg.Pool
+) -> None:
+    """A consumer died with an entry of ETH, another went on with BTC: past the grace, ETH counted as quiet."""
+    start = floor_minute(datetime.now(UTC)) - 5 * MINUTE
+    stuck = [make_trade(n, start + n * MINUTE, symbol=ETH) for n in (1, 2, 3)]
+    await store.write([make_trade(0, start, symbol=ETH), *trade_a_minute(start, 5)])
+    async with Following(follow_candles(database, [ETH, BTC], 1, start, QUICK)) as follower:
+        await until(lambda: len(follower.of(BTC)) == 4)
+        await database.be_looked_at()
+        before = len(follower.of(ETH))
+        await store.write([stuck[1]])
+        await database.be_looked_at()
+        missing_one = len(follower.of(ETH))  # ETH's 1 is known to be missing now
+        await store.write([stuck[0]])
+        await until(lambda: len(follower.of(ETH)) == 3)
+        await store.write([stuck[2]])
+        await until(lambda: len(follower.of(ETH)) == 4)
+
+    assert (before, missing_one) == (1, 1)
+    assert [candle.timestamp for candle in follower.of(ETH)] == [start + n * MINUTE for n in range(4)]
+
+
+async def test_what_comes_before_a_candle_that_was_given_out_is_not(database: Watched, store: Store) -> None:
+    """That would break the order."""
+    start = floor_minute(datetime.now(UTC)) - 5 * MINUTE
+    await store.write(trade_a_minute(start, 5))
+    async with Following(follow_candles(database, [ETH, BTC], 1, start, QUICK)) as follower:
+        await store.write([make_trade(8, start + 2 * MINUTE, symbol=ETH)])
+        await until(lambda: len(follower.seen) == 5)
+        await store.write([make_trade(7, start + MINUTE, symbol=ETH), make_trade(9, start + 3 * MINUTE, symbol=ETH)])
+        await until(lambda: len(follower.seen) == 6)
+        await database.be_looked_at()
+
+    assert [candle.timestamp for candle in follower.of(ETH)] == [start + 2 * MINUTE, start + 3 * MINUTE]
+
+
+async def test_a_candle_that_comes_later_than_patience_is_not_looked_for(database: Watched, store: Store) -> None:
+    """So the span to be read again is short, however long a symbol is quiet."""
+    start = floor_minute(datetime.now(UTC)) - 9 * MINUTE
+    timing = Timing(grace_s=0.5, patience_s=180, poll_s=0.05)
+    await store.write([make_trade(0, start, symbol=ETH), *trade_a_minute(start, 9)])
+    async with Following(follow_candles(database, [ETH, BTC], 1, start, timing)) as follower:
+        await until(lambda: len(follower.seen) == 9)
+        await store.write([make_trade(1, start + MINUTE, symbol=ETH), make_trade(2, start + 7 * MINUTE, symbol=ETH)])
+        await until(lambda: len(follower.of(ETH)) == 2)
+
+    assert [candle.timestamp for candle in follower.of(ETH)] == [start, start + 7 * MINUTE]
+
+
+class SlowToListen(Watched):
+    """A database that is listened to when a test says so."""
+
+    def __init__(self, url: str, pool_min_size: int, pool_max_size: int) -> None:
+        super().__init__(url, pool_min_size, pool_max_size)
+        self.may_listen = asyncio.Event()
+
+    async def connect(self) -> asyncpg.Connection:
+        await self.may_listen.wait()
+        return await super().connect()
 
 
 class WithoutListening(Database):
@@ -196,7 +272,7 @@ async def listeners(database: Database, count: int) -> bool:
 
 
 async def test_a_connection_that_is_lost_is_opened_again(database: Database, store: Store, pool: asyncpg.Pool) -> None:
-    async with Following(follow_candles(database, [BTC], 1, NOON, Timing(poll_s=1.0))) as follower:
+    async with Following(follow_candles(database, [BTC], 1, NOON, NEVER_POLLS)) as follower:
         await until(lambda: listeners(database, 1))
         await pool.execute(LISTENERS.replace("count(*)", "pg_terminate_backend(pid)"))
         await until(lambda: listeners(database, 0))

@@ -10,12 +10,11 @@ import pytest
 from kraken_history.embedded import Servers
 from kraken_history.migrations import migrate
 from kraken_history.postgres import create_pool
-from kraken_history.reading.database import Database
 from kraken_history.reading.following import follow_candles
 from kraken_history.records import MINUTE
 from kraken_history.store import Store
 from tests.core.examples import NOON, make_trade
-from tests.following.followed import QUICK, Following
+from tests.following.followed import QUICK, Following, Watched
 from tests.thread.waiting import until
 
 
@@ -31,7 +30,7 @@ def servers(tmp_path: Path, embedded_servers: Servers) -> Iterator[Servers]:
 async def test_a_restart_loses_and_repeats_nothing(servers: Servers) -> None:
     await migrate(servers.database_url)
     trades = [make_trade(n, NOON + n * timedelta(seconds=20)) for n in range(31)]
-    database = Database(servers.database_url, 1, 4)
+    database = Watched(servers.database_url, 1, 4)
     await database.open()
     followers = [Following(follow_candles(database, ["BTC/USDT"], 1, NOON, QUICK)) for _ in range(3)]
     async with followers[0], followers[1], followers[2]:
@@ -39,7 +38,8 @@ async def test_a_restart_loses_and_repeats_nothing(servers: Servers) -> None:
             await Store(pool).write(trades[:14])
             await until(lambda: len(followers[0].seen) >= 2)
         await asyncio.to_thread(servers.stop)
-        await asyncio.sleep(0.5)  # some looks at a database that is away
+        failed = database.failed
+        await until(lambda: database.failed >= failed + 6)  # each has looked at a database that is away
         await asyncio.to_thread(servers.start)
         async with await create_pool(servers.database_url, min_size=1, max_size=1) as pool:
             for trade in trades[14:]:

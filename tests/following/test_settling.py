@@ -27,7 +27,7 @@ async def settled_until(
     width: timedelta = MINUTE,
     patience_s: float = 120.0,
 ) -> datetime | None:
-    timing = Timing(patience_s=patience_s)
+    timing = Timing(grace_s=10, patience_s=patience_s)
     [settled] = await read_settled(database, {symbol: position}, width, timing, now=now)
     return settled.until
 
@@ -51,6 +51,23 @@ async def test_a_quiet_symbol_is_closed_while_others_trade(database: Database, s
     assert await settled_until(database, NOON + 70 * SECOND) == NOON + MINUTE
     assert await settled_until(database, NOON + 65 * SECOND) == NOON + 55 * SECOND
     assert await settled_until(database, NOON + 30 * DAY) == NOON + MINUTE
+
+
+async def test_by_default_a_symbol_is_not_quiet_before_a_dead_consumers_entries_are_taken_over(
+    database: Database, store: Store
+) -> None:
+    """An entry of ETH waits in a dead consumer for 35 s, while another one stores BTC."""
+    taken_over = NOON + MINUTE + 35 * SECOND
+    stuck = make_trade(2, NOON + 59 * SECOND, symbol=ETH)
+    await store.write([make_trade(1, NOON, symbol=ETH), make_trade(1, taken_over)])
+    for timing, is_closed in ((Timing(), False), (Timing(grace_s=10), True)):
+        [settled] = await read_settled(database, {ETH: NOON}, MINUTE, timing, now=taken_over)
+        assert settled.until is not None
+        assert (settled.until >= NOON + MINUTE) == is_closed
+    await store.write([stuck, make_trade(2, taken_over + 10 * SECOND)])
+
+    [settled] = await read_settled(database, {ETH: NOON}, MINUTE, Timing(), now=taken_over + 10 * SECOND)
+    assert settled.until == NOON + MINUTE
 
 
 async def test_what_kraken_was_asked_about_is_closed(database: Database, store: Store, pool: asyncpg.Pool) -> None:

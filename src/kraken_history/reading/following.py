@@ -31,6 +31,7 @@ _DEFAULT = Timing()
 _PAGE_CANDLES = 5_000  # read at once, over all symbols
 _SHORTEST_PAGE = 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+_LONGEST_REST_S = 0.25  # between two looks while notifications come
 _LONGEST_LOOK_S = 120.0  # past this the network is taken to have gone silent
 _RARE_PAUSE_S = 30.0  # between attempts to listen where that is refused
 
@@ -97,7 +98,7 @@ class _Cursor:
     Attributes:
         rank: Its place among the symbols.
         position: Open time of the next candle to look for; None before the first look.
-        given_until: End of the last candle that was given out.
+        given_until: End of the last candle that was given out. What lies between it and the position was empty.
         stored_at: As of :class:`Settled`.
         hears_all: No notification can be told to be of no interest.
         heard_of: The newest minute that a notification named, in unix seconds.
@@ -113,16 +114,17 @@ class _Cursor:
         self.hears_all = True
         self.heard_of = 0.0
 
-    def due(self, settled: Settled) -> tuple[datetime, datetime] | None:
-        """The span of closed candles that were not looked for yet, if there is one."""
+    def due(self, settled: Settled, patience: timedelta) -> tuple[datetime, datetime] | None:
+        """The span of closed candles that were not looked for since something was stored, if there is one."""
         closes = bucket_start(settled.now if settled.until is None else settled.until, self.width)
         if self.position is None or self.given_until is None:
             self.position = self.given_until = closes
-        self.hears_all = settled.until is None or settled.stored_at is not None
+        self.hears_all = settled.until is None or not settled.has_trades
         if settled.stored_at != self.stored_at:
             self.stored_at = settled.stored_at
-            # A download may have added to what was empty before: look again from the last candle on.
-            self.position = self.given_until if settled.stored_at else self.position
+            # It may lie in what was empty before: look again from the last candle on. A download comes in any time.
+            oldest = bucket_start(settled.now - patience, self.width) if settled.has_trades else self.given_until
+            self.position = min(self.position, max(self.given_until, oldest))
         if settled.until is None or settled.oldest is None:
             return None
         low = max(self.position, bucket_start(settled.oldest, self.width))
@@ -226,11 +228,12 @@ class _Follower:
         return self._in_order(candle for candle in found if candle.timestamp < cut)
 
     async def _find_due(self, database: Database) -> dict[str, tuple[datetime, datetime]]:
-        positions = {symbol: cursor.position for symbol, cursor in self._cursors.items()}
+        positions = {symbol: cursor.given_until for symbol, cursor in self._cursors.items()}
+        patience = timedelta(seconds=self._timing.patience_s)
         due: dict[str, tuple[datetime, datetime]] = {}
         for settled in await read_settled(database, positions, self._width, self._timing, clock=self._clock):
             self._clock = settled.now
-            span = self._cursors[settled.symbol].due(settled)
+            span = self._cursors[settled.symbol].due(settled, patience)
             if span is not None:
                 due[settled.symbol] = span
         return due
@@ -243,7 +246,8 @@ class _Follower:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._timing.poll_s):
                 await self._woken.wait()
-        await asyncio.sleep(max(0.0, looked_at + self._timing.poll_s / 20 - time.monotonic()))
+        rest_s = min(self._timing.poll_s / 20, _LONGEST_REST_S)
+        await asyncio.sleep(max(0.0, looked_at + rest_s - time.monotonic()))
         self._woken.clear()
 
     async def _listen(self) -> None:

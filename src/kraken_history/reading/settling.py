@@ -5,7 +5,8 @@ A candle that ends at ``E`` is closed when one of these holds:
 * a trade of its symbol at or after ``E`` is stored, and no trade id before it is missing: that is a proof;
 * no such trade is stored, but Kraken was asked about the time up to ``E``, and had nothing else;
 * no such trade is stored, but the database's clock and the newest stored trade of any symbol are both past ``E`` by
-  the grace: the pipeline is alive, and the symbol quiet. While nothing at all is stored, nothing is closed;
+  the grace: the pipeline is alive, and the symbol quiet. While nothing at all is stored, nothing is closed. This is
+  no proof, and holds as far as no symbol's trades come to be stored later than another's by more than the grace;
 * candles of later minutes are stored, from a download or from the exchange, and ``E`` is past by the patience.
 
 Ids that are missing inside the ledger keep the candles open in which their trades can lie, until they are stored
@@ -29,12 +30,14 @@ class Timing(Struct, frozen=True, kw_only=True):
     """How long to wait, in seconds.
 
     Attributes:
-        grace_s: After the end of a candle, for trades that are on their way, before its symbol counts as quiet.
+        grace_s: After the end of a candle, for trades that are on their way, before its symbol counts as quiet. To be
+            longer than ``RECLAIM_AFTER_S`` and five seconds, after which another consumer stores what a dead one
+            held, and longer than one of several stream shards lags behind another.
         patience_s: After the end of a candle, for trades that are known to be missing.
         poll_s: Between two looks while no notification comes.
     """
 
-    grace_s: float = 10.0
+    grace_s: float = 45.0
     patience_s: float = 120.0
     poll_s: float = 2.0
 
@@ -53,8 +56,8 @@ class Settled(Struct, frozen=True):
         now: The database's clock.
         until: Candles that end at or before this are closed; None if nothing is stored.
         oldest: Open time of the oldest one-minute candle; None if there is none.
-        stored_at: Of a symbol without trades: when something was last stored. Whatever came since lies where it
-            may, for nothing proves the order of downloads.
+        stored_at: When something was last stored of it; another value means that something was.
+        has_trades: False if candles alone are stored. Those lie where they may: nothing proves the order of downloads.
     """
 
     symbol: str
@@ -62,6 +65,7 @@ class Settled(Struct, frozen=True):
     until: datetime | None
     oldest: datetime | None
     stored_at: datetime | None
+    has_trades: bool
 
 
 async def read_settled(
@@ -107,7 +111,8 @@ _SETTLED = """
            CASE WHEN h.first_id IS NULL THEN f.frontier
                 ELSE least(f.frontier, greatest(start.minute, k.now - $4::interval)) END AS until,
            c.oldest_timestamp AS oldest,
-           CASE WHEN t.newest_timestamp IS NULL THEN c.last_sync_at END AS stored_at
+           c.last_sync_at AS stored_at,
+           t.newest_timestamp IS NOT NULL AS has_trades
     FROM (
         SELECT coalesce($7::timestamptz, now()) AS now, max(newest_timestamp) AS newest
         FROM data_sync_status WHERE data_type = 'trades'
