@@ -1,5 +1,7 @@
 """Connections to PostgreSQL, and its driver's errors in our words."""
 
+import logging
+
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
@@ -68,6 +70,7 @@ async def create_pool(
         replans: Plan each statement for its arguments, however often it is repeated. A plan for any arguments locks
             every partition of a table: 737 locks instead of 7 for a year of days.
     """
+    logging.getLogger("asyncpg.pool").addFilter(_in_one_line)
     try:
         pool = await asyncpg.create_pool(
             _checked(database_url),
@@ -83,9 +86,15 @@ async def create_pool(
     return pool
 
 
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Of a server that is away the driver's pool says so with a traceback each time; one line is enough."""
+    record.exc_info = record.exc_text = None
+    return True
+
+
 def _checked(database_url: str) -> str:
     """The URL; anything else, the driver would fill up from the environment."""
-    if not database_url.startswith(("postgresql://", "postgres://")):
+    if not isinstance(database_url, str) or not database_url.startswith(("postgresql://", "postgres://")):
         raise ValueError("it has no postgresql:// at its beginning")
     return database_url
 
@@ -128,4 +137,4 @@ def connection_error(error: Exception, database_url: str) -> HistoryError:
 
 def without_password(url: str) -> str:
     """The URL from the host on, which is what a message may show."""
-    return url.split("://", 1)[-1].rsplit("@", 1)[-1].split("?", 1)[0]
+    return str(url).split("://", 1)[-1].rsplit("@", 1)[-1].split("?", 1)[0]

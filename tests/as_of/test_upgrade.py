@@ -23,7 +23,8 @@ CANDLES_OF_BEFORE = """
 """
 LEDGER_OF_BEFORE = """
     INSERT INTO data_sync_status (symbol, data_type, id_ranges, oldest_timestamp, newest_timestamp)
-    VALUES ($1, 'trades', '{[1,3)}', $2, $2), ($1, 'candles_1m', '{}', $2, $2)
+    VALUES ($1, 'trades', '{[1,3)}', $2::timestamptz - interval '1 minute', $2),
+           ($1, 'candles_1m', '{}', $2::timestamptz - interval '1 minute', $2)
 """
 
 

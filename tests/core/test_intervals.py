@@ -120,5 +120,5 @@ def test_values_that_are_written_out_are_quoted() -> None:
     query = Query(literal=True)
 
     assert query.put("O'Neill/USD", "text") == "'O''Neill/USD'::text"
-    assert query.put([MONDAY], "timestamptz[]") == "'{2000-01-03T00:00:00+00:00}'::timestamptz[]"
+    assert query.put(MONDAY, "timestamptz") == "'2000-01-03 00:00:00+00:00'::timestamptz"
     assert query.arguments == []

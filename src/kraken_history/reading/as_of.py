@@ -16,13 +16,14 @@ A row is stored a moment before others can see it: as of an instant within the t
 wrote counts as known. A write takes milliseconds; an imported file, as long as its import.
 """
 
-from datetime import datetime
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 
-from kraken_history.intervals import as_utc, closed_window
-from kraken_history.reading.candle_query import COLUMNS, aggregate
-from kraken_history.reading.candles import candles_of, check_limit, checked_symbol, read_candles, require_symbol
+from kraken_history.intervals import as_utc, bucket_end, bucket_start, closed_window, width_of
+from kraken_history.reading.candle_query import COLUMNS, Span, aggregate
+from kraken_history.reading.candles import candles_of, check_limit, checked_symbol, read_candles, read_extent
 from kraken_history.reading.database import Database
-from kraken_history.records import HistoricalCandle
+from kraken_history.records import MINUTE, HistoricalCandle
 
 
 async def read_candles_as_of(
@@ -48,20 +49,41 @@ async def read_candles_as_of(
     [row] = await database.fetch("SELECT $1 >= clock_timestamp() AS is_to_come", known_at)
     if row["is_to_come"]:
         return await read_candles(database, symbol, interval, start, end, limit)
+    extent = await read_extent(database, name)
+    if extent.oldest is None or extent.newest is None:
+        return []
+    width = width_of(interval)
+    low, high = max(low, bucket_start(extent.oldest, width)), min(high, bucket_end(extent.newest + MINUTE, width))
     query = _CANDLES if interval == 1 else aggregate(_CANDLES, interval)
-    most = "" if limit is None else f"LIMIT {int(limit)}"
-    candles = candles_of(
-        await database.fetch(
-            f"SELECT {COLUMNS} FROM ({query}) AS c ORDER BY timestamp {most}",  # noqa: S608 — our own SQL
-            name,
-            low,
-            high,
-            known_at,
+    candles: list[HistoricalCandle] = []
+    for start_of_part, end_of_part in _parts((low, high), interval):
+        left = None if limit is None else limit - len(candles)
+        if left == 0:
+            break
+        most = "" if left is None else f"LIMIT {left}"
+        candles += candles_of(
+            await database.fetch(
+                f"SELECT {COLUMNS} FROM ({query}) AS c ORDER BY timestamp {most}",  # noqa: S608 — our own SQL
+                name,
+                start_of_part,
+                end_of_part,
+                known_at,
+            )
         )
-    )
-    if not candles:
-        await require_symbol(database, name)
     return candles
+
+
+def _parts(span: Span, interval: int) -> Iterator[Span]:
+    """The span in parts of about a month, in whole buckets: what a limit leaves over is not computed."""
+    width = width_of(interval)
+    step = max(_PART // width, 1) * width
+    low, high = span
+    while low < high:
+        yield low, min(low + step, high)
+        low += step
+
+
+_PART = timedelta(days=31)
 
 
 # Trades are looked up by the hours in which candles have changed, each by the range of its key: one healed minute does

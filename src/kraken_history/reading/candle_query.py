@@ -44,7 +44,7 @@ class Query:
         self.arguments: list[object] = []
         self._literal = literal
 
-    def put(self, value: str | datetime | Sequence[datetime], type_: str) -> str:
+    def put(self, value: str | datetime, type_: str) -> str:
         """What stands for a value in the text.
 
         Args:
@@ -56,14 +56,8 @@ class Query:
         return f"${len(self.arguments)}::{type_}"
 
 
-def _literal(value: str | datetime | Sequence[datetime]) -> str:
-    match value:
-        case str():
-            return "'" + value.replace("'", "''") + "'"
-        case datetime():
-            return f"'{value.isoformat()}'"
-        case _:
-            return "'{" + ",".join(each.isoformat() for each in value) + "}'"
+def _literal(value: str | datetime) -> str:
+    return "'" + str(value).replace("'", "''") + "'"
 
 
 def marked_views(interval: int) -> list[str]:
@@ -138,12 +132,10 @@ def _select_relation(query: Query, name: str, relation: str, stored: int, span: 
 
 
 def _is_within(query: Query, spans: Sequence[Span]) -> str:
-    starts = query.put([start for start, _ in spans], "timestamptz[]")
-    ends = query.put([end for _, end in spans], "timestamptz[]")
-    return (
-        f"EXISTS (SELECT FROM unnest({starts}, {ends}) AS w (start, stop)"
-        " WHERE timestamp >= w.start AND timestamp < w.stop)"
-    )
+    # A multirange is searched by halves: marks that are scattered over years cost little. In a subquery, because
+    # TimescaleDB's planner fails on a constant one.
+    ranges = ",".join(f"[{start.isoformat()},{end.isoformat()})" for start, end in spans)
+    return f"timestamp <@ (SELECT {query.put(f'{{{ranges}}}', 'text')}::tstzmultirange)"
 
 
 def buckets_of(marks: Sequence[Span], interval: int, span: Span) -> list[Span]:

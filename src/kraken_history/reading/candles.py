@@ -8,6 +8,7 @@ from msgspec import Struct
 from kraken_history.errors import InvalidNumber, UnknownSymbol
 from kraken_history.intervals import as_utc, bucket_end, bucket_start, check_interval, closed_window, width_of
 from kraken_history.kraken.numbers import check_symbol
+from kraken_history.postgres import Connection
 from kraken_history.reading.candle_query import (
     COLUMNS,
     Marks,
@@ -82,14 +83,15 @@ async def read_span(
         limit: At most so many: the oldest, or with ``newest`` the newest.
     """
     query = Query()
-    marks = await read_marks(database, symbol, interval, span)
-    select = select_candles(query, symbol, interval, span, marks)
     order = "DESC" if newest else "ASC"
     most = "" if limit is None else f"LIMIT {int(limit)}"
-    rows = await database.fetch(
-        f"SELECT {COLUMNS} FROM ({select}) AS c ORDER BY timestamp {order} {most}",  # noqa: S608 — our own SQL
-        *query.arguments,
-    )
+    async with database.connection() as connection:  # one, so that of several replicas the same one says both
+        marks = await _read_marks(connection, symbol, interval, span)
+        select = select_candles(query, symbol, interval, span, marks)
+        rows = await connection.fetch(
+            f"SELECT {COLUMNS} FROM ({select}) AS c ORDER BY timestamp {order} {most}",  # noqa: S608 — our own SQL
+            *query.arguments,
+        )
     candles = candles_of(rows)
     return candles[::-1] if newest else candles
 
@@ -101,10 +103,15 @@ def candles_of(rows: list[asyncpg.Record]) -> list[HistoricalCandle]:
 
 async def read_marks(database: Database, symbol: str, interval: int, span: Span) -> Marks:
     """What is stale, within ``span``, of the views that an interval is read from."""
+    async with database.connection() as connection:
+        return await _read_marks(connection, symbol, interval, span)
+
+
+async def _read_marks(connection: Connection, symbol: str, interval: int, span: Span) -> Marks:
     views = marked_views(interval)
     if not views:
         return {}
-    rows = await database.fetch(_MARKS, symbol, views, *span)
+    rows = await connection.fetch(_MARKS, symbol, views, *span)
     return {
         row["name"]: StoredView(row["relation"], [(each.lower, each.upper) for each in row["stale"] or ()])
         for row in rows

@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
-from kraken_history.errors import ProviderClosed, ServiceUnavailable
+from kraken_history.errors import InvalidNumber, ProviderClosed, ServiceUnavailable
 from kraken_history.migrations import check_schema
 from kraken_history.postgres import UNAVAILABLE, Connection, connect, create_pool, without_password
 
@@ -20,11 +21,14 @@ class Database:
     """
 
     def __init__(self, url: str, pool_min_size: int, pool_max_size: int) -> None:
+        _check_size("pool_max_size", pool_max_size, 1)
+        _check_size("pool_min_size", pool_min_size, 0)
         self.url = url
-        self._min_size = pool_min_size
+        self._min_size = min(pool_min_size, pool_max_size)
         self._max_size = pool_max_size
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
+        self._leaving: set[asyncio.Task[None]] = set()
 
     @property
     def pool(self) -> asyncpg.Pool:
@@ -63,6 +67,7 @@ class Database:
         """Disconnect, unless that is done."""
         pool, self._pool = self._pool, None
         if pool is not None:
+            await asyncio.gather(*self._leaving, return_exceptions=True)
             await pool.close()
 
     async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
@@ -77,11 +82,24 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """One connection, for several statements; errors as :meth:`fetch`."""
+        """One connection, for several statements; errors as :meth:`fetch`.
+
+        Whoever is cancelled leaves at once, whatever the network does.
+        """
         pool = self.pool
         try:
-            async with pool.acquire() as connection:
+            connection = await pool.acquire()
+            try:
                 yield connection
+            except asyncio.CancelledError:
+                leaving = asyncio.create_task(_close(pool, connection))
+                self._leaving.add(leaving)
+                leaving.add_done_callback(self._leaving.discard)
+                raise
+            except BaseException:
+                await pool.release(connection)
+                raise
+            await pool.release(connection)
         except UNAVAILABLE as error:
             raise self.unavailable(error) from error
 
@@ -93,3 +111,25 @@ class Database:
         """Our error for a database that went away."""
         reason = str(error) or type(error).__name__
         return ServiceUnavailable(f"the database at {without_password(self.url)} is gone ({reason}): try again")
+
+
+async def _close(pool: asyncpg.Pool, connection: PoolConnectionProxy) -> None:
+    """Take a connection whose statement was cancelled out of the pool.
+
+    The server is asked to cancel the statement, but a network that went silent may keep that back without end. And
+    it is not used again: a statement that was being prepared leaves the session inside a transaction.
+    """
+    try:
+        await connection.close(timeout=_CANCEL_TIMEOUT_S)
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()
+    finally:
+        await pool.release(connection)
+
+
+_CANCEL_TIMEOUT_S = 5.0
+
+
+def _check_size(name: str, size: int, least: int) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < least:
+        raise InvalidNumber(name, size, f"a whole number of at least {least}")

@@ -1,5 +1,6 @@
 """What is stored, how far it reaches, and whether the database is well."""
 
+import asyncio
 import time
 from datetime import datetime
 from typing import TypedDict
@@ -9,6 +10,9 @@ from msgspec import Struct
 from kraken_history.errors import HistoryError
 from kraken_history.reading.candles import checked_symbol, require_symbol
 from kraken_history.reading.database import Database
+
+LONGEST_ANSWER_S = 10.0
+"""A database that takes longer is not well."""
 
 
 class SyncStatus(Struct, frozen=True):
@@ -97,10 +101,14 @@ async def check_health(database: Database) -> Health:
     """How the database does; says so rather than raising."""
     started = time.perf_counter()
     try:
-        await database.open()
-        [row] = await database.fetch(_HEALTH)
+        async with asyncio.timeout(LONGEST_ANSWER_S):
+            await database.open()
+            [row] = await database.fetch(_HEALTH)
     except HistoryError as error:
         return Health(False, str(error), time.perf_counter() - started, "", None)
+    except TimeoutError:
+        reason = f"the database did not answer within {LONGEST_ANSWER_S:g} s"
+        return Health(False, reason, time.perf_counter() - started, "", None)
     return Health(True, "", time.perf_counter() - started, row["server"], row["newest"])
 
 
