@@ -6,9 +6,9 @@ python examples/backtest.py --symbol BTC/USDT --interval 60 --from 2026-01-01 --
 import argparse
 import sys
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
-from console import Parser, moment, number, run, say, say_result, signed
+from console import Parser, moment, number, run, say, say_result, signed, symbol_name
 from kraken_history.errors import UsageError
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import MINUTE
@@ -37,20 +37,20 @@ async def backtest(arguments: argparse.Namespace, rules: Rules) -> None:
 
 
 async def _range(provider: HistoricalDataProvider, arguments: argparse.Namespace) -> tuple[datetime, datetime]:
-    """What was asked for; where nothing was, what is stored."""
+    """What was asked for; where nothing was, what is stored. Up to now: later candles are not closed."""
     start, end = arguments.start, arguments.end
     if start is None or end is None:
         stored = await provider.get_data_range(arguments.symbol)
         if stored["oldest"] is None or stored["newest"] is None:
             raise UsageError(f"there are no candles of {arguments.symbol} yet")
         start, end = start or stored["oldest"], end or stored["newest"] + MINUTE
-    return start, end
+    return start, min(end, datetime.now(UTC))
 
 
 def main(words: Sequence[str]) -> int:
     """The example; returns its exit code."""
     parser = Parser("Run a moving average cross over stored history.")
-    parser.add_argument("--symbol", default="BTC/USDT", help="(%(default)s)")
+    parser.add_argument("--symbol", type=symbol_name, default="BTC/USDT", help="(%(default)s)")
     parser.add_argument("--from", dest="start", type=moment, metavar="TIME", help="default: all that is stored")
     parser.add_argument("--to", dest="end", type=moment, metavar="TIME", help="default: all that is stored")
     parser.add_argument("--verbose", action="store_true", help="print each fill")

@@ -2,15 +2,23 @@
 
 import argparse
 import asyncio
+import math
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import NoReturn
+from urllib.parse import urlsplit
 
-from kraken_history.errors import HistoryError, UsageError
+import asyncpg
+
+from kraken_history.errors import HistoryError, UnknownInterval, UsageError
+from kraken_history.intervals import check_interval
+from kraken_history.kraken.numbers import check_symbol
 from strategy import Rules, Trader, result_of
+
+_LONGEST_S = 10 * 366 * 86_400
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,7 +28,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description)
         rules = Rules()
         self.add_argument("--database-url", default=os.environ.get("DATABASE_URL"), help="default: DATABASE_URL")
-        self.add_argument("--interval", type=int, default=1, metavar="MINUTES", help="of the candles (%(default)s)")
+        self.add_argument("--interval", type=minutes, default=1, metavar="MINUTES", help="of the candles (%(default)s)")
         self.add_argument("--fast", type=int, default=rules.fast, help="closes in the fast average (%(default)s)")
         self.add_argument("--slow", type=int, default=rules.slow, help="closes in the slow average (%(default)s)")
         self.add_argument("--fee", type=decimal, default=rules.fee, help="part of the price of each fill (%(default)s)")
@@ -49,8 +57,8 @@ def run(parser: Parser, main: Callable[[argparse.Namespace, Rules], Awaitable[No
         return 130
     except UsageError as error:
         parser.error(str(error))
-    except HistoryError as error:
-        sys.stderr.write(f"{parser.prog}: {error}\n")
+    except (HistoryError, asyncpg.PostgresError) as error:
+        sys.stderr.write(f"{parser.prog}: {' '.join(str(error).split())}\n")
         return 1
     return 0
 
@@ -64,6 +72,56 @@ def decimal(text: str) -> Decimal:
     if not number.is_finite():
         raise argparse.ArgumentTypeError(f"{text!r} is no number")
     return number
+
+
+def count(text: str) -> int:
+    """A number of things."""
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 99999")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """How long."""
+    try:
+        given = float(text)
+    except ValueError:
+        given = math.nan
+    if not 0 <= given <= _LONGEST_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 to {_LONGEST_S}")
+    return given
+
+
+def minutes(text: str) -> int:
+    """The interval of candles."""
+    try:
+        check_interval(given := int(text))
+    except UnknownInterval as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes") from None
+    return given
+
+
+def symbol_name(text: str) -> str:
+    """A symbol, in capitals."""
+    given = text.strip().upper()
+    try:
+        check_symbol(given)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}: write BASE/QUOTE, as in BTC/USDT") from None
+    return given
+
+
+def web_address(text: str) -> str:
+    """Of a server that speaks HTTP."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address: write it like https://api.kraken.com")
+    return text
 
 
 def moment(text: str) -> datetime:

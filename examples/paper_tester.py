@@ -3,22 +3,31 @@
     python examples/paper_tester.py --symbols BTC/USDT,ETH/USDT
 
 The candles come from the database that ``kraken-history up`` fills. Any number of testers may share it; each keeps
-its own place.
+its own place. Where the database is away at the end, and stays away, the result goes into a file.
 """
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
+from uuid import UUID, uuid4
 
-from console import Parser, number, run, say, say_result, signed
-from kraken_history.errors import ServiceUnavailable, UnknownSymbol
+import asyncpg
+import msgspec
+
+from console import Parser, count, number, run, say, say_result, seconds, signed, symbol_name, web_address
+from kraken_history.backtests import BacktestRun
+from kraken_history.errors import HistoryError, ServiceUnavailable, UnknownSymbol
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import HistoricalCandle
-from strategy import Rules, Trader, close_time, run_of
+from strategy import NAME, Rules, Trader, close_time, run_of
+
+_SAVE_PAUSE_S = 2.0
 
 
 class PaperTester:
@@ -33,6 +42,8 @@ class PaperTester:
         self._next_open: dict[str, datetime] = {}
         self._first: datetime | None = None
         self._last: datetime | None = None
+        self._session = str(uuid4())
+        self._hurry = asyncio.Event()
 
     async def run(self) -> None:
         """The whole sequence, from the first look at the database to the saved result."""
@@ -41,8 +52,10 @@ class PaperTester:
         for symbol in self._traders:
             await self._warm_up(symbol)
         say(f"following {', '.join(self._traders)}, candles of {self._interval} min; Ctrl-C ends it")
-        await self._follow_until_stopped()
-        await self._save()
+        try:
+            await self._follow_until_stopped()
+        finally:
+            await self._save()
 
     async def _check_health(self) -> None:
         health = await self._provider.health_check()
@@ -59,7 +72,7 @@ class PaperTester:
             from kraken_history import telemetry
             from kraken_history.gaps import run_gap_filler
         except ModuleNotFoundError as error:
-            say(f"gap filling: skipped, {error.name} is not installed: pip install 'kraken-history[services]'")
+            say(f"gap filling: skipped, {error.name} is not installed: pip install '.[services]' brings it")
             return
         telemetry.configure_logging("error", as_json=False)
         summary = await run_gap_filler(
@@ -133,49 +146,92 @@ class PaperTester:
         traders = list(self._traders.values())
         for trader in traders:
             say_result(trader)
-        run_id = await self._provider.save_run(run_of(traders, self._rules, self._interval, self._first, self._last))
+        result = run_of(traders, self._rules, self._interval, self._first, self._last)
+        result = msgspec.structs.replace(result, parameters={**result.parameters, "session": self._session})
+        for each in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(each, self._hurry.set)
+        try:
+            async with asyncio.timeout(self._arguments.save_patience):
+                run_id = await self._save_patiently(result)
+        except (HistoryError, asyncpg.PostgresError, TimeoutError) as error:
+            raise HistoryError(f"{str(error) or 'no answer'}: the result is in {_write(result)} instead") from error
         say(f"saved as run {run_id}")
+
+    async def _save_patiently(self, result: BacktestRun) -> UUID:
+        """Try until the database is back, or somebody wants an end."""
+        try:
+            return await self._provider.save_run(result)
+        except ServiceUnavailable as error:
+            say(f"{error}; until then the result waits here")
+            failure = error
+        while not self._hurry.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), _SAVE_PAUSE_S)
+            try:
+                return await self._saved_before() or await self._provider.save_run(result)
+            except ServiceUnavailable as error:
+                failure = error
+        raise failure
+
+    async def _saved_before(self) -> UUID | None:
+        """The run, if an attempt did save it and only the answer was lost."""
+        for saved in await self._provider.list_runs(NAME, limit=1_000):
+            if saved.parameters.get("session") == self._session:
+                return saved.id
+        return None
+
+
+def _write(result: BacktestRun) -> Path:
+    path = Path(f"paper-test-{result.parameters['session']}.json").resolve()
+    try:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+    except OSError as error:
+        raise HistoryError(f"{path} cannot be written either: {error.strerror}") from error
+    return path
 
 
 async def paper_test(arguments: argparse.Namespace, rules: Rules) -> None:
     """Run a paper tester until it is stopped."""
-    provider = HistoricalDataProvider(arguments.database_url, pool_min_size=1, pool_max_size=2)
-    try:
+    async with HistoricalDataProvider(arguments.database_url, pool_min_size=1, pool_max_size=2) as provider:
         await PaperTester(provider, arguments, rules).run()
-    finally:
-        await provider.close()
 
 
 def main(words: Sequence[str]) -> int:
     """The example; returns its exit code."""
     parser = Parser("Trade a moving average cross on paper, with live candles.")
     parser.add_argument("--symbols", type=_symbols, default=["BTC/USDT"], help="comma between (BTC/USDT)")
-    parser.add_argument("--candles", type=_count, metavar="N", help="stop after so many")
-    parser.add_argument("--seconds", type=float, metavar="S", help="stop after so long")
+    parser.add_argument("--candles", type=count, metavar="N", help="stop after so many")
+    parser.add_argument("--seconds", type=seconds, metavar="S", help="stop after so long")
     parser.add_argument(
-        "--grace", type=float, default=10, metavar="S", help="wait so long for trades on their way (%(default)s)"
+        "--grace", type=seconds, default=45, metavar="S", help="wait so long for trades on their way (%(default)s)"
     )
     parser.add_argument(
         "--patience",
-        type=float,
+        type=seconds,
         default=120,
         metavar="S",
         help="wait so long for trades that are missing (%(default)s)",
     )
-    parser.add_argument("--no-gap-fill", action="store_true", help="take the history as it is")
-    parser.add_argument("--gap-fill-days", type=_count, default=1, help="how far back gaps are filled (%(default)s)")
-    parser.add_argument("--kraken-rest-url", default="https://api.kraken.com", help="where from (%(default)s)")
+    parser.add_argument(
+        "--save-patience",
+        type=seconds,
+        default=60,
+        metavar="S",
+        help="wait so long for a database that is away at the end; then write a file (%(default)s)",
+    )
+    parser.add_argument("--no-gap-fill", action="store_true", help="take the history as it is; all a reader may do")
+    parser.add_argument("--gap-fill-days", type=count, default=1, help="how far back gaps are filled (%(default)s)")
+    parser.add_argument(
+        "--kraken-rest-url",
+        type=web_address,
+        default=os.environ.get("KRAKEN_REST_URL") or "https://api.kraken.com",
+        help="where from; default: KRAKEN_REST_URL, else Kraken (%(default)s)",
+    )
     return run(parser, paper_test, words)
 
 
 def _symbols(text: str) -> list[str]:
-    return list(dict.fromkeys(part.strip().upper() for part in text.split(",") if part.strip()))
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
-    return int(text)
+    return list(dict.fromkeys(map(symbol_name, text.split(","))))
 
 
 if __name__ == "__main__":

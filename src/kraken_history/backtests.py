@@ -2,10 +2,11 @@
 
 Parameters and metrics are objects; what a strategy puts into them, and into trades and points of the equity curve,
 is its own. Decimals are kept as strings and times as ISO 8601, so that nothing is rounded; they come back as such.
-A float that is not a number becomes ``None``.
+Numbers of NumPy are kept as those of Python. A float that is not a number becomes ``None``.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -15,18 +16,20 @@ import asyncpg
 import msgspec
 from msgspec import Struct
 
-from kraken_history.errors import UsageError
+from kraken_history.errors import HistoryError, InvalidNumber, UsageError
 
 Json = Mapping[str, Any]
 """A JSON object: strings, numbers, Decimals, aware times, UUIDs, lists, further objects."""
 
 _MOST_LISTED = 1_000
 
+_RUN_COLUMNS = "id, strategy_name, symbols, start_time, end_time, parameters::text, metrics::text, created_at"
+
 
 class UnknownRun(UsageError):
     """A run that is not stored."""
 
-    def __init__(self, id_: UUID) -> None:
+    def __init__(self, id_: UUID | str) -> None:
         super().__init__(f"there is no backtest run {id_}: list_runs tells which there are")
         self.id = id_
 
@@ -77,7 +80,7 @@ class SavedRun(BacktestRun, frozen=True, kw_only=True):
 
 
 async def save_run(pool: asyncpg.Pool, run: BacktestRun) -> UUID:
-    """Save a run and return its id.
+    """Save a run and return its id. A float that is not a number is kept as ``None``.
 
     Raises:
         UsageError: A part of it cannot be kept; names the part.
@@ -111,21 +114,27 @@ _SAVE = """
 async def list_runs(pool: asyncpg.Pool, strategy_name: str | None = None, *, limit: int = 100) -> list[RunSummary]:
     """Saved runs, newest first; of one strategy, or of all.
 
+    Rows that :func:`save_run` would not have stored, and that cannot be read, are left out and do not count.
+
     Raises:
-        UsageError: The limit is not between 1 and 1,000.
+        InvalidNumber: The limit is not between 1 and 1,000.
     """
-    if not 1 <= limit <= _MOST_LISTED:
-        raise UsageError(f"between 1 and {_MOST_LISTED} runs can be listed at once, not {limit}")
-    rows = await pool.fetch(
-        """
-        SELECT id, strategy_name, symbols, start_time, end_time, parameters::text, metrics::text, created_at
-        FROM backtest_runs WHERE $1::text IS NULL OR strategy_name = $1
-        ORDER BY created_at DESC, id LIMIT $2
-        """,
-        strategy_name,
-        limit,
-    )
-    return [msgspec.convert(_decoded(row), RunSummary) for row in rows]
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MOST_LISTED:
+        raise InvalidNumber("limit", limit, f"a whole number from 1 to {_MOST_LISTED}")
+    runs: list[RunSummary] = []
+    async with pool.acquire() as connection, connection.transaction(readonly=True):
+        async for row in connection.cursor(_LIST, strategy_name, prefetch=limit):
+            with suppress(*_UNREADABLE):
+                runs.append(msgspec.convert(_decoded(row), RunSummary))
+            if len(runs) == limit:
+                break
+    return runs
+
+
+_LIST = f"""
+    SELECT {_RUN_COLUMNS} FROM backtest_runs WHERE $1::text IS NULL OR strategy_name = $1
+    ORDER BY created_at DESC, id
+"""  # noqa: S608 — our own columns
 
 
 async def load_run(pool: asyncpg.Pool, id_: UUID) -> SavedRun:
@@ -133,42 +142,87 @@ async def load_run(pool: asyncpg.Pool, id_: UUID) -> SavedRun:
 
     Raises:
         UnknownRun: There is none with this id.
+        HistoryError: Somebody else stored it, in a shape that cannot be read.
     """
-    row = await pool.fetchrow(
-        """
-        SELECT id, strategy_name, symbols, start_time, end_time, parameters::text, metrics::text, trades::text,
-               equity_curve::text, created_at
-        FROM backtest_runs WHERE id = $1
-        """,
-        id_,
-    )
+    row = await pool.fetchrow(_LOAD, _uuid(id_))
     if row is None:
         raise UnknownRun(id_)
-    return msgspec.convert(_decoded(row), SavedRun)
+    try:
+        return msgspec.convert(_decoded(row), SavedRun)
+    except _UNREADABLE as error:
+        raise HistoryError(f"backtest run {id_} was not stored by save_run and cannot be read: {error}") from error
+
+
+_LOAD = f"SELECT {_RUN_COLUMNS}, trades::text, equity_curve::text FROM backtest_runs WHERE id = $1"  # noqa: S608 — the same
+
+_UNREADABLE = (msgspec.MsgspecError, RecursionError)
+
+
+def _uuid(id_: UUID | str) -> UUID:
+    try:
+        return UUID(str(id_))
+    except ValueError:
+        raise UnknownRun(id_) from None
 
 
 def _check(run: BacktestRun) -> None:
-    if not run.strategy_name.strip():
-        raise UsageError("a backtest run needs the name of its strategy")
+    if not _is_text(run.strategy_name):
+        raise UsageError(f"a backtest run needs the name of its strategy, not {run.strategy_name!r}")
+    if isinstance(run.symbols, str) or not isinstance(run.symbols, Sequence) or not all(map(_is_text, run.symbols)):
+        raise UsageError(f"the symbols of a backtest run are texts, such as ('BTC/USDT',), not {run.symbols!r}")
     if not run.symbols:
         raise UsageError("a backtest run needs at least one symbol")
-    times = [run.start_time, run.end_time, *(point.timestamp for point in run.equity_curve or ())]
-    if any(time.tzinfo is None for time in times):
-        raise UsageError("the times of a backtest run need a zone, such as datetime(2026, 1, 1, tzinfo=UTC)")
+    _check_times([run.start_time, run.end_time])
     if run.start_time >= run.end_time:
         raise UsageError(f"a backtest run needs start_time < end_time, not {run.start_time} … {run.end_time}")
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _check_times(times: Sequence[object]) -> None:
+    if not all(isinstance(time, datetime) and time.tzinfo is not None for time in times):
+        raise UsageError("the times of a backtest run need a zone, such as datetime(2026, 1, 1, tzinfo=UTC)")
+
+
+_PARTS: dict[str, tuple[Any, str]] = {
+    "parameters": (dict[str, Any], "an object, such as {'window': 20}"),
+    "metrics": (dict[str, Any], "an object, such as {'profit': Decimal(1)}"),
+    "trades": (list[dict[str, Any]], "a list of objects, such as [{'side': 'buy'}]"),
+    "equity_curve": (list[EquityPoint], "a list of EquityPoint, with numbers"),
+}
+"""What each part is read as, and how to say so."""
+
+
 def _encode(part: str, value: object) -> str:
+    """The part as JSON, from which it can be read again."""
+    kind, shape = _PARTS[part]
     try:
-        return msgspec.json.encode(value).decode()
+        text = msgspec.json.encode(value, enc_hook=_plain)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise UsageError(f"the {part} of the backtest run cannot be kept as JSON: {error}") from error
+    try:
+        read = msgspec.json.decode(text, type=kind)
+    except _UNREADABLE as error:
+        raise UsageError(f"the {part} of a backtest run must be {shape}: {error}") from error
+    if part == "equity_curve":
+        _check_times([point.timestamp for point in read])
+    return text.decode()
+
+
+def _plain(value: object) -> object:
+    """What msgspec does not know: numbers of NumPy, which frames give, and times of pandas."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 def _decoded(row: asyncpg.Record) -> dict[str, Any]:
     values = dict(row)
-    for name in ("parameters", "metrics", "trades", "equity_curve"):
-        if values.get(name) is not None:
-            values[name] = msgspec.json.decode(values[name])
+    for part, (kind, _) in _PARTS.items():
+        if values.get(part) is not None:
+            values[part] = msgspec.json.decode(values[part], type=kind)
     return values

@@ -80,7 +80,7 @@ class MissingExtra(UsageError):
     """A feature whose packages are not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed: pip install 'kraken-history[{extra}]'")
+        super().__init__(f"{package} is not installed: run pip install '.[{extra}]' in the folder of kraken-history")
         self.package, self.extra = package, extra
 
 

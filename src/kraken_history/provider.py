@@ -137,7 +137,7 @@ class HistoricalDataProvider:
         periods: int,
         *,
         end: datetime | None = None,
-        grace_s: float = 10.0,
+        grace_s: float = 45.0,
         patience_s: float = 120.0,
     ) -> list[HistoricalCandle]:
         """The newest ``periods`` closed candles, oldest first, to fill the indicators of a strategy that starts.
@@ -209,7 +209,7 @@ class HistoricalDataProvider:
         interval: int,
         *,
         start: datetime | Mapping[str, datetime] | None = None,
-        grace_s: float = 10.0,
+        grace_s: float = 45.0,
         patience_s: float = 120.0,
         poll_s: float = 2.0,
     ) -> AsyncGenerator[HistoricalCandle, None]:
@@ -222,7 +222,8 @@ class HistoricalDataProvider:
             start: The first candle opens at or after this, for all symbols or for each; by default, the first that
                 is not closed yet when the iteration begins.
             grace_s: How long after its end, in seconds, a candle of a symbol that went quiet is kept back for
-                trades that are on their way.
+                trades that are on their way. To be longer than the consumers' ``RECLAIM_AFTER_S`` (30) and five
+                seconds, and than one of several stream shards lags behind another.
             patience_s: How long after its end a candle is kept back for trades that are known to be missing.
             poll_s: How often the database is asked while no notification comes.
         """
@@ -324,7 +325,7 @@ class HistoricalDataProvider:
         return await status.check_health(self._database)
 
     async def save_run(self, run: BacktestRun) -> UUID:
-        """Save a run of a backtest and return its id.
+        """Save a run of a backtest and return its id. A float that is no number is kept as ``None``.
 
         Raises:
             UsageError: A part of it cannot be kept; names the part.

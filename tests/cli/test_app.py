@@ -192,4 +192,4 @@ def test_without_the_extra_the_command_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert "install kraken-history[services]" in done.stderr
+    assert "pip install '.[services,embedded]' in the folder" in done.stderr

@@ -90,6 +90,17 @@ def test_parquet_read_back_equals_the_records(
     assert parquet.ParquetFile(file).metadata.row_group(0).column(3).compression == "ZSTD"
 
 
+def test_the_name_of_the_file_says_the_format(filled_url: str, command: Run) -> None:
+    """A file c.parquet held CSV."""
+    for name in ("c.parquet", "c.csv", "c.txt"):
+        words = ("--to", END.isoformat(), "--output", name)
+        assert command("export", "BTC/USDT", *words, DATABASE_URL=filled_url).code == 0
+
+    assert parquet.read_table("c.parquet").num_rows == 11
+    assert len(csv_candles(Path("c.csv").read_text())) == 11
+    assert Path("c.txt").read_bytes() == Path("c.csv").read_bytes()
+
+
 def test_only_what_is_closed_at_the_end_is_written(filled_url: str, background: Background, command: Run) -> None:
     first, last = START + timedelta(minutes=3), START + timedelta(minutes=8, seconds=30)
     command("export", "BTC/USDT", "--from", first.isoformat(), "--to", last.isoformat(), DATABASE_URL=filled_url)
@@ -151,6 +162,8 @@ def test_an_export_that_breaks_leaves_no_file(filled_url: str, background: Backg
         (["BTC/USDT", "--output", "nowhere/x.csv"], "no folder"),
         (["BTC/USDT", "--output", "/dev/null", "--force"], "is not a file"),
         (["BTC/USDT", "--output", "."], "is not a file"),
+        (["BTC/USDT", "--format", "csv", "--output", "c.parquet"], "take --format parquet"),
+        (["BTC/USDT", "--format", "parquet", "--output", "c.CSV"], "take --format csv"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(options: list[str], words: str, filled_url: str, command: Run) -> None:

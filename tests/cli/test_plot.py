@@ -99,6 +99,7 @@ def test_what_cannot_be_drawn_is_said(
 
         assert (outcome.code, outcome.out, outcome.err.count("\n")) == (code, "", 1)
         assert words in outcome.err
+        assert "--output" not in outcome.err  # which `export` has, and `candles` lacks
     nothing = command("candles", "BTC/USDT", "--to", "2020-01-01", "--plot", target, DATABASE_URL=migrated_database_url)
 
     assert nothing.code == 1
@@ -115,4 +116,6 @@ def test_without_the_package_it_is_said_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "kraken-history: matplotlib is not installed: pip install 'kraken-history[plot]'\n"
+    assert done.stderr == (
+        "kraken-history: matplotlib is not installed: run pip install '.[plot]' in the folder of kraken-history\n"
+    )

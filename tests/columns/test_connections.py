@@ -187,7 +187,7 @@ except MissingExtra as error:
 
     extra = "frames" if package in ("polars", "pandas") else "arrow"
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{package} is not installed: pip install 'kraken-history[{extra}]'\n"
+    assert done.stdout == f"{package} is not installed: run pip install '.[{extra}]' in the folder of kraken-history\n"
 
 
 def test_the_provider_imports_without_the_packages() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
@@ -10,9 +10,10 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+import paper_tester
 from kraken_history.backtests import load_run
 from kraken_history.postgres import create_pool
-from kraken_history.records import HistoricalTrade
+from kraken_history.records import HistoricalTrade, floor_minute
 from kraken_history.store import Store
 from simulator import Simulator
 from tests.core.examples import NOON, make_trade
@@ -92,6 +93,22 @@ async def test_a_paper_tester_fills_gaps_before_it_begins(migrated_database_url:
     assert "warm-up: BTC/USDT, 100 of 100 candles up to " in done.stdout
 
 
+async def test_a_backtest_ends_with_the_last_candle_that_is_closed(
+    migrated_database_url: str, pool: asyncpg.Pool
+) -> None:
+    """It took the running minute, and its saved end was in the future."""
+    running = floor_minute(datetime.now(UTC)) + timedelta(minutes=1)  # or the clock may pass it meanwhile
+    ago = [running - n * timedelta(minutes=1) for n in (5, 4, 0)]
+    await Store(pool).write([make_trade(n, at, "100") for n, at in enumerate(ago)])
+
+    for words in ((), ("--to", "2999-01-01")):
+        done = await asyncio.to_thread(run_example, "backtest", *SHORT, *words, database_url=migrated_database_url)
+        run = await load_run(pool, UUID(saved_run(done.stdout)))
+
+        assert "BTC/USDT: 2 candles" in done.stdout
+        assert run.end_time <= datetime.now(UTC)
+
+
 @pytest.mark.parametrize("name", ["paper_tester", "backtest"])
 def test_mistakes_are_told_in_one_line(name: str, database_server: object) -> None:
     for words, complaint in {
@@ -105,3 +122,38 @@ def test_mistakes_are_told_in_one_line(name: str, database_server: object) -> No
         assert done.returncode in (1, 2)
         assert (done.stdout, done.stderr.count("\n")) == ("", 1), done.stderr
         assert complaint in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--seconds", "-1"), "--seconds: '-1' is no number of seconds"),
+        (("--seconds", "nan"), "--seconds: 'nan' is no number of seconds"),
+        (("--grace", "nan"), "--grace: 'nan' is no number of seconds"),
+        (("--symbols", "FOO"), "'FOO' is not a symbol: write BASE/QUOTE"),
+        (("--symbols", ","), "'' is not a symbol: write BASE/QUOTE"),
+        (("--interval", "0"), "a whole number of minutes from 1"),
+        (("--interval", "x"), "'x' is no number of minutes"),
+        (("--candles", "0"), "'0' is no whole number"),
+        (("--kraken-rest-url", "nonsense"), "'nonsense' is no address"),
+        (("--database-url", "foo"), "postgresql://"),
+    ],
+)
+def test_a_paper_tester_refuses_at_once_what_makes_no_sense(
+    words: tuple[str, ...], complaint: str, database_server: object
+) -> None:
+    done = run_example("paper_tester", *words, database_url="postgresql://me@127.0.0.1:1/x")
+
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert complaint in done.stderr
+
+
+def test_kraken_is_where_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database_server: object
+) -> None:
+    monkeypatch.setenv("KRAKEN_REST_URL", "http://127.0.0.1:9")
+
+    with pytest.raises(SystemExit):
+        paper_tester.main(["--help"])
+
+    assert "(http://127.0.0.1:9)" in "".join(capsys.readouterr().out.split())

@@ -34,17 +34,18 @@ def environment(database_url: str | None) -> dict[str, str]:
 class PaperTester:
     """A running ``paper_tester.py``; leaving ``with`` kills it."""
 
-    def __init__(self, log: Path, database_url: str, *words: str) -> None:
+    def __init__(self, log: Path, database_url: str, *words: str, folder: Path = REPOSITORY) -> None:
         self._log = log
         self._words = words
+        self._folder = folder
         self._database_url = database_url
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "examples/paper_tester.py", *self._words],
-                cwd=REPOSITORY,
+                [sys.executable, REPOSITORY / "examples/paper_tester.py", *self._words],
+                cwd=self._folder,
                 env=environment(self._database_url),
                 stdout=log,
                 stderr=log,

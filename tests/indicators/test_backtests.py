@@ -7,11 +7,14 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
+import numpy as np
 import pytest
 
 from kraken_history.backtests import BacktestRun, EquityPoint, UnknownRun, list_runs, load_run, save_run
-from kraken_history.errors import UsageError
+from kraken_history.errors import HistoryError, InvalidNumber, UsageError
+from tests.core.examples import make_candle
 
+ONE_FLAVOUR = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 START = datetime(2025, 1, 1, tzinfo=UTC)
 END = START + timedelta(days=30)
 
@@ -76,22 +79,91 @@ async def test_a_run_that_does_not_exist_is_named(pool: asyncpg.Pool) -> None:
     assert refusal.value.id == id_
 
 
-@pytest.mark.parametrize("limit", [0, -1, 1001])
-async def test_a_limit_without_sense_is_refused(pool: asyncpg.Pool, limit: int) -> None:
-    with pytest.raises(UsageError, match="between 1 and 1000"):
+async def test_what_is_no_id_is_a_run_that_does_not_exist(pool: asyncpg.Pool) -> None:
+    with pytest.raises(UnknownRun, match="no backtest run abc"):
+        await load_run(pool, "abc")  # type: ignore[arg-type]
+
+
+@ONE_FLAVOUR
+@pytest.mark.parametrize("limit", [0, -1, 1001, "5", True])
+async def test_a_limit_without_sense_is_refused(pool: asyncpg.Pool, limit: Any) -> None:
+    with pytest.raises(InvalidNumber, match="from 1 to 1000") as refusal:
         await list_runs(pool, limit=limit)
 
+    assert refusal.value.value == limit
 
+
+async def test_numbers_of_numpy_are_numbers(pool: asyncpg.Pool) -> None:
+    numbers = {"price": np.float64(100.1), "n": np.int64(3), "wins": [np.bool_(True)]}
+    curve = [EquityPoint(START, np.float64(1000.1)), EquityPoint(END, np.int64(1001))]  # type: ignore[arg-type]
+
+    id_ = await save_run(pool, make_run(parameters=numbers, metrics=numbers, trades=[numbers], equity_curve=curve))
+    saved = await load_run(pool, id_)
+
+    assert saved.parameters == saved.metrics == {"price": 100.1, "n": 3, "wins": [True]}
+    assert saved.trades == [saved.parameters]
+    assert saved.equity_curve == [EquityPoint(START, Decimal("1000.1")), EquityPoint(END, Decimal(1001))]
+
+
+async def test_a_float_that_is_no_number_becomes_none(pool: asyncpg.Pool) -> None:
+    id_ = await save_run(pool, make_run(metrics={"sharpe": float("nan"), "most": np.float64("inf")}))
+
+    assert (await load_run(pool, id_)).metrics == {"sharpe": None, "most": None}
+
+
+@ONE_FLAVOUR
+@pytest.mark.parametrize(
+    "change",
+    [
+        "metrics = '[1]'",
+        "parameters = 'null'",
+        "symbols = ARRAY['BTC/USDT', NULL]",
+        "symbols = ARRAY[ARRAY['BTC/USDT']]",
+    ],
+)
+async def test_a_row_that_somebody_else_made_hides_no_run(pool: asyncpg.Pool, change: str) -> None:
+    """One such row made every program's list fail, and a reader has no right to delete it."""
+    older, foreign = [await save_run(pool, make_run()) for _ in range(2)]
+    await pool.execute(f"UPDATE backtest_runs SET {change} WHERE id = $1", foreign)  # noqa: S608 — from above
+
+    assert [run.id for run in await list_runs(pool, limit=1)] == [older]
+    with pytest.raises(HistoryError, match="was not stored by save_run"):
+        await load_run(pool, foreign)
+
+
+async def test_trades_that_cannot_be_read_leave_the_run_in_the_list(pool: asyncpg.Pool) -> None:
+    id_ = await save_run(pool, make_run())
+    await pool.execute("UPDATE backtest_runs SET trades = '[1]'")
+
+    assert [run.id for run in await list_runs(pool)] == [id_]
+    with pytest.raises(HistoryError, match=str(id_)):
+        await load_run(pool, id_)
+
+
+@ONE_FLAVOUR
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
         ({"strategy_name": " "}, "name of its strategy"),
+        ({"strategy_name": None}, "name of its strategy"),
         ({"symbols": ()}, "at least one symbol"),
+        ({"symbols": "BTC/USDT"}, "symbols of a backtest run are texts"),
+        ({"symbols": ("BTC/USDT", None)}, "symbols of a backtest run are texts"),
+        ({"start_time": "2025-01-01"}, "need a zone"),
         ({"start_time": datetime(2025, 1, 1)}, "need a zone"),  # noqa: DTZ001 — that is the point
         ({"equity_curve": [EquityPoint(datetime(2025, 1, 1), Decimal(1))]}, "need a zone"),  # noqa: DTZ001 — the same
         ({"end_time": START}, "start_time < end_time"),
         ({"parameters": {"f": object()}}, "the parameters of the backtest run cannot be kept as JSON"),
         ({"metrics": {"n": 1j}}, "the metrics of the backtest run cannot be kept as JSON"),
+        ({"parameters": "x"}, "the parameters of a backtest run must be an object"),
+        ({"metrics": None}, "the metrics of a backtest run must be an object"),
+        ({"metrics": [1]}, "the metrics of a backtest run must be an object"),
+        ({"trades": [1]}, "the trades of a backtest run must be a list of objects"),
+        ({"trades": {"a": 1}}, "the trades of a backtest run must be a list of objects"),
+        ({"trades": [make_candle(START)]}, "the trades of a backtest run must be a list of objects"),
+        ({"equity_curve": [(START, Decimal(1))]}, "the equity_curve of a backtest run must be a list of EquityPoint"),
+        ({"equity_curve": [EquityPoint(START, float("nan"))]}, "the equity_curve of a backtest run must be"),  # type: ignore[arg-type]
+        ({"equity_curve": 5}, "the equity_curve of a backtest run must be a list of EquityPoint"),
         ({"trades": [{"note": "\x00"}]}, "cannot keep a text"),
         ({"strategy_name": "a\x00"}, "cannot keep a text"),
     ],

@@ -63,7 +63,9 @@ def _export(
         str | None, typer.Option("--from", help="First time, ISO 8601; by default the oldest that is stored.")
     ] = None,
     to: Annotated[str | None, typer.Option(help="End; a candle that is not closed then is left out. Now.")] = None,
-    format_: Annotated[FileFormat, typer.Option("--format", help="What to write.")] = FileFormat.CSV,
+    format_: Annotated[
+        FileFormat | None, typer.Option("--format", help="What to write; by default as --output ends, else csv.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Where; by default BTC-USDT_60.csv here, and - is standard output.")
     ] = None,
@@ -79,7 +81,20 @@ def _export(
     start, end = instant_option("--from", from_), instant_option("--to", to) or datetime.now(UTC)
     check_range(start, end)
     wanted = Wanted(checked_symbol(symbol), interval, start, end)
-    run_export(load_settings(), wanted, format_, output, replaces=force)
+    run_export(load_settings(), wanted, file_format(format_, output), output, replaces=force)
+
+
+def file_format(asked: FileFormat | None, output: Path | None) -> FileFormat:
+    """What to write: what was asked for, else what the name of the file says, else CSV.
+
+    Raises:
+        UsageError: The two contradict each other.
+    """
+    suffix = "" if output is None else output.suffix.lower().removeprefix(".")
+    named = FileFormat(suffix) if suffix in list(FileFormat) else None
+    if asked and named and asked is not named:
+        raise UsageError(f"--format {asked} does not go with {output}: name it .{asked}, or take --format {named}")
+    return asked or named or FileFormat.CSV
 
 
 def run_export(settings: Settings, wanted: Wanted, format_: FileFormat, output: Path | None, *, replaces: bool) -> None:

