@@ -116,7 +116,10 @@ async def _drop_pieces(connection: Connection, table: str, cutoff: datetime, is_
 
 
 async def _drop_piece(connection: Connection, table: str, piece: _Piece, is_hypertable: bool) -> bool:
-    """Drop one piece, unless it is marked. The lock makes writers commit first, with their marks."""
+    """Drop one piece, unless it is marked, and keep that its time was dropped.
+
+    The lock makes writers commit first, with their marks.
+    """
     async with connection.transaction():
         await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
         await connection.execute(f"LOCK TABLE {piece.name} IN ACCESS EXCLUSIVE MODE")
@@ -124,6 +127,7 @@ async def _drop_piece(connection: Connection, table: str, piece: _Piece, is_hype
             mark = await _oldest_mark(connection)
             if mark is not None and mark < piece.end:
                 return False
+        await connection.execute(_NOTE_DROPPED, table, piece.start, piece.end)
         if is_hypertable:
             await connection.execute(_DROP_CHUNK, table, piece.start, piece.end)
         else:
@@ -165,6 +169,12 @@ async def _oldest_mark(connection: Connection) -> datetime | None:
     )
     return mark
 
+
+# In the transaction that drops: time without its candles that is not noted would pass for quiet.
+_NOTE_DROPPED = """
+    INSERT INTO dropped_ranges AS d (relation, ranges) VALUES ($1, tstzmultirange(tstzrange($2, $3)))
+    ON CONFLICT (relation) DO UPDATE SET ranges = d.ranges + excluded.ranges
+"""
 
 _DROP_CHUNK = "SELECT drop_chunks($1::text::regclass, newer_than => $2::timestamptz, older_than => $3::timestamptz)"
 

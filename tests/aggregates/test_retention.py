@@ -7,6 +7,7 @@ import pytest
 
 from jobs.partitions import drop_old, make_partitions_ahead, retention_cutoffs
 from kraken_history.aggregates import AGGREGATES, RefreshIsRunning, refresh, sole_refresher
+from kraken_history.records import TimeRange
 from kraken_history.settings import Settings
 from kraken_history.store import Store
 from tests.aggregates.test_history_is_kept import everything, history
@@ -70,6 +71,35 @@ async def test_what_was_dropped_comes_neither_back_nor_twice(pool: asyncpg.Pool,
 
     assert (stored.new_trades, stored.known_trades) == (0, len(history()))
     assert await everything(pool) == before
+
+
+async def test_it_is_kept_which_time_was_dropped(pool: asyncpg.Pool, store: Store) -> None:
+    await store.write(history())
+    first = {table: await oldest(pool, table) for table in ("trades", "candles")}
+    await drop_old(pool, {"trades": OLD + 10 * DAY, "candles": OLD + 8 * DAY}, now=NOW)
+    await drop_old(pool, {"candles": OLD + 16 * DAY}, now=NOW)
+
+    for table in ("trades", "candles"):
+        (dropped,) = await dropped_ranges(pool, table)
+        assert dropped.start <= first[table]
+        assert OLD + 9 * DAY < dropped.end <= await oldest(pool, table) < dropped.end + DAY
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+async def test_time_whose_drop_fails_is_not_kept_as_dropped(pool: asyncpg.Pool, store: Store) -> None:
+    await store.write(history())
+    await pool.execute(f"CREATE VIEW in_the_way AS TABLE candles_{OLD + 7 * DAY:%Y%m%d}")
+
+    with pytest.raises(asyncpg.DependentObjectsStillExistError):
+        await drop_old(pool, {"candles": OLD + 16 * DAY}, now=NOW)
+
+    assert await dropped_ranges(pool, "candles") == [TimeRange(OLD, OLD + 7 * DAY)]
+    assert await oldest(pool, "candles") >= OLD + 7 * DAY
+
+
+async def dropped_ranges(pool: asyncpg.Pool, table: str) -> list[TimeRange]:
+    ranges = await pool.fetchval("SELECT ranges FROM dropped_ranges WHERE relation = $1", table)
+    return [TimeRange(each.lower, each.upper) for each in ranges]
 
 
 async def test_candles_that_are_not_refreshed_yet_are_refreshed_first(pool: asyncpg.Pool, store: Store) -> None:

@@ -21,6 +21,7 @@ class History(Struct, frozen=True):
     Attributes:
         trades: By id, the slot of each trade that was stored.
         candles: By minute, a candle of another source: its source and how many trades it holds.
+        gone: Slots whose candles were dropped, before what is stored was.
         dropped: Trades before this slot are not there any more.
     """
 
@@ -29,6 +30,7 @@ class History(Struct, frozen=True):
     asked: frozenset[int]
     given: frozenset[int]
     candles: dict[int, tuple[CandleSource, int]]
+    gone: frozenset[int]
     dropped: int
 
 
@@ -49,6 +51,7 @@ def histories(draw: st.DrawFn, *, dropped: st.SearchStrategy[int]) -> History:
         draw(_stretches),
         draw(_stretches),
         draw(st.dictionaries(st.integers(0, 9), st.tuples(_sources, st.integers(1, 4)), max_size=6)),
+        draw(st.just(frozenset[int]()) | _stretches),
         draw(dropped),
     )
 
@@ -58,7 +61,9 @@ _windows = st.lists(st.integers(-4, SLOTS + 4), min_size=2, max_size=2, unique=T
 
 async def store_history(pool: asyncpg.Pool, history: History) -> Known:
     """Make it so, in a database that holds nothing else."""
-    await pool.execute("DELETE FROM trades; DELETE FROM candles; DELETE FROM data_sync_status")
+    await pool.execute(
+        "DELETE FROM trades; DELETE FROM candles; DELETE FROM data_sync_status; DELETE FROM dropped_ranges"
+    )
     store = Store(pool)
     await store.write([make_trade(id_, at(slot)) for id_, slot in history.trades.items()])
     for minute, (source, trade_count) in history.candles.items():
@@ -74,9 +79,15 @@ async def store_history(pool: asyncpg.Pool, history: History) -> Known:
         [asyncpg.Range(each.start, each.end) for each in ranges_of(history.asked)],
         [asyncpg.Range(each.start, each.end) for each in ranges_of(history.given)],
     )
+    await pool.execute(
+        "INSERT INTO dropped_ranges VALUES ('candles', $1)",
+        [asyncpg.Range(each.start, each.end) for each in ranges_of(history.gone)],
+    )
     await pool.execute("DELETE FROM trades WHERE timestamp < $1", at(history.dropped))
     sources = await pool.fetch("SELECT timestamp, source::text FROM candles")
-    return Known(history.trades, history.absent, history.asked, history.given, {row[0]: row[1] for row in sources})
+    return Known(
+        history.trades, history.absent, history.asked, history.given, history.gone, {row[0]: row[1] for row in sources}
+    )
 
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,18 +1,19 @@
 """What a reader is told of the history's completeness."""
 
-from datetime import UTC, datetime, timedelta
+import asyncio
+from datetime import datetime, timedelta
 
 import asyncpg
 import pytest
 
-from kraken_history.aggregates import refresh
 from kraken_history.errors import InvalidChoice, InvalidRange, InvalidTime, UnknownSymbol
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.coverage import CoveredSpan
 from kraken_history.records import MINUTE, HistoricalTrade, TimeRange
 from kraken_history.store import Store
-from kraken_history.time_coverage import cover
+from kraken_history.time_coverage import cover, cover_minutes
 from tests.core.examples import NOON, make_candle, make_trade
+from tests.coverage_reads.meeting import locked, until_blocked
 
 HOUR = timedelta(hours=1)
 SECOND = timedelta(seconds=1)
@@ -64,9 +65,13 @@ async def test_a_hole_takes_its_minutes_from_what_kraken_was_asked_about(
     assert coverage.missing == [TimeRange(NOON, NOON + 10 * SECOND)]
 
 
-async def test_the_exchanges_candles_stand_in_for_missing_trades(store: Store, history: HistoricalDataProvider) -> None:
+async def test_the_exchanges_candles_stand_in_for_missing_trades(
+    pool: asyncpg.Pool, store: Store, history: HistoricalDataProvider
+) -> None:
+    minutes = [NOON + n * MINUTE for n in (0, 1, 2, 4)]
     await store.write([make_trade(1), make_trade(9, NOON + 5 * MINUTE)])
-    await store.write(candles=[make_candle(NOON + n * MINUTE) for n in (0, 1, 2, 4)])
+    await store.write(candles=[make_candle(minute) for minute in minutes])
+    await cover_minutes(pool, "BTC/USDT", minutes)
 
     coverage = await history.get_coverage("BTC/USDT", NOON, NOON + 5 * MINUTE)
 
@@ -75,6 +80,39 @@ async def test_the_exchanges_candles_stand_in_for_missing_trades(store: Store, h
         TimeRange(NOON + 4 * MINUTE, NOON + 5 * MINUTE),
     ]
     assert coverage.missing == [TimeRange(NOON + 3 * MINUTE, NOON + 4 * MINUTE)]
+
+
+async def test_a_candle_that_kraken_was_not_asked_for_again_may_have_been_cut_off(
+    store: Store, history: HistoricalDataProvider
+) -> None:
+    """The connection broke in the minute's fifth second; its candle, sent before, once passed for whole."""
+    await store.write([make_trade(1)])
+    await store.write(candles=[make_candle(NOON + MINUTE, trade_count=1)])
+    await store.write([make_trade(50, NOON + 10 * MINUTE)])
+
+    coverage = await history.get_coverage("BTC/USDT", NOON, NOON + 10 * MINUTE)
+
+    assert coverage.missing == [TimeRange(NOON, NOON + 10 * MINUTE)]
+
+
+async def test_a_candle_of_the_exchange_counts_where_no_trade_is_missing(
+    store: Store, history: HistoricalDataProvider
+) -> None:
+    await store.write([make_trade(1), make_trade(2, NOON + 2 * MINUTE)])
+    await store.write(candles=[make_candle(NOON)])
+
+    coverage = await history.get_coverage("BTC/USDT", NOON, NOON + 2 * MINUTE)
+
+    assert coverage.of("exchange") == [TimeRange(NOON, NOON + MINUTE)]
+    assert coverage.of("quiet") == [TimeRange(NOON + MINUTE, NOON + 2 * MINUTE)]
+
+
+async def test_an_imported_candle_counts_by_itself(store: Store, history: HistoricalDataProvider) -> None:
+    await store.write(candles=[make_candle()], candle_source="csv")
+
+    assert (await history.get_coverage("BTC/USDT", NOON, NOON + MINUTE)).of("exchange") == [
+        TimeRange(NOON, NOON + MINUTE)
+    ]
 
 
 async def test_an_id_that_is_proven_absent_is_no_hole(
@@ -89,16 +127,52 @@ async def test_an_id_that_is_proven_absent_is_no_hole(
 
 
 async def test_a_hole_between_the_exchanges_candles_reaches_from_trade_to_trade(
-    store: Store, history: HistoricalDataProvider
+    pool: asyncpg.Pool, store: Store, history: HistoricalDataProvider
 ) -> None:
-    minutes = {1: 0, 2: 5, 4: 15, 5: 20}
-    await store.write([make_trade(id_, NOON + minute * MINUTE) for id_, minute in minutes.items()])
-    await store.write(candles=[make_candle(NOON + minute * MINUTE) for minute in (5, 15)])
+    await store_hole_between_exchange_candles(pool, store)
 
     coverage = await history.get_coverage("BTC/USDT", NOON, NOON + 20 * MINUTE)
 
     assert coverage.missing == [TimeRange(NOON + 6 * MINUTE, NOON + 15 * MINUTE)]
     assert coverage.duration("exchange") == 2 * MINUTE
+
+
+async def test_without_its_trades_a_hole_reaches_from_built_candle_to_built_candle(
+    pool: asyncpg.Pool, store: Store, history: HistoricalDataProvider
+) -> None:
+    await store_hole_between_exchange_candles(pool, store)
+    await pool.execute("DELETE FROM trades")
+
+    coverage = await history.get_coverage("BTC/USDT", NOON, NOON + 25 * MINUTE)
+
+    assert coverage.missing == [
+        TimeRange(NOON + MINUTE, NOON + 5 * MINUTE),
+        TimeRange(NOON + 6 * MINUTE, NOON + 15 * MINUTE),
+        TimeRange(NOON + 16 * MINUTE, NOON + 20 * MINUTE),
+    ]
+
+
+async def store_hole_between_exchange_candles(pool: asyncpg.Pool, store: Store) -> None:
+    """Trades 1, 2, 4, 5 and 6 at 12:00, 12:05, 12:15, 12:20 and 12:25; of 2 and 4 Kraken's candles stand."""
+    minutes = {1: 0, 2: 5, 4: 15, 5: 20, 6: 25}
+    await store.write([make_trade(id_, NOON + minute * MINUTE) for id_, minute in minutes.items()])
+    given = [NOON + minute * MINUTE for minute in (5, 15)]
+    await store.write(candles=[make_candle(minute) for minute in given])
+    await cover_minutes(pool, "BTC/USDT", given)
+
+
+async def test_without_any_built_candle_a_hole_reaches_from_the_oldest_trade_to_the_newest(
+    pool: asyncpg.Pool, store: Store, history: HistoricalDataProvider
+) -> None:
+    await store.write([make_trade(1, NOON + SECOND), make_trade(3, NOON + 10 * MINUTE + SECOND)])
+    await store.write(candles=[make_candle(NOON), make_candle(NOON + 10 * MINUTE)])
+    await cover(pool, "BTC/USDT", TimeRange(NOON - HOUR, NOON + HOUR))
+    await pool.execute("DELETE FROM trades")
+
+    coverage = await history.get_coverage("BTC/USDT", NOON - HOUR, NOON + HOUR)
+
+    assert coverage.missing == [TimeRange(NOON, NOON + 11 * MINUTE)]
+    assert coverage.duration("quiet") == 109 * MINUTE
 
 
 async def test_nothing_is_claimed_beyond_the_trades_that_are_stored(
@@ -118,40 +192,14 @@ async def test_the_exchanges_candle_of_the_running_minute_is_not_whole(
     pool: asyncpg.Pool, store: Store, history: HistoricalDataProvider
 ) -> None:
     now = await pool.fetchval("SELECT date_trunc('minute', now())")
-    await store.write(candles=[make_candle(now - MINUTE), make_candle(now + MINUTE)])
+    minutes = [now - MINUTE, now + MINUTE]
+    await store.write(candles=[make_candle(minute) for minute in minutes])
+    await cover_minutes(pool, "BTC/USDT", minutes)
 
     coverage = await history.get_coverage("BTC/USDT", now - MINUTE, now + 2 * MINUTE)
 
     assert coverage.of("exchange") == [TimeRange(now - MINUTE, now)]
     assert coverage.missing == [TimeRange(now, now + 2 * MINUTE)]
-
-
-async def test_days_whose_candles_were_dropped_are_missing_not_quiet(
-    pool: asyncpg.Pool, store: Store, history: HistoricalDataProvider
-) -> None:
-    midnight = NOON.replace(hour=0)
-    times = [NOON, midnight + timedelta(days=2, hours=1), midnight + timedelta(days=4, hours=5)]
-    await store.write([make_trade(n, moment) for n, moment in enumerate(times)])
-    await keep_daily_candles(pool)
-    await pool.execute("DELETE FROM candles WHERE timestamp < $1", midnight + timedelta(days=3))
-
-    coverage = await history.get_coverage("BTC/USDT", NOON, times[-1])
-    within = await history.get_coverage("BTC/USDT", times[1] + HOUR, times[1] + 2 * HOUR)
-
-    assert coverage.missing == [
-        TimeRange(NOON, midnight + timedelta(days=1)),
-        TimeRange(midnight + timedelta(days=2), midnight + timedelta(days=3)),
-    ]
-    assert coverage.of("quiet") == [
-        TimeRange(midnight + timedelta(days=1), midnight + timedelta(days=2)),
-        TimeRange(midnight + timedelta(days=3), times[-1]),
-    ]
-    assert not within.is_complete
-
-
-async def keep_daily_candles(pool: asyncpg.Pool) -> None:
-    """As a refresh does, after which retention may drop the minutes."""
-    await refresh(pool, now=NOON + timedelta(days=30))
 
 
 @pytest.mark.parametrize("database_server", ["timescaledb"], indirect=True)
@@ -169,22 +217,6 @@ async def test_compressed_candles_tell_as_much(
     assert coverage.missing == [TimeRange(NOON + 2 * MINUTE, NOON + 4 * MINUTE)]
 
 
-async def test_any_zone_of_the_session_gives_the_same_days(
-    migrated_database_url: str, pool: asyncpg.Pool, store: Store
-) -> None:
-    """The day on which Berlin's clocks go forward has 23 hours there."""
-    sunday = datetime(2025, 3, 30, tzinfo=UTC)
-    await store.write([make_trade(1, sunday), make_trade(2, sunday + timedelta(days=2))])
-    await keep_daily_candles(pool)
-    await pool.execute("DELETE FROM candles WHERE timestamp < $1", sunday + timedelta(days=1))
-    separator = "&" if "?" in migrated_database_url else "?"
-
-    async with HistoricalDataProvider(f"{migrated_database_url}{separator}timezone=Europe/Berlin", 1, 1) as history:
-        coverage = await history.get_coverage("BTC/USDT", sunday, sunday + timedelta(days=2))
-
-    assert coverage.missing == [TimeRange(sunday, sunday + timedelta(days=1))]
-
-
 async def test_what_makes_no_sense_is_refused(store: Store, history: HistoricalDataProvider) -> None:
     await store.write([make_trade(1)])
     coverage = await history.get_coverage("BTC/USDT", NOON, NOON + MINUTE)
@@ -197,3 +229,19 @@ async def test_what_makes_no_sense_is_refused(store: Store, history: HistoricalD
         await history.get_coverage("BTC/USDT", NOON.replace(tzinfo=None), NOON)
     with pytest.raises(InvalidChoice, match="proven, exchange, quiet, missing, not 'covered'"):
         coverage.of("covered")  # type: ignore[arg-type] # a word that is none of the kinds
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+async def test_what_is_told_is_as_of_one_moment(
+    pool: asyncpg.Pool, store: Store, history: HistoricalDataProvider
+) -> None:
+    """Of trades that are stored after holes were looked for, the holes would not be known."""
+    await store.write([make_trade(1), make_trade(2, NOON + MINUTE)])
+    async with locked(pool, "candles") as holder:
+        reading = asyncio.create_task(history.get_coverage("BTC/USDT", NOON, NOON + HOUR))
+        await until_blocked(holder, reading)
+        await holder.execute(
+            "UPDATE data_sync_status SET id_ranges = '{[1,3),[9,10)}', newest_timestamp = $1", NOON + HOUR
+        )
+
+    assert (await reading).missing == [TimeRange(NOON + MINUTE, NOON + HOUR)]

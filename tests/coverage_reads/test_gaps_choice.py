@@ -1,5 +1,6 @@
 """Candles for those who have to know what is not there."""
 
+import asyncio
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -15,7 +16,9 @@ from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.coverage import fill_buckets
 from kraken_history.records import MINUTE, HistoricalCandle, MadeUpCandle, TimeRange
 from kraken_history.store import Store
+from kraken_history.time_coverage import cover
 from tests.core.examples import NOON, make_candle, make_trade
+from tests.coverage_reads.meeting import locked, until_blocked
 
 HOUR = timedelta(hours=1)
 
@@ -54,6 +57,34 @@ async def test_raise_looks_no_further_than_a_limit_reaches(history: HistoricalDa
     assert shape(candles) == [(0, "1.5", False), (1, "2.5", False)]
     with pytest.raises(CoverageError):
         await history.get_candles("BTC/USDT", 1, NOON, NOON + HOUR, 3, gaps="raise")
+
+
+async def test_raise_looks_past_the_last_candle_that_a_limit_leaves_room_after(
+    pool: asyncpg.Pool, store: Store, history: HistoricalDataProvider
+) -> None:
+    await store.write([make_trade(1), make_trade(2, NOON + MINUTE)])
+    await cover(pool, "BTC/USDT", TimeRange(NOON, NOON + 2 * MINUTE))
+
+    with pytest.raises(CoverageError) as refusal:
+        await history.get_candles("BTC/USDT", 1, NOON, NOON + 5 * MINUTE, 3, gaps="raise")
+
+    assert refusal.value.gaps == (TimeRange(NOON + 2 * MINUTE, NOON + 5 * MINUTE),)
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("limit", [None, 2])
+async def test_raise_returns_candles_as_they_are_once_nothing_is_missing(
+    pool: asyncpg.Pool, store: Store, history: HistoricalDataProvider, limit: int | None
+) -> None:
+    """Those read before may lack the trades that came before the range was looked at."""
+    await store.write([make_trade(id_, NOON + minute * MINUTE, f"{id_}.5") for id_, minute in ((1, 0), (3, 1), (4, 2))])
+    async with locked(pool, "data_sync_status") as holder:
+        reading = asyncio.create_task(history.get_candles("BTC/USDT", 1, NOON, NOON + 2 * MINUTE, limit, gaps="raise"))
+        await until_blocked(holder, reading)
+        await holder.execute("UPDATE candles SET close = 2.5, last_trade_id = 2 WHERE timestamp = $1", NOON)
+        await holder.execute("UPDATE data_sync_status SET id_ranges = '{[1,5)}' WHERE data_type = 'trades'")
+
+    assert shape(await reading) == [(0, "2.5", False), (1, "3.5", False)]
 
 
 @pytest.mark.usefixtures("stored")

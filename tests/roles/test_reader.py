@@ -17,7 +17,7 @@ from tests.core.examples import NOON, make_candle, make_trade
 
 BASE_TABLES = (
     "trades", "candles", "external_indicators", "data_sync_status", "candle_aggregates", "backfills",
-    "absence_evidence", "schema_migrations",
+    "absence_evidence", "schema_migrations", "dropped_ranges",
 )  # fmt: skip
 SYMBOL = "BTC/USDT"
 END = NOON + timedelta(hours=2)

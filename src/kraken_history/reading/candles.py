@@ -103,6 +103,8 @@ def candles_of(rows: list[asyncpg.Record]) -> list[HistoricalCandle]:
 
 async def read_marks(database: Database, symbol: str, interval: int, span: Span) -> Marks:
     """What is stale, within ``span``, of the views that an interval is read from."""
+    if not marked_views(interval):
+        return {}
     async with database.connection() as connection:
         return await _read_marks(connection, symbol, interval, span)
 

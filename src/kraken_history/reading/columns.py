@@ -5,15 +5,16 @@ gives the same float, the nearest; and which keeps every digit on the way to a d
 """
 
 import asyncio
+from contextlib import nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from kraken_history.errors import CoverageError, InvalidChoice, UsageError
+from kraken_history.errors import InvalidChoice, UsageError
 from kraken_history.intervals import closed_window
 from kraken_history.reading.arrow_stream import ARROW, fetch_batches, require_packages
 from kraken_history.reading.candle_query import Query, Span, select_candles
 from kraken_history.reading.candles import checked_symbol, read_marks, require_symbol
-from kraken_history.reading.coverage import read_coverage
+from kraken_history.reading.coverage import complete
 from kraken_history.reading.database import Database
 from kraken_history.records import HistoricalCandle
 
@@ -49,9 +50,8 @@ async def read_candles_arrow(
     _check_choice("gaps", gaps, ("ignore", "raise"))
     span = closed_window(start, end, interval)
     name = checked_symbol(symbol)
-    if gaps == "raise" and span[0] < span[1]:
-        await _require_coverage(database, name, span)
-    table = await _read_span(database, name, interval, span, numbers)
+    async with complete(database, name, span) if gaps == "raise" and span[0] < span[1] else nullcontext():
+        table = await _read_span(database, name, interval, span, numbers)
     if not table.num_rows:
         await require_symbol(database, name)
     return table
@@ -90,13 +90,6 @@ def _pandas_frame(table: "pyarrow.Table") -> "pandas.DataFrame":
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise InvalidChoice(name, value, choices)
-
-
-async def _require_coverage(database: Database, symbol: str, span: Span) -> None:
-    await require_symbol(database, symbol)
-    coverage = await read_coverage(database, symbol, *span)
-    if coverage.missing:
-        raise CoverageError(symbol, coverage.missing)
 
 
 async def _read_span(
