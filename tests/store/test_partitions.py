@@ -103,7 +103,7 @@ async def test_partitions_have_the_indexes_of_their_table(store: Store, pool: as
     columns = {row["indexdef"].split("USING btree ")[1] for row in rows}
     assert columns == {
         '("timestamp", symbol, interval_minutes)',
-        '(symbol, interval_minutes, "timestamp" DESC)',
+        '(symbol, interval_minutes, "timestamp")',
         "(symbol, first_trade_id) WHERE (first_trade_id IS NOT NULL)",
     }
 
