@@ -89,12 +89,12 @@ def as_utc(moment: datetime) -> datetime:
     """
     if not isinstance(moment, datetime) or moment.tzinfo is None or moment.utcoffset() is None:
         raise InvalidTime(moment)
-    if moment.year < _EARLIEST.year:
-        return _EARLIEST
-    if moment.year > _LATEST.year:
-        return _LATEST
+    if moment.year < EARLIEST.year:
+        return EARLIEST
+    if moment.year > LATEST.year:
+        return LATEST
     return moment.astimezone(UTC)
 
 
-_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST = datetime(9000, 1, 1, tzinfo=UTC)
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(9000, 1, 1, tzinfo=UTC)

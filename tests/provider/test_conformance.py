@@ -110,6 +110,7 @@ async def assert_conforms(provider: HistoricalDataProvider, model: Model, read: 
     assert await provider.get_latest_candles(q.symbol, q.interval, q.count, end=q.end) == closed[-q.count :]
     latest = model.candles_of(q.symbol, q.interval)[-q.count :]
     assert await provider.get_latest_candles(q.symbol, q.interval, q.count) == latest
+    assert await provider.get_latest_candles(q.symbol, q.interval, q.count) == latest
     assert [c async for c in provider.replay_candles(q.symbol, q.interval, q.start, q.end, 0)] == between
     await assert_trades_conform(provider, model, q)
     await assert_timeframes_conform(provider, model, q)

@@ -180,6 +180,12 @@ async def test_extreme_times_are_no_bug(provider: HistoricalDataProvider) -> Non
     assert len(await provider.get_trades(SYMBOL, *ends)) == 1
 
 
+async def test_more_candles_than_there_ever_were_are_all_there_are(provider: HistoricalDataProvider) -> None:
+    for _ in range(2):  # the second time by what the first has shown
+        assert len(await provider.get_latest_candles(SYMBOL, 1, 2**31 - 1)) == 1
+        assert len(await provider.get_latest_candles(SYMBOL, 525_600, 2**31 - 1)) == 1
+
+
 async def test_several_hosts_are_tried_in_turn(provider: HistoricalDataProvider, migrated_database_url: str) -> None:
     account, _, place = migrated_database_url.rpartition("@")
     host, _, name = place.partition("/")

@@ -164,7 +164,7 @@ def windows_back(end: datetime, oldest: datetime, count: int, width: timedelta) 
     buckets = count + 1
     lowest = bucket_start(oldest, width)
     while end > lowest:
-        start = max(lowest, end - buckets * width)
+        start = max(lowest, end - min(buckets, (end - lowest) // width) * width)
         found.append((start, end))
         end, buckets = start, buckets * 4
     return found

@@ -6,7 +6,16 @@ import asyncpg
 from msgspec import Struct
 
 from kraken_history.errors import InvalidNumber, UnknownSymbol
-from kraken_history.intervals import as_utc, bucket_end, bucket_start, check_interval, closed_window, width_of
+from kraken_history.intervals import (
+    EARLIEST,
+    LATEST,
+    as_utc,
+    bucket_end,
+    bucket_start,
+    check_interval,
+    closed_window,
+    width_of,
+)
 from kraken_history.kraken.numbers import check_symbol
 from kraken_history.postgres import Connection
 from kraken_history.reading.candle_query import (
@@ -60,7 +69,30 @@ async def read_latest_candles(
     check_interval(interval)
     check_count("count", count)
     name = checked_symbol(symbol)
-    limit = None if end is None else bucket_start(as_utc(end), width_of(interval))
+    if end is None:
+        found = await _read_newest(database, name, interval, count)
+        if found:
+            database.newest_seen[name] = found[-1].timestamp
+        return found
+    return await _read_back(database, name, interval, count, bucket_start(as_utc(end), width_of(interval)))
+
+
+async def _read_newest(database: Database, name: str, interval: int, count: int) -> list[HistoricalCandle]:
+    """The newest candles: in one look, if there are enough of them not far before the last that was seen."""
+    width = width_of(interval)
+    seen = database.newest_seen.get(name)
+    if seen is not None:
+        start, end = bucket_start(seen, width), bucket_start(LATEST, width)
+        span = start - min(2 * count, (start - EARLIEST) // width) * width, end
+        found = await read_span(database, name, interval, span, count, newest=True)
+        if len(found) == count:
+            return found
+    return await _read_back(database, name, interval, count, None)
+
+
+async def _read_back(
+    database: Database, name: str, interval: int, count: int, limit: datetime | None
+) -> list[HistoricalCandle]:
     extent = await read_extent(database, name)
     if extent.newest is None or extent.oldest is None:
         return []
