@@ -5,9 +5,9 @@
 (a) A year of one-minute candles as records; the limit is a bare ``fetch`` of the same columns by the driver.
 (b) The same year as Arrow with float64; the limit is ``COPY … TO STDOUT (FORMAT binary)`` of the same rows and casts,
     thrown away as it comes.
-(c) The latest 200 candles, of one minute and of an hour, by eight readers who ask twenty times a second each, while
-    a consumer process stores trades as fast as it can; and without the consumer. The longer intervals are refreshed
-    once a second meanwhile, because time passes a thousand times faster in these trades than in the world.
+(c) The latest 200 candles, of one minute and of an hour, by eight processes that ask twenty times a second each,
+    while a consumer process stores trades as fast as it can; and without the consumer. The longer intervals are
+    refreshed once a second meanwhile: time passes a thousand times faster in these trades than in the world.
 (d) ``replay_candles`` over the year at speed 0: candles/s, and the memory of a fresh process after a tenth of the
     year and after all of it.
 
@@ -178,27 +178,43 @@ async def _keep_refreshing(place: Place) -> None:
 
 
 async def _ask(place: Place, seconds: float) -> dict[str, dict[str, float]]:
-    latencies: dict[str, list[float]] = {"1": [], "60": []}
-    stop_at = time.perf_counter() + seconds
+    """Each reader is a process, as paper testers are."""
+    readers = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _READER, place.database_url, str(number), str(seconds), stdout=subprocess.PIPE
+        )
+        for number in range(READERS)
+    ]
+    outputs = [await reader.communicate() for reader in readers]
+    found = [msgspec.json.decode(output, type=dict[str, list[float]]) for output, _ in outputs]
+    return {interval: _quantiles([each for one in found for each in one[interval]]) for interval in ("1", "60")}
 
-    async def reader(provider: HistoricalDataProvider, number: int) -> None:
-        due = time.perf_counter() + number / READERS / ASKS_PER_S
-        turn = number
+
+_READER = f"""
+import asyncio, json, sys, time
+from kraken_history import HistoricalDataProvider
+
+async def main():
+    url, number, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    found = {{"1": [], "60": []}}
+    async with HistoricalDataProvider(url, 1, 1) as provider:
+        for interval in (1, 60):
+            await provider.get_latest_candles({SYMBOL!r}, interval, {LATEST})
+        await asyncio.sleep(1.5)  # the others start
+        due, turn = time.perf_counter() + number / {READERS} / {ASKS_PER_S}, number
+        stop_at = due + seconds
         while due < stop_at:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             interval = (1, 60)[turn % 2]
             started = time.perf_counter()
-            candles = await provider.get_latest_candles(SYMBOL, interval, LATEST)
-            latencies[str(interval)].append((time.perf_counter() - started) * 1e3)
-            assert len(candles) == LATEST
-            due, turn = due + 1 / ASKS_PER_S, turn + 1
+            candles = await provider.get_latest_candles({SYMBOL!r}, interval, {LATEST})
+            found[str(interval)].append((time.perf_counter() - started) * 1e3)
+            assert len(candles) == {LATEST}
+            due, turn = due + 1 / {ASKS_PER_S}, turn + 1
+    print(json.dumps(found))
 
-    async with HistoricalDataProvider(place.database_url, pool_min_size=READERS) as provider:
-        await provider.get_latest_candles(SYMBOL, 60, LATEST)
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(READERS):
-                tasks.create_task(reader(provider, number))
-    return {interval: _quantiles(found) for interval, found in latencies.items()}
+asyncio.run(main())
+"""
 
 
 def _quantiles(values: list[float]) -> dict[str, float]:
