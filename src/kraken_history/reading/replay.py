@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
 from kraken_history.errors import InvalidNumber
-from kraken_history.intervals import as_utc, bucket_start, check_interval, closed_window, width_of
+from kraken_history.intervals import as_utc, bucket_start, check_interval, checked_range, closed_window, width_of
 from kraken_history.reading.candle_query import Span
 from kraken_history.reading.candles import (
     Extent,
@@ -21,7 +21,7 @@ from kraken_history.reading.candles import (
 )
 from kraken_history.reading.database import Database
 from kraken_history.reading.pages import PAGE_ROWS, Pages
-from kraken_history.reading.trades import TradePages, checked_span
+from kraken_history.reading.trades import TradePages
 from kraken_history.records import HistoricalCandle, HistoricalTrade, Record
 
 _FIRST_REACH = timedelta(days=31)
@@ -159,7 +159,7 @@ def replay_trades(
     database: Database, symbol: str, start: datetime, end: datetime, speed: float, clock: Clock | None = None
 ) -> AsyncGenerator[HistoricalTrade, None]:
     """The trades of ``[start, end)``, one by one; otherwise as :func:`replay_candles`."""
-    pages = TradePages(database, checked_symbol(symbol), checked_span(start, end))
+    pages = TradePages(database, checked_symbol(symbol), checked_range(start, end))
     return _replay(pages, Pacer(speed, clock or Clock()))
 
 
@@ -190,7 +190,7 @@ def replay_merged(
         UsageError: As the checks say; at once.
     """
     pacer = Pacer(speed, clock or Clock())
-    trades_span = checked_span(start, end)
+    trades_span = checked_range(start, end)
     names = [checked_symbol(symbol) for symbol in checked_list("symbols", symbols)]
     lengths = list(intervals) if with_trades and not intervals else checked_list("intervals", intervals)
     spans = {length: closed_window(start, end, length) for length in lengths}

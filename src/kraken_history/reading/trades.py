@@ -2,8 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from kraken_history.errors import InvalidRange
-from kraken_history.intervals import as_utc
+from kraken_history.intervals import checked_range
 from kraken_history.reading.candle_query import Span
 from kraken_history.reading.candles import Extent, check_limit, checked_symbol, require_symbol
 from kraken_history.reading.database import Database
@@ -28,26 +27,15 @@ async def read_trades(
         ServiceUnavailable: The database is gone.
     """
     check_limit(limit)
-    pages = TradePages(database, checked_symbol(symbol), checked_span(start, end), min(limit or _LIST_ROWS, _LIST_ROWS))
+    pages = TradePages(
+        database, checked_symbol(symbol), checked_range(start, end), min(limit or _LIST_ROWS, _LIST_ROWS)
+    )
     found: list[HistoricalTrade] = []
     while page := await pages.read():
         found += page
         if limit is not None and len(found) >= limit:
             return found[:limit]
     return found
-
-
-def checked_span(start: datetime, end: datetime) -> Span:
-    """Both in UTC.
-
-    Raises:
-        InvalidTime: A time is naive.
-        InvalidRange: The range is empty or reversed.
-    """
-    span = as_utc(start), as_utc(end)
-    if span[0] >= span[1]:
-        raise InvalidRange(start, end)
-    return span
 
 
 class TradePages(Pages[HistoricalTrade]):
