@@ -45,6 +45,7 @@ from kraken_history.postgres import create_pool
 from kraken_history.processes import EXIT_FAILED, EXIT_USAGE, see_that_redis_answers
 from kraken_history.settings import Settings, load_settings
 from kraken_history.store import Store
+from kraken_history.tasks import end
 
 
 async def start(ctx: dict[str, Any]) -> None:
@@ -103,9 +104,7 @@ def facts_of(context: WorkerContext) -> dict[str, object]:
 
 async def finish(ctx: dict[str, Any]) -> None:
     """Close what :func:`start` opened."""
-    for task in ctx.get("background", ()):
-        task.cancel()
-    await asyncio.gather(*ctx.get("background", ()), return_exceptions=True)
+    await end(*ctx.get("background", ()))
     await ctx["stack"].aclose()
 
 

@@ -40,6 +40,7 @@ from kraken_history.postgres import TRY_AGAIN, UNAVAILABLE, is_transient
 from kraken_history.records import utc_from_unix_ns
 from kraken_history.store import Store, write_within
 from kraken_history.symbols import Pair, PairMap
+from kraken_history.tasks import end
 
 __all__ = [
     "BackfillRunner",
@@ -218,8 +219,7 @@ class BackfillRunner:
         try:
             yield
         finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+            await end(keeper)
             with suppress(*UNAVAILABLE, *TRY_AGAIN):  # then it runs out
                 await self._pool.execute(
                     "UPDATE backfills SET lease_until = NULL, updated_at = now() WHERE symbol = $1 AND run = $2",

@@ -15,6 +15,7 @@ from kraken_history import telemetry
 from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
 from kraken_history.postgres import without_password
 from kraken_history.settings import Settings, load_settings
+from kraken_history.tasks import end
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -75,9 +76,7 @@ async def run_until(stop: asyncio.Event, *forever: Coroutine[Any, Any, None]) ->
         for task in done:
             task.result()
     finally:
-        for task in (*tasks, stopping):
-            task.cancel()
-        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+        await end(*tasks, stopping)
 
 
 def run_service(name: str, main: Callable[[Settings, asyncio.Event], Awaitable[None]]) -> int:

@@ -21,6 +21,7 @@ from kraken_history.dead_letters import DeadLetters
 from kraken_history.errors import MalformedMessage
 from kraken_history.kraken.websocket import candle_from_dict, trade_from_dict
 from kraken_history.records import MINUTE, HistoricalCandle, HistoricalTrade, group_by_symbol
+from kraken_history.tasks import end
 
 _LONGEST_BACKOFF_S = 2.0
 _LOOK_AT_CANDLES_EVERY_S = 1.0
@@ -81,12 +82,11 @@ class Publisher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._task is not None
-        self._task.cancel()
-        (outcome,) = await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         if self.waiting_trades or self._candles or self._malformed:
             await self._publish_the_rest()
-        if isinstance(outcome, Exception) and error is None:
-            raise outcome
+        if error is None and not self._task.cancelled():
+            self._task.result()
 
     async def failure(self) -> None:
         """Wait for ever; raises what ended publishing. No outage does, so it is a bug."""

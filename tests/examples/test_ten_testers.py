@@ -124,8 +124,9 @@ async def test_each_of_ten_testers_gets_every_closed_candle_once_and_as_it_is_st
 
     assert min(map(len, closed.values())) >= 4
     for symbol in SYMBOLS:
-        table = [each for each in await stored_candles(pool) if each.symbol == symbol and each.timestamp >= start]
-        printed = [(f"{candle.timestamp:%Y-%m-%d %H:%M}", f"{candle.close.normalize():f}") for candle in table]
+        stored = [each for each in await stored_candles(pool) if each.symbol == symbol]
+        table = [each for each in stored if each.timestamp >= start]
+        printed = [(f"{candle.timestamp:%Y-%m-%d %H:%M}", f"{candle.close.normalize():f}") for candle in stored]
         for follower in followers:
             seen = follower.of(symbol)
             assert seen == table[: len(seen)]

@@ -80,8 +80,10 @@ class Service:
         """Stop it as the container engine does; return its exit code."""
         assert self._process is not None
         self._process.terminate()
-        async with asyncio.timeout(self.grace_s):
-            return await self._process.wait()
+        try:
+            return await asyncio.wait_for(self._process.wait(), self.grace_s)
+        except TimeoutError:
+            raise AssertionError(f"{self.name} still runs {self.grace_s:g} s after SIGTERM") from None
 
     async def kill(self) -> None:
         """Leave no process behind."""

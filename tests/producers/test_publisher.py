@@ -5,6 +5,7 @@ import os
 import secrets
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -120,6 +121,37 @@ class TestMicroBatches:
             pass
 
         assert await redis.keys() == []
+
+
+class DeafRedis(FakeAsyncRedis):
+    """Loses the cancellation that comes while it sends, once, as asyncio.wait_for of Python 3.11 does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_sending = False
+
+    def pipeline(self, *args: Any, **kwargs: Any) -> Any:
+        pipeline: Any = super().pipeline(*args, **kwargs)
+        if not self.is_sending:
+            self.is_sending = True
+            send = pipeline.execute
+
+            async def lose() -> Any:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(60)
+                return await send()
+
+            pipeline.execute = lose
+        return pipeline
+
+
+async def test_leaving_ends_though_the_cancellation_is_lost() -> None:
+    async with DeafRedis() as redis:
+        async with asyncio.timeout(10), Publisher(redis, publish_after_s=0.001) as publisher:
+            publisher.add_trades([trade(1)])
+            await until(lambda: redis.is_sending)
+
+        assert await published_trades(redis) == [trade(1)]
 
 
 class TestBounds:

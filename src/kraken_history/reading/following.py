@@ -26,6 +26,7 @@ from kraken_history.reading.candles import check_count, checked_symbol, read_lat
 from kraken_history.reading.database import Database
 from kraken_history.reading.settling import Settled, Timing, read_settled
 from kraken_history.records import HistoricalCandle
+from kraken_history.tasks import end
 
 _DEFAULT = Timing()
 _PAGE_CANDLES = 5_000  # read at once, over all symbols
@@ -187,8 +188,7 @@ class _Follower:
                 if page is None:
                     await self._wait(looked_at)
         finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
+            await end(listening)
 
     async def _next_page(self) -> list[HistoricalCandle] | None:
         """The next closed candles, by close time; none where a stretch is quiet; None if there is nothing to look for.
