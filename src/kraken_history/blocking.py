@@ -184,7 +184,7 @@ class BlockingHistoricalDataProvider:
         end: datetime,
         *,
         numbers: Literal["decimal", "float"] = "decimal",
-        gaps: Literal["ignore", "raise"] = "ignore",
+        gaps: GapsChoice = "ignore",
     ) -> "pyarrow.Table":
         return self._run(self._provider.get_candles_arrow(symbol, interval, start, end, numbers=numbers, gaps=gaps))
 
@@ -197,7 +197,7 @@ class BlockingHistoricalDataProvider:
         end: datetime,
         *,
         as_: Literal["polars"] = ...,
-        gaps: Literal["ignore", "raise"] = ...,
+        gaps: GapsChoice = ...,
     ) -> "polars.DataFrame": ...
 
     @overload
@@ -209,7 +209,7 @@ class BlockingHistoricalDataProvider:
         end: datetime,
         *,
         as_: Literal["pandas"],
-        gaps: Literal["ignore", "raise"] = ...,
+        gaps: GapsChoice = ...,
     ) -> "pandas.DataFrame": ...
 
     def get_candles_frame(
@@ -220,7 +220,7 @@ class BlockingHistoricalDataProvider:
         end: datetime,
         *,
         as_: Literal["polars", "pandas"] = "polars",
-        gaps: Literal["ignore", "raise"] = "ignore",
+        gaps: GapsChoice = "ignore",
     ) -> "polars.DataFrame | pandas.DataFrame":
         reading: Coroutine[Any, Any, polars.DataFrame | pandas.DataFrame] = self._provider.get_candles_frame(
             symbol, interval, start, end, as_=as_, gaps=gaps

@@ -42,7 +42,8 @@ class HistoricalDataProvider:
     length since a Monday at midnight UTC.
 
     What is read for an end ``T`` depends on no trade at or after ``T``: a candle that is not closed at ``T`` is
-    left out.
+    left out. Where ``T`` is in the future, the candle that is still running is not, and comes as it stands: to leave
+    it out, end with ``datetime.now(UTC)``.
 
     Every method raises, beside what it says itself:
 
@@ -100,7 +101,8 @@ class HistoricalDataProvider:
     ) -> list[HistoricalCandle]:
         """Candles that open at or after ``start`` and are closed at ``end``, oldest first.
 
-        Buckets of time without a trade have no candle.
+        Buckets of time without a trade have no candle. With an ``end`` in the future the last candle may still be
+        running: to leave that out, end with ``datetime.now(UTC)``.
 
         Args:
             limit: At most so many, the oldest of the range.
@@ -126,7 +128,8 @@ class HistoricalDataProvider:
     ) -> list[HistoricalCandle]:
         """The newest ``count`` candles, oldest of them first.
 
-        Without ``end`` the last one may still be running; with it, only candles that are closed then are counted.
+        Without ``end``, or with one in the future, the last one may still be running; with it, only candles that are
+        closed then are counted.
         """
         return await read_latest_candles(self._database, symbol, interval, count, end)
 
@@ -143,7 +146,8 @@ class HistoricalDataProvider:
         """The newest ``periods`` closed candles, oldest first, to fill the indicators of a strategy that starts.
 
         Closed as :meth:`follow_candles` means it, so that following from the end of the last one joins without a
-        seam. With ``end``, as for a backtest: those that are closed then by the time alone.
+        seam. With ``end``, as for a backtest: those that are closed then by the time alone, so with one in the future
+        the last may still be running.
 
         Args:
             grace_s, patience_s: As :meth:`follow_candles` takes them.
@@ -154,7 +158,10 @@ class HistoricalDataProvider:
     async def get_multi_timeframe_candles(
         self, symbol: str, end: datetime, intervals: Sequence[int] = TIMEFRAMES, *, lookback: int = 100
     ) -> dict[int, list[HistoricalCandle]]:
-        """By interval, the candles of the last ``lookback`` buckets that are closed at ``end``, oldest first."""
+        """By interval, the candles of the last ``lookback`` buckets that are closed at ``end``, oldest first.
+
+        An ``end`` in the future is as for :meth:`get_candles`.
+        """
         return {
             interval: await replay.read_lookback(self._database, symbol, interval, end, lookback)
             for interval in intervals
@@ -165,7 +172,9 @@ class HistoricalDataProvider:
     ) -> AsyncGenerator[HistoricalCandle, None]:
         """The candles of :meth:`get_candles`, one by one, however many there are.
 
-        They are read in pages, so memory does not grow with the range and no transaction stays open.
+        They are read in pages, so memory does not grow with the range and no transaction stays open. With an ``end``
+        in the future the last candle may still be running, and is not given again when it is closed: end with
+        ``datetime.now(UTC)``, and go on with :meth:`follow_candles`.
 
         Args:
             speed: 1.0 is real time, 60.0 a minute a second, 0 as fast as they can be read. The pace is kept from
@@ -199,7 +208,8 @@ class HistoricalDataProvider:
 
         A candle becomes known when it closes: the hour that begins at 12:00 comes after the minute that begins at
         12:59, and before a trade at 13:00. What becomes known at once comes by interval, then in the order of
-        ``symbols``. With trades, ``intervals`` may be empty. The pace is that of becoming known.
+        ``symbols``. With trades, ``intervals`` may be empty. The pace is that of becoming known. An ``end`` in the
+        future is as for :meth:`replay_candles`.
         """
         return replay.replay_merged(self._database, symbols, intervals, start, end, speed, with_trades=with_trades)
 
@@ -242,7 +252,7 @@ class HistoricalDataProvider:
         end: datetime,
         *,
         numbers: Literal["decimal", "float"] = "decimal",
-        gaps: Literal["ignore", "raise"] = "ignore",
+        gaps: GapsChoice = "ignore",
     ) -> "pyarrow.Table":
         """The candles of :meth:`get_candles` as columns of the same names. Needs the extra ``arrow``.
 
@@ -251,7 +261,8 @@ class HistoricalDataProvider:
         Args:
             numbers: ``decimal``: prices and volumes as decimal128(38, 18), exactly; ``float``: as float64, the
                 nearest.
-            gaps: As for :meth:`get_candles`; columns cannot be filled.
+            gaps: As for :meth:`get_candles`. With ``fill``, and only then, there is one more column, the last:
+                ``is_made_up``, a boolean.
 
         Raises:
             MissingExtra: The extra is not installed.
@@ -269,7 +280,7 @@ class HistoricalDataProvider:
         end: datetime,
         *,
         as_: Literal["polars"] = ...,
-        gaps: Literal["ignore", "raise"] = ...,
+        gaps: GapsChoice = ...,
     ) -> "polars.DataFrame": ...
 
     @overload
@@ -281,7 +292,7 @@ class HistoricalDataProvider:
         end: datetime,
         *,
         as_: Literal["pandas"],
-        gaps: Literal["ignore", "raise"] = ...,
+        gaps: GapsChoice = ...,
     ) -> "pandas.DataFrame": ...
 
     async def get_candles_frame(
@@ -292,11 +303,14 @@ class HistoricalDataProvider:
         end: datetime,
         *,
         as_: Literal["polars", "pandas"] = "polars",
-        gaps: Literal["ignore", "raise"] = "ignore",
+        gaps: GapsChoice = "ignore",
     ) -> "polars.DataFrame | pandas.DataFrame":
         """The candles of :meth:`get_candles` as a frame with float64 columns. Needs the extra ``frames``.
 
         Polars has ``timestamp`` as a column; pandas has it as the index, in UTC.
+
+        Args:
+            gaps: As for :meth:`get_candles_arrow`.
 
         Raises:
             MissingExtra: The extra is not installed.

@@ -77,6 +77,9 @@ async def test_it_reads_what_the_provider_reads(filled_url: str, history: Blocki
         assert history.get_candles("BTC/USDT", 5, NOON, END) == await provider.get_candles("BTC/USDT", 5, NOON, END)
         assert history.get_latest_candles("BTC/USDT", 1, 3) == await provider.get_latest_candles("BTC/USDT", 1, 3)
         assert history.get_trades("BTC/USDT", NOON, END, 9) == await provider.get_trades("BTC/USDT", NOON, END, 9)
+        filled = await provider.get_candles_arrow("BTC/USDT", 5, NOON, END + HOUR, gaps="fill")
+        assert history.get_candles_arrow("BTC/USDT", 5, NOON, END + HOUR, gaps="fill") == filled
+        assert history.get_candles_frame("BTC/USDT", 5, NOON, END + HOUR, gaps="fill")["is_made_up"].sum() == 12
         assert history.get_symbols() == ["BTC/USDT", "ETH/USDT"]
         assert history.get_data_range("BTC/USDT")["total_candles"] == MINUTES
         assert history.get_sync_status("BTC/USDT") == await provider.get_sync_status("BTC/USDT")

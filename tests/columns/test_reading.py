@@ -144,8 +144,8 @@ async def test_what_cannot_be_is_refused(provider: HistoricalDataProvider) -> No
     options: Any = {"numbers": "text"}
     with pytest.raises(InvalidChoice, match="decimal, float"):
         await provider.get_candles_arrow(SYMBOL, 1, START, END, **options)
-    options = {"gaps": "fill"}
-    with pytest.raises(InvalidChoice, match="ignore, raise"):
+    options = {"gaps": "skip"}
+    with pytest.raises(InvalidChoice, match="ignore, raise, fill"):
         await provider.get_candles_frame(SYMBOL, 1, START, END, **options)
     options = {"as_": "numpy"}
     with pytest.raises(InvalidChoice, match="polars, pandas"):

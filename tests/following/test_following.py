@@ -161,6 +161,23 @@ async def test_a_notification_is_acted_upon_at_once(database: Watched, store: St
         await until(lambda: follower.seen)
 
 
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+async def test_a_notification_that_is_not_ours_leads_to_a_look_and_no_noise(
+    database: Watched, store: Store, pool: asyncpg.Pool
+) -> None:
+    noise: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: noise.append(context))
+    async with Following(follow_candles(database, [BTC], 1, NOON, NEVER_POLLS)) as follower:
+        await until(lambda: database.looks == 2)
+        for looks, payload in enumerate(("x", "", '{"a": 1}', '[["BTC/USDT", 1]]'), start=3):
+            await pool.execute(f"NOTIFY kraken_history_candles, '{payload}'")
+            await until(lambda wanted=looks: database.looks == wanted)  # type: ignore[misc]
+        await store.write(minutes_of_trades(2))
+        await until(lambda: follower.seen)
+
+    assert noise == []
+
+
 async def test_what_was_stored_before_it_listens_is_not_missed(migrated_database_url: str, store: Store) -> None:
     """Of that no notification came."""
     database = SlowToListen(migrated_database_url, 1, 2)

@@ -53,6 +53,7 @@ async def answers(provider: HistoricalDataProvider, interval: int, end: datetime
         "replayed trades": [trade async for trade in provider.replay_trades(SYMBOL, start, end, 0)],
         "replay": [item async for item in replay],
         "arrow": arrow.to_pylist(),
+        "filled arrow": (await provider.get_candles_arrow(*ask, gaps="fill")).to_pylist(),
         "floats": floats.to_pylist(),
         "frame": frame.to_dicts(),
     }

@@ -5,16 +5,17 @@ gives the same float, the nearest; and which keeps every digit on the way to a d
 """
 
 import asyncio
-from contextlib import nullcontext
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from kraken_history.errors import InvalidChoice, UsageError
-from kraken_history.intervals import closed_window
+from kraken_history.intervals import closed_window, width_of
 from kraken_history.reading.arrow_stream import ARROW, fetch_batches, require_packages
 from kraken_history.reading.candle_query import Query, Span, select_candles
 from kraken_history.reading.candles import checked_symbol, read_marks, require_symbol
-from kraken_history.reading.coverage import complete
+from kraken_history.reading.coverage import GapsChoice, complete, read_known, read_last_close
 from kraken_history.reading.database import Database
 from kraken_history.records import HistoricalCandle
 
@@ -27,6 +28,9 @@ DECIMAL_DIGITS = 38
 DECIMAL_PLACES = 18
 """What a decimal column holds: 20 digits before the point and 18 after it."""
 
+MADE_UP = "is_made_up"
+"""The column that a filled table has besides: true where there is no candle. As records have it."""
+
 
 async def read_candles_arrow(
     database: Database,
@@ -35,9 +39,12 @@ async def read_candles_arrow(
     start: datetime,
     end: datetime,
     numbers: Literal["decimal", "float"],
-    gaps: Literal["ignore", "raise"] = "ignore",
+    gaps: GapsChoice = "ignore",
 ) -> "pyarrow.Table":
     """The columns of the candles that open at or after ``start`` and are closed at ``end``, oldest first.
+
+    With ``gaps="fill"`` the rows are those of :func:`~kraken_history.reading.coverage.read_candles_over_gaps`, with
+    :data:`MADE_UP` as the last column.
 
     Raises:
         MissingExtra: The extra ``arrow`` is not installed.
@@ -47,11 +54,14 @@ async def read_candles_arrow(
     """
     await require_packages("arrow", *ARROW)
     _check_choice("numbers", numbers, ("decimal", "float"))
-    _check_choice("gaps", gaps, ("ignore", "raise"))
+    _check_choice("gaps", gaps, get_args(GapsChoice))
     span = closed_window(start, end, interval)
     name = checked_symbol(symbol)
-    async with complete(database, name, span) if gaps == "raise" and span[0] < span[1] else nullcontext():
-        table = await _read_span(database, name, interval, span, numbers)
+    if gaps == "fill":
+        table = await _read_filled(database, name, interval, span, numbers)
+    else:
+        async with complete(database, name, span) if gaps == "raise" and span[0] < span[1] else nullcontext():
+            table = await _read_span(database, name, interval, span, numbers)
     if not table.num_rows:
         await require_symbol(database, name)
     return table
@@ -64,7 +74,7 @@ async def read_candles_frame(
     start: datetime,
     end: datetime,
     as_: Literal["polars", "pandas"],
-    gaps: Literal["ignore", "raise"] = "ignore",
+    gaps: GapsChoice = "ignore",
 ) -> "polars.DataFrame | pandas.DataFrame":
     """The candles of :func:`read_candles_arrow` with floats, as a frame; errors as there.
 
@@ -107,17 +117,92 @@ async def _read_span(
     marks = await read_marks(database, symbol, interval, span)
     select = select_candles(Query(literal=True), symbol, interval, span, marks)
     statement = f"SELECT {_COLUMNS} FROM ({select}) AS c ORDER BY timestamp"  # noqa: S608 — our own SQL
-    try:
+    with _long_numbers_refused(symbol):
         batches = await fetch_batches(database, statement, convert)
+    return pyarrow.Table.from_batches(batches, schema)
+
+
+@contextmanager
+def _long_numbers_refused(symbol: str) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
     except pyarrow.ArrowInvalid as error:
         raise UsageError(
             f"{symbol}: a number has more than {DECIMAL_DIGITS - DECIMAL_PLACES} digits before the point or"
             f" {DECIMAL_PLACES} after it, which no decimal column holds: read with numbers='float', or export CSV"
         ) from error
-    return pyarrow.Table.from_batches(batches, schema)
 
 
-_NUMBERS = ("open", "high", "low", "close", "volume", "quote_volume", "vwap")
+async def _read_filled(
+    database: Database, symbol: str, interval: int, span: Span, numbers: Literal["decimal", "float"]
+) -> "pyarrow.Table":
+    start, end = span
+    known = await read_known(database, symbol, interval, span) if start < end else None
+    if known is None:
+        return filled_schema(numbers).empty_table()
+    start = max(start, known.timestamp)
+    table = await _read_span(database, symbol, interval, (start, end), numbers)
+    end = min(end, await read_last_close(database, interval))
+    with _long_numbers_refused(symbol):
+        return await asyncio.to_thread(fill_table, table, known, start, end)
+
+
+def fill_table(table: "pyarrow.Table", known: HistoricalCandle, start: datetime, end: datetime) -> "pyarrow.Table":
+    """:func:`~kraken_history.reading.coverage.fill_buckets` of columns.
+
+    Raises:
+        pyarrow.ArrowInvalid: The close of ``known`` does not fit into its column.
+    """
+    import pyarrow
+    from pyarrow import compute
+
+    width = width_of(known.interval_minutes)
+    if table.num_rows:
+        end = max(end, table["timestamp"][-1].as_py() + width)
+    times = range(_microseconds(start), _microseconds(end), width // _MICROSECOND)
+    buckets = pyarrow.array(times, table.schema.field("timestamp").type)
+    rows = compute.index_in(buckets, value_set=table["timestamp"])  # null where there is none
+    close = _last_closes(table, known, rows)
+    columns: dict[str, Any] = {
+        "symbol": pyarrow.repeat(pyarrow.scalar(known.symbol, pyarrow.string()), len(buckets)),
+        "timestamp": buckets,
+        "interval_minutes": pyarrow.repeat(pyarrow.scalar(known.interval_minutes, pyarrow.int32()), len(buckets)),
+    }
+    for field in table.schema:
+        if field.name not in columns:
+            made_up = close if field.name in _PRICES else pyarrow.scalar(0, field.type)
+            columns[field.name] = compute.coalesce(table[field.name].take(rows), made_up)
+    columns[MADE_UP] = compute.is_null(rows)
+    return pyarrow.table(columns, schema=_with_mark(table.schema))
+
+
+def _last_closes(table: "pyarrow.Table", known: HistoricalCandle, rows: Any) -> "pyarrow.Array[Any]":
+    """Of each bucket, the close of its row, or else the one before it.
+
+    Args:
+        rows: The place of each bucket's row; null where there is none.
+    """
+    import pyarrow
+    from pyarrow import compute
+
+    number = table.schema.field("close").type
+    first = known.close if pyarrow.types.is_decimal(number) else float(known.close)
+    closes = pyarrow.concat_arrays([pyarrow.array([first], number), *table["close"].chunks])
+    found: pyarrow.Array[Any] = closes.take(compute.fill_null(compute.add(compute.fill_null_forward(rows), 1), 0))
+    return found
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+_PRICES = ("open", "high", "low", "close", "vwap")
+_NUMBERS = (*_PRICES, "volume", "quote_volume")
 _COLUMNS = ", ".join(["timestamp", "trade_count::int8", *(f"{name}::text" for name in _NUMBERS)])
 
 
@@ -133,6 +218,17 @@ def candle_schema(numbers: Literal["decimal", "float"]) -> "pyarrow.Schema":
         "trade_count": pyarrow.int64(),
     }
     return pyarrow.schema([(name, others.get(name, number)) for name in HistoricalCandle.__struct_fields__])
+
+
+def filled_schema(numbers: Literal["decimal", "float"]) -> "pyarrow.Schema":
+    """:func:`candle_schema`, and :data:`MADE_UP`."""
+    return _with_mark(candle_schema(numbers))
+
+
+def _with_mark(schema: "pyarrow.Schema") -> "pyarrow.Schema":
+    import pyarrow
+
+    return schema.append(pyarrow.field(MADE_UP, pyarrow.bool_()))
 
 
 def _as_candles(

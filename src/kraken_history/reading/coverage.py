@@ -177,18 +177,26 @@ async def _read_filled(
 ) -> list[HistoricalCandle]:
     width = width_of(interval)
     start, end = window
-    known = await read_latest_candles(database, symbol, interval, 1, start)
-    if not known:
-        known = await read_span(database, symbol, interval, window, 1)
-        if not known:
-            return []
-        start = known[0].timestamp
+    known = await read_known(database, symbol, interval, window)
+    if known is None:
+        return []
+    start = max(start, known.timestamp)
     if limit is not None and limit < (end - start) // width:
         end = start + limit * width
     candles = await read_span(database, symbol, interval, (start, end))
+    return fill_buckets(known, candles, start, min(end, await read_last_close(database, interval)))
+
+
+async def read_known(database: Database, symbol: str, interval: int, window: Span) -> HistoricalCandle | None:
+    """The candle from which on there is a close for every bucket of ``window``: the last before it, or its first."""
+    found = await read_latest_candles(database, symbol, interval, 1, window[0])
+    return next(iter(found or await read_span(database, symbol, interval, window, 1)), None)
+
+
+async def read_last_close(database: Database, interval: int) -> datetime:
+    """When a bucket of this interval ended last, by the database's clock."""
     [row] = await database.fetch("SELECT now() AS now")
-    last_closed = bucket_start(row["now"], width)
-    return fill_buckets(known[0], candles, start, min(end, last_closed))
+    return bucket_start(row["now"], width_of(interval))
 
 
 def fill_buckets(
