@@ -31,6 +31,12 @@ async def remember(servers: Servers, value: int) -> None:
         await redis.rpush("memory", value)
 
 
+async def written(servers: Servers) -> None:
+    """Wait until Valkey's memory is in its file: where the disk is busy it answers up to two seconds before."""
+    async with Redis.from_url(servers.redis_url) as redis:
+        assert await redis.execute_command("WAITAOF", 1, 0, 10_000) == [1, 0]
+
+
 async def memories(servers: Servers) -> tuple[list[int], list[int]]:
     connection = await asyncpg.connect(servers.database_url)
     rows = await connection.fetch("SELECT value FROM memory ORDER BY 1")
@@ -119,6 +125,7 @@ async def test_killed_servers_start_again_with_their_data_where_they_were(data_d
     servers = Servers(data_dir)
     with servers.running():
         await remember(servers, 1)
+        await written(servers)
         urls = servers.database_url, servers.redis_url
         os.kill(postmaster(data_dir), signal.SIGKILL)
         os.kill(int((data_dir / "valkey/valkey.pid").read_text()), signal.SIGKILL)
