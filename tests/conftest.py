@@ -6,7 +6,9 @@
 """
 
 import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,9 +37,24 @@ def background() -> Iterator[Background]:
 
 
 @pytest.fixture(scope="session")
-def embedded_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def servers_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the servers keep their data: in memory where there is room for it, as each test copies a database."""
+    if not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < _ROOM_BYTES:
+        yield tmp_path_factory.mktemp("servers")
+        return
+    with tempfile.TemporaryDirectory(dir=_MEMORY, prefix="kraken-history-tests-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)  # the servers may run as somebody else
+        yield Path(folder)
+
+
+_MEMORY = Path("/dev/shm")
+_ROOM_BYTES = 8 * 2**30
+
+
+@pytest.fixture(scope="session")
+def embedded_servers(servers_folder: Path) -> Iterator[Servers]:
     """PostgreSQL and Valkey from the wheels, running, with nothing durable about them."""
-    servers = Servers(tmp_path_factory.mktemp("embedded"), durable=False)
+    servers = Servers(servers_folder / "embedded", durable=False)
     with ExitStack() as stack:
         try:
             stack.enter_context(servers.running())
@@ -54,11 +71,11 @@ def _postgresql_server(embedded_servers: Servers, background: Background) -> Ite
 
 
 @pytest.fixture(scope="session")
-def _timescaledb_server(tmp_path_factory: pytest.TempPathFactory, background: Background) -> Iterator[DatabaseServer]:
+def _timescaledb_server(servers_folder: Path, background: Background) -> Iterator[DatabaseServer]:
     bin_dir = timescaledb_bin_dir()
     if bin_dir is None:
         pytest.skip("no PostgreSQL with TimescaleDB is installed on this machine")
-    cluster = TimescaleCluster(bin_dir, tmp_path_factory.mktemp("timescaledb"))
+    cluster = TimescaleCluster(bin_dir, servers_folder)
     try:
         cluster.start()
         server = DatabaseServer("timescaledb", cluster.url, background)
