@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from console import Parser, moment, number, run, say, say_result, signed, symbol_name
-from kraken_history.errors import UsageError
+from kraken_history.errors import HistoryError, UsageError
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import MINUTE
 from strategy import Rules, Trader, run_of
@@ -31,6 +31,8 @@ async def backtest(arguments: argparse.Namespace, rules: Rules) -> None:
                     f"{fill.timestamp:%Y-%m-%d %H:%M}Z {fill.side.upper():4} at {number(fill.price)}"
                     f" profit {signed(trader.equity)}"
                 )
+        if not trader.candles:
+            raise HistoryError(await _why_nothing(provider, arguments))
         say_result(trader)
         run_id = await provider.save_run(run_of([trader], rules, arguments.interval, start, end))
         say(f"saved as run {run_id}")
@@ -45,6 +47,17 @@ async def _range(provider: HistoricalDataProvider, arguments: argparse.Namespace
             raise UsageError(f"there are no candles of {arguments.symbol} yet")
         start, end = start or stored["oldest"], end or stored["newest"] + MINUTE
     return start, min(end, datetime.now(UTC))
+
+
+async def _why_nothing(provider: HistoricalDataProvider, arguments: argparse.Namespace) -> str:
+    stored = await provider.get_data_range(arguments.symbol)
+    if stored["oldest"] is None or stored["newest"] is None:
+        return f"there are no candles of {arguments.symbol} yet: `kraken-history status` tells what is stored"
+    return (
+        f"no candle of {arguments.interval} min is closed in this range: nothing is saved; one-minute candles of"
+        f" {arguments.symbol} are stored from {stored['oldest']:%Y-%m-%d %H:%M}Z to"
+        f" {stored['newest'] + MINUTE:%Y-%m-%d %H:%M}Z: give another --from and --to, or a shorter --interval"
+    )
 
 
 def main(words: Sequence[str]) -> int:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from kraken_history.errors import HistoryError, UnknownInterval, UsageError
-from kraken_history.intervals import check_interval
+from kraken_history.intervals import checked_interval
 from kraken_history.kraken.numbers import check_symbol
 from strategy import Rules, Trader, result_of
 
@@ -95,7 +95,7 @@ def seconds(text: str) -> float:
 def minutes(text: str) -> int:
     """The interval of candles."""
     try:
-        check_interval(given := int(text))
+        checked_interval(given := int(text))
     except UnknownInterval as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     except ValueError:

@@ -6,7 +6,7 @@ Numbers of NumPy are kept as those of Python. A float that is not a number becom
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -16,7 +16,9 @@ import asyncpg
 import msgspec
 from msgspec import Struct
 
+from kraken_history.arguments import whole_number
 from kraken_history.errors import HistoryError, InvalidNumber, UsageError
+from kraken_history.postgres import Connection
 
 Json = Mapping[str, Any]
 """A JSON object: strings, numbers, Decimals, aware times, UUIDs, lists, further objects."""
@@ -79,7 +81,7 @@ class SavedRun(BacktestRun, frozen=True, kw_only=True):
     created_at: datetime
 
 
-async def save_run(pool: asyncpg.Pool, run: BacktestRun) -> UUID:
+async def save_run(pool: asyncpg.Pool | Connection, run: BacktestRun) -> UUID:
     """Save a run and return its id. A float that is not a number is kept as ``None``.
 
     Raises:
@@ -111,7 +113,9 @@ _SAVE = """
 """
 
 
-async def list_runs(pool: asyncpg.Pool, strategy_name: str | None = None, *, limit: int = 100) -> list[RunSummary]:
+async def list_runs(
+    pool: asyncpg.Pool | Connection, strategy_name: str | None = None, *, limit: int = 100
+) -> list[RunSummary]:
     """Saved runs, newest first; of one strategy, or of all.
 
     Rows that :func:`save_run` would not have stored, and that cannot be read, are left out and do not count.
@@ -119,14 +123,16 @@ async def list_runs(pool: asyncpg.Pool, strategy_name: str | None = None, *, lim
     Raises:
         InvalidNumber: The limit is not between 1 and 1,000.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MOST_LISTED:
+    most = whole_number(limit)
+    if most is None or not 1 <= most <= _MOST_LISTED:
         raise InvalidNumber("limit", limit, f"a whole number from 1 to {_MOST_LISTED}")
     runs: list[RunSummary] = []
-    async with pool.acquire() as connection, connection.transaction(readonly=True):
-        async for row in connection.cursor(_LIST, strategy_name, prefetch=limit):
+    lent = pool.acquire() if isinstance(pool, asyncpg.Pool) else nullcontext(pool)
+    async with lent as connection, connection.transaction(readonly=True):
+        async for row in connection.cursor(_LIST, strategy_name, prefetch=most):
             with suppress(*_UNREADABLE):
                 runs.append(msgspec.convert(_decoded(row), RunSummary))
-            if len(runs) == limit:
+            if len(runs) == most:
                 break
     return runs
 
@@ -137,7 +143,7 @@ _LIST = f"""
 """  # noqa: S608 — our own columns
 
 
-async def load_run(pool: asyncpg.Pool, id_: UUID) -> SavedRun:
+async def load_run(pool: asyncpg.Pool | Connection, id_: UUID) -> SavedRun:
     """One saved run, whole.
 
     Raises:
@@ -166,6 +172,8 @@ def _uuid(id_: UUID | str) -> UUID:
 
 
 def _check(run: BacktestRun) -> None:
+    if not isinstance(run, BacktestRun):
+        raise UsageError(f"save_run takes a BacktestRun, not {type(run).__name__}")
     if not _is_text(run.strategy_name):
         raise UsageError(f"a backtest run needs the name of its strategy, not {run.strategy_name!r}")
     if isinstance(run.symbols, str) or not isinstance(run.symbols, Sequence) or not all(map(_is_text, run.symbols)):

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from queue import SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 from uuid import UUID
 
 from msgspec import Struct
@@ -274,7 +274,7 @@ class BlockingHistoricalDataProvider:
             raise ProviderClosed
         arrived: SimpleQueue[T | _End] = SimpleQueue()
         room = asyncio.Event()
-        reading = background.run(_start_reading(records, arrived, room))
+        reading = background.run(_start_reading(records, arrived, room, background.readings))
         try:
             while not isinstance(record := background.wait_for(arrived), _End):
                 if arrived.qsize() == _READ_AHEAD // 2:
@@ -296,11 +296,15 @@ class _End(Struct, frozen=True):
     error: BaseException | None
 
 
-async def _start_reading(records: AsyncIterator[T], arrived: "SimpleQueue[T | _End]", room: asyncio.Event) -> Reading:
+async def _start_reading(
+    records: AsyncIterator[T], arrived: "SimpleQueue[T | _End]", room: asyncio.Event, readings: set[Reading]
+) -> Reading:
     def end(task: Reading) -> None:
+        readings.discard(task)
         arrived.put(_End(ProviderClosed() if task.cancelled() else task.exception()))
 
     task = asyncio.create_task(_read(records, arrived, room))
+    readings.add(task)
     task.add_done_callback(end)  # not a `finally` of the task: one that is cancelled before it began runs none
     return task
 
@@ -323,7 +327,16 @@ async def _cancelled(reading: Reading) -> None:
 
 
 class _Background:
-    """An event loop in a daemon thread, and the provider that lives there, until it is stopped."""
+    """An event loop in a daemon thread, and the provider that lives there, until it is stopped.
+
+    In a process that was forked off it is kept for ever, with its tasks: sockets, and the selector that watches them,
+    are shared with the parent, and a task that is thrown away ends its work with them.
+
+    Attributes:
+        readings: The iterations that are not done.
+    """
+
+    _kept: ClassVar[set["_Background"]] = set()
 
     def __init__(self, provider: HistoricalDataProvider) -> None:
         self._provider = provider
@@ -332,6 +345,8 @@ class _Background:
         self._stop = asyncio.Event()
         self._lock = threading.RLock()  # reentrant: a garbage collection may stop us at any point
         self._is_stopped = False
+        self.readings: set[Reading] = set()
+        self._kept.add(self)
         self._thread = threading.Thread(target=self._live, name="kraken-history", daemon=True)
         self._thread.start()
 
@@ -420,6 +435,7 @@ class _Background:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
             self._loop.close()
+            self._kept.discard(self)
 
     async def _serve(self) -> None:
         await self._stop.wait()

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+from kraken_history.arguments import whole_number
 from kraken_history.errors import InvalidRange, InvalidTime, UnknownInterval
 
 MONDAY = datetime(2000, 1, 3, tzinfo=UTC)
@@ -24,14 +25,16 @@ LONGEST_INTERVAL = 525_600
 """A year, in minutes."""
 
 
-def check_interval(interval: int) -> None:
-    """Pass if candles of this interval, in minutes, can be read.
+def checked_interval(interval: int) -> int:
+    """The interval, in minutes, as a plain int.
 
     Raises:
         UnknownInterval: It is no whole number of minutes from 1 to :data:`LONGEST_INTERVAL`.
     """
-    if isinstance(interval, bool) or not isinstance(interval, int) or not 1 <= interval <= LONGEST_INTERVAL:
+    number = whole_number(interval)
+    if number is None or not 1 <= number <= LONGEST_INTERVAL:
         raise UnknownInterval(interval, LONGEST_INTERVAL)
+    return number
 
 
 def best_stored(interval: int) -> int:
@@ -61,9 +64,8 @@ def closed_window(start: datetime, end: datetime, interval: int) -> tuple[dateti
         InvalidTime: A time is naive.
         InvalidRange: The range is empty or reversed.
     """
-    check_interval(interval)
+    width = width_of(checked_interval(interval))
     first, last = checked_range(start, end)
-    width = width_of(interval)
     opens, closes = bucket_end(first, width), bucket_start(last, width)
     return opens, max(opens, closes)
 
@@ -82,7 +84,9 @@ def checked_range(start: datetime, end: datetime) -> tuple[datetime, datetime]:
 
 
 def as_utc(moment: datetime) -> datetime:
-    """The same moment in UTC, kept to the years with which a database can do arithmetic.
+    """The same moment in UTC, a plain datetime, kept to the years with which a database can do arithmetic.
+
+    Nanoseconds, as pandas has them, are cut off.
 
     Raises:
         InvalidTime: It is naive, or no datetime at all.
@@ -93,7 +97,8 @@ def as_utc(moment: datetime) -> datetime:
         return EARLIEST
     if moment.year > LATEST.year:
         return LATEST
-    return moment.astimezone(UTC)
+    utc = moment.astimezone(UTC)
+    return utc if type(utc) is datetime else datetime.combine(utc.date(), utc.time(), UTC)
 
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,6 +1,9 @@
 """Connections to PostgreSQL, and its driver's errors in our words."""
 
+import asyncio
 import logging
+import socket
+from contextlib import suppress
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -33,6 +36,13 @@ TRY_AGAIN = (
 )
 
 CONNECT_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 5.0
+
+SILENCE_S = 30
+"""After this long a network that carries nothing any more counts as gone, where :func:`_notice_silence` can see to it.
+
+The server's kernel answers for a statement that takes longer, so none is cut on a network that is well.
+"""
 
 
 def is_transient(error: BaseException) -> bool:
@@ -43,16 +53,18 @@ def is_transient(error: BaseException) -> bool:
 
 
 async def connect(database_url: str) -> asyncpg.Connection:
-    """Open one connection.
+    """Open one connection, which ends on a network that went silent.
 
     Raises:
         UsageError: The URL is not one, or names a user, password or database that the server refuses.
         ServiceUnavailable: Nobody answers there.
     """
     try:
-        return await asyncpg.connect(_checked(database_url), timeout=CONNECT_TIMEOUT_S)
+        connection = await asyncpg.connect(_checked(database_url), timeout=CONNECT_TIMEOUT_S)
+        _notice_silence(connection)
     except Exception as error:
         raise connection_error(error, database_url) from error
+    return connection
 
 
 async def create_pool(
@@ -61,16 +73,19 @@ async def create_pool(
     min_size: int,
     max_size: int,
     command_timeout_s: float | None = None,
-    replans: bool = False,
+    for_reading: bool = False,
 ) -> asyncpg.Pool:
     """Open a pool, with the errors of :func:`connect`.
 
     Args:
         command_timeout_s: After this long a statement raises TimeoutError, as on a network that went silent.
-        replans: Plan each statement for its arguments, however often it is repeated. A plan for any arguments locks
-            every partition of a table: 737 locks instead of 7 for a year of days.
+        for_reading: Plan each statement for its arguments, however often it is repeated: a plan for any arguments
+            locks every partition of a table, 737 locks instead of 7 for a year of days. And end a connection whose
+            network went silent. Not for writers: a COPY that waits for a lock is not distinguishable from that.
     """
-    logging.getLogger("asyncpg.pool").addFilter(_in_one_line)
+    logger = logging.getLogger("asyncpg.pool")
+    logger.addFilter(_in_one_line)
+    logger.addHandler(_NOWHERE)
     try:
         pool = await asyncpg.create_pool(
             _checked(database_url),
@@ -78,12 +93,23 @@ async def create_pool(
             max_size=max_size,
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=command_timeout_s,
-            init=_prepare_for_replanning if replans else _allow_decompression,
+            init=_prepare_for_reading if for_reading else _allow_decompression,
             reset=_leave_as_it_is,
         )
     except Exception as error:
         raise connection_error(error, database_url) from error
     return pool
+
+
+async def close_pool(pool: asyncpg.Pool) -> None:
+    """Close a pool; what still runs after :data:`CLOSE_TIMEOUT_S`, or on a server that is gone, is ended."""
+    with suppress(asyncpg.PostgresError, *UNAVAILABLE):  # it is terminated then
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await pool.close()
+
+
+_NOWHERE = logging.NullHandler()
+"""Without any handler, as in a program that has not configured logging, Python writes warnings to standard error."""
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
@@ -107,9 +133,36 @@ async def _allow_decompression(connection: Connection) -> None:
     await connection.execute("SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
 
 
-async def _prepare_for_replanning(connection: Connection) -> None:
+async def _prepare_for_reading(connection: Connection) -> None:
+    _notice_silence(connection)
     await _allow_decompression(connection)
     await connection.execute("SET plan_cache_mode = force_custom_plan")
+
+
+def _notice_silence(connection: Connection) -> None:
+    """Have the kernel end a connection over which nothing comes, not even an acknowledgement, for :data:`SILENCE_S`.
+
+    As far as the platform can: where only a read that waits is looked after, one that is being sent may take longer.
+    The driver has no other way to its socket than its own transport; without that, silence goes unnoticed.
+    """
+    transport: asyncio.Transport | None = getattr(connection, "_transport", None)
+    link: socket.socket | None = None if transport is None else transport.get_extra_info("socket")
+    if link is None:
+        return
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _SILENCE_OPTIONS.items():
+        if (option := getattr(socket, name, None)) is not None:
+            with suppress(OSError):  # this kernel does not know it, or it is a Unix socket
+                link.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+_SILENCE_OPTIONS = {
+    "TCP_KEEPIDLE": SILENCE_S // 2,
+    "TCP_KEEPALIVE": SILENCE_S // 2,  # the same, on macOS
+    "TCP_KEEPINTVL": SILENCE_S // 6,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 1_000 * SILENCE_S,  # Linux only: also for what was sent and is not acknowledged
+}
 
 
 async def _leave_as_it_is(_: Connection) -> None:
@@ -129,7 +182,7 @@ def connection_error(error: Exception, database_url: str) -> HistoryError:
         return UsageError(f"{place}: {error}: correct user and password in DATABASE_URL")
     if isinstance(error, (ValueError, OverflowError, asyncpg.ClientConfigurationError)):
         return UsageError(f"DATABASE_URL is not like postgresql://user:password@host:5432/name ({error})")
-    if isinstance(error, UNAVAILABLE):
+    if is_transient(error):
         reason = str(error) or type(error).__name__
         return ServiceUnavailable(f"no database answers at {place} ({reason}): start it, or correct DATABASE_URL")
     raise error

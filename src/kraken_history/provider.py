@@ -1,7 +1,7 @@
 """Reading the history: what a strategy uses. Needs asyncpg and msgspec only; columnar reads, the extra ``arrow``."""
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, overload
@@ -10,10 +10,11 @@ from uuid import UUID
 import asyncpg
 
 from kraken_history import backtests
+from kraken_history.arguments import checked_list
 from kraken_history.backtests import BacktestRun, RunSummary, SavedRun
 from kraken_history.errors import UsageError
-from kraken_history.intervals import VIEWS, as_utc
-from kraken_history.postgres import UNAVAILABLE
+from kraken_history.intervals import VIEWS, as_utc, checked_interval
+from kraken_history.postgres import Connection
 from kraken_history.reading import as_of as knowledge
 from kraken_history.reading import columns, coverage, following, indicators, replay, status, trades
 from kraken_history.reading.candles import read_candles, read_latest_candles, read_symbols
@@ -48,7 +49,9 @@ class HistoricalDataProvider:
     Every method raises, beside what it says itself:
 
     * :class:`~kraken_history.errors.ProviderClosed`: the provider is not open;
-    * :class:`~kraken_history.errors.ServiceUnavailable`: the database is gone; the same call may succeed later;
+    * :class:`~kraken_history.errors.ServiceUnavailable`: the database is gone, or gave the statement up; the same call
+      may succeed later. On Linux a network that went silent is noticed after half a minute; to wait less, or
+      elsewhere, read within ``asyncio.timeout``;
     * :class:`~kraken_history.errors.UnknownSymbol`: nothing of this symbol is stored;
     * :class:`~kraken_history.errors.UnknownInterval`, :class:`~kraken_history.errors.InvalidTime`,
       :class:`~kraken_history.errors.InvalidRange`, :class:`~kraken_history.errors.InvalidNumber`,
@@ -75,7 +78,11 @@ class HistoricalDataProvider:
         await self._database.open()
 
     async def close(self) -> None:
-        """Disconnect; may be called twice."""
+        """Disconnect; may be called twice.
+
+        Reads that run have five seconds to end, after which they raise ProviderClosed; those that wait for a
+        connection raise it.
+        """
         await self._database.close()
 
     async def __aenter__(self) -> "HistoricalDataProvider":
@@ -164,7 +171,7 @@ class HistoricalDataProvider:
         """
         return {
             interval: await replay.read_lookback(self._database, symbol, interval, end, lookback)
-            for interval in intervals
+            for interval in checked_list("intervals", intervals, checked_interval, may_be_empty=True)
         }
 
     def replay_candles(
@@ -344,13 +351,13 @@ class HistoricalDataProvider:
         Raises:
             UsageError: A part of it cannot be kept; names the part.
         """
-        with self._database_errors():
-            return await backtests.save_run(self._database.pool, run)
+        async with self._runs() as connection:
+            return await backtests.save_run(connection, run)
 
     async def list_runs(self, strategy_name: str | None = None, *, limit: int = 100) -> list[RunSummary]:
         """Saved runs, newest first; of one strategy, or of all; at most ``limit``, which is 1,000 at most."""
-        with self._database_errors():
-            return await backtests.list_runs(self._database.pool, strategy_name, limit=limit)
+        async with self._runs() as connection:
+            return await backtests.list_runs(connection, strategy_name, limit=limit)
 
     async def load_run(self, id_: UUID) -> SavedRun:
         """One saved run, whole.
@@ -358,14 +365,13 @@ class HistoricalDataProvider:
         Raises:
             UnknownRun: There is none with this id.
         """
-        with self._database_errors():
-            return await backtests.load_run(self._database.pool, id_)
+        async with self._runs() as connection:
+            return await backtests.load_run(connection, id_)
 
-    @contextmanager
-    def _database_errors(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def _runs(self) -> AsyncIterator[Connection]:
         try:
-            yield
+            async with self._database.connection() as connection:
+                yield connection
         except asyncpg.DataError as error:
             raise UsageError(f"the database cannot take this: {error}") from error
-        except UNAVAILABLE as error:
-            raise self._database.unavailable(error) from error

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -188,6 +189,27 @@ def interrupt(wait_for: Callable[[int], None]) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
+@contextmanager
+def interrupted_in(function: str) -> Iterator[None]:
+    """``Ctrl-C`` for this thread as soon as it is in a function of this name; or after ten seconds, wherever it is."""
+    this, is_over = threading.get_ident(), threading.Event()
+
+    def interrupt_it() -> None:
+        deadline = time.monotonic() + 10
+        while sys._current_frames()[this].f_code.co_name != function and time.monotonic() < deadline:
+            if is_over.wait(0.001):
+                return
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt_it)
+    interrupter.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        interrupter.join()
+
+
 def test_ctrl_c_cancels_a_call_and_nothing_else(
     filled_url: str, history: BlockingHistoricalDataProvider, background: Background
 ) -> None:
@@ -204,16 +226,10 @@ def test_ctrl_c_cancels_a_call_and_nothing_else(
 def test_ctrl_c_ends_an_iteration_and_nothing_else(history: BlockingHistoricalDataProvider) -> None:
     candles = history.replay_candles("BTC/USDT", 1, NOON, END, speed=0.01)
     next(candles)
-    interrupter = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
 
-    def wait_for_the_next() -> None:
-        interrupter.start()
+    with interrupted_in("wait_for"), pytest.raises(KeyboardInterrupt):
         next(candles)  # is a hundred minutes away
 
-    with pytest.raises(KeyboardInterrupt):
-        wait_for_the_next()
-
-    interrupter.join()
     assert list(candles) == []
     assert history.get_symbols() == ["BTC/USDT", "ETH/USDT"]
 
@@ -286,6 +302,28 @@ print("parent", history.get_symbols())
     assert run_program(filled_url, code).splitlines() == [
         "child ['BTC/USDT', 'ETH/USDT']", "parent ['BTC/USDT', 'ETH/USDT']"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("speed", [0, 0.01], ids=["too far ahead", "waiting"])
+def test_a_forked_process_is_silent_about_what_its_parent_reads(speed: float, filled_url: str) -> None:
+    """It threw the tasks away, each with a complaint, and ended their work on sockets that the parent uses."""
+    code = f"""
+import gc
+candles = history.replay_candles("BTC/USDT", 1, NOON, END, {speed})
+followed = history.follow_candles(["BTC/USDT"], 1, start=NOON)
+next(candles), next(followed)
+child = os.fork()
+if not child:
+    history.connect()
+    del candles, followed
+    gc.collect()
+    print("child", history.get_symbols(), flush=True)
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+print("parent", len([next(followed) for _ in range(1_500)]))
+"""
+
+    assert run_program(filled_url, code).splitlines() == ["child ['BTC/USDT', 'ETH/USDT']", "parent 1500"]
 
 
 def test_runs_of_backtests_are_saved_and_found(history: BlockingHistoricalDataProvider) -> None:

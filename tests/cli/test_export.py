@@ -157,7 +157,7 @@ def test_an_export_that_breaks_leaves_no_file(filled_url: str, background: Backg
         (["XBTUSDT"], "BTC/USDT"),
         (["BTC/USDT", "--interval", "0"], "whole number of minutes"),
         (["BTC/USDT", "--from", "2026-02-01", "--to", "2026-01-01"], "reversed"),
-        (["BTC/USDT", "--from", "9999-01-01"], "reversed"),
+        (["BTC/USDT", "--from", "9999-01-01"], "--from 9999-01-01T00:00:00Z must be before now\n"),
         (["BTC/USDT", "--format", "parquet", "--output", "-"], "--format csv"),
         (["BTC/USDT", "--output", "nowhere/x.csv"], "no folder"),
         (["BTC/USDT", "--output", "/dev/null", "--force"], "is not a file"),

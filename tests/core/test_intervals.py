@@ -16,7 +16,7 @@ from kraken_history.intervals import (
     best_stored,
     bucket_end,
     bucket_start,
-    check_interval,
+    checked_interval,
     closed_window,
     width_of,
 )
@@ -62,7 +62,7 @@ def test_the_zone_of_a_time_makes_no_difference(moment: datetime, offset: int) -
 @pytest.mark.parametrize("interval", [0, -1, LONGEST_INTERVAL + 1, 1.0, "5", None, True])
 def test_what_is_no_interval_is_refused(interval: Any) -> None:
     with pytest.raises(UnknownInterval, match="whole number of minutes from 1 to 525600"):
-        check_interval(interval)
+        checked_interval(interval)
 
 
 def test_ranges_that_hold_nothing_and_naive_times_are_refused() -> None:

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 import paper_tester
-from kraken_history.backtests import load_run
+from kraken_history.backtests import list_runs, load_run
 from kraken_history.postgres import create_pool
 from kraken_history.records import HistoricalTrade, floor_minute
 from kraken_history.store import Store
@@ -50,6 +50,16 @@ async def test_a_backtest_prints_and_saves_its_result(migrated_database_url: str
     assert (run.start_time, run.end_time) == (NOON, NOON + timedelta(minutes=4))
     assert Decimal(run.metrics["BTC/USDT"]["profit"]) == -22
     assert len(run.trades or ()) == 2
+
+
+async def test_a_backtest_without_a_candle_saves_nothing(migrated_database_url: str, pool: asyncpg.Pool) -> None:
+    await Store(pool).write(trade_a_minute("100", "110"))
+    for words in (("--from", "2020-01-01", "--to", "2020-02-01"), ("--interval", "10080")):
+        done = await asyncio.to_thread(run_example, "backtest", *words, database_url=migrated_database_url)
+
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "are stored from 2025-11-10 12:00Z to 2025-11-10 12:02Z: give another --from and --to" in done.stderr
+        assert await list_runs(pool) == []
 
 
 async def test_a_paper_tester_warms_up_follows_and_saves(

@@ -351,8 +351,10 @@ async def test_a_warm_up_ends_where_candles_are_not_closed(database: Database, s
 async def test_arguments_that_cannot_be_are_refused_at_once(database: Database) -> None:
     naive = NOON.replace(tzinfo=None)
     provider = HistoricalDataProvider(database.url)
-    with pytest.raises(UsageError, match="number of symbols must be at least 1"):
+    with pytest.raises(UsageError, match=r"symbols must be a list of at least one, not \[\]"):
         provider.follow_candles([], 1)
+    with pytest.raises(UsageError, match="symbols must be a list of at least one, not None"):
+        provider.follow_candles(None, 1)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="whole number of minutes from 1"):
         provider.follow_candles([BTC], 0)
     with pytest.raises(UsageError, match="no time with a zone"):

@@ -6,6 +6,8 @@ from decimal import Decimal
 from itertools import product
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from kraken_history.errors import (
@@ -130,6 +132,51 @@ async def test_counts_that_cannot_be(count: Any, provider: HistoricalDataProvide
 
         assert isinstance(error, InvalidNumber), number
         assert error.value is count
+
+
+async def test_what_is_no_list_and_no_run(provider: HistoricalDataProvider) -> None:
+    wrong: Any = 60
+    for asked, words in {
+        provider.get_multi_timeframe_candles(SYMBOL, END, wrong): "intervals must be a list, not 60",
+        provider.get_multi_timeframe_candles(SYMBOL, END, ["60"]): "not '60'",  # type: ignore[list-item]
+        provider.save_run(wrong): "save_run takes a BacktestRun, not int",
+    }.items():
+        error = await refused(asked)
+
+        assert isinstance(error, UsageError)
+        assert words in str(error)
+
+
+async def test_numbers_and_lists_may_come_out_of_frames(provider: HistoricalDataProvider) -> None:
+    one: Any = np.int64(1)
+    five_and_one: Any = np.array([5, 1])
+    symbols: Any = pd.Index([SYMBOL])
+    start, end = pd.Timestamp(MONDAY), pd.Timestamp(END)
+    [candle] = await provider.get_latest_candles(SYMBOL, one, one)
+
+    assert await provider.get_candles(SYMBOL, one, start, end, one) == [candle]
+    assert await provider.get_candles(SYMBOL, one, start, end, one, gaps="fill") == [candle]
+    assert await provider.get_candles(SYMBOL, one, start, end, one, as_of=start) == []
+    assert len(await provider.get_trades(SYMBOL, start, end, one)) == 1
+    assert (await provider.get_candles_arrow(SYMBOL, one, start, end)).num_rows == 1
+    assert (await provider.get_candles_frame(SYMBOL, one, start, end, gaps="fill")).height > 1
+    assert await provider.get_warmup_data(SYMBOL, one, one, end=end) == [candle]
+    assert await _drain(lambda: provider.replay_candles(SYMBOL, one, start, end, 0)) == [candle]
+    assert len(await _drain(lambda: provider.replay(symbols, five_and_one, start, end, 0))) == 2
+    assert list(await provider.get_multi_timeframe_candles(SYMBOL, end, five_and_one)) == [5, 1]
+    assert await provider.list_runs(limit=one) == []
+    provider.follow_candles(symbols, one, start=start)
+
+
+async def test_times_of_pandas_come_back_as_plain_ones(provider: HistoricalDataProvider) -> None:
+    """They came back with nanoseconds, and with what pandas thinks of arithmetic."""
+    start, end = (pd.Timestamp(each) + pd.Timedelta(1_001, "ns") for each in (MONDAY, END))
+
+    coverage = await provider.get_coverage(SYMBOL, start, end)
+
+    times = [coverage.start, coverage.end, *(each for span in coverage.spans for each in (span.start, span.end))]
+    assert {type(each) for each in times} == {datetime}
+    assert (coverage.start, coverage.end) == tuple(each + timedelta(microseconds=1) for each in (MONDAY, END))
 
 
 async def test_speeds_that_cannot_be(provider: HistoricalDataProvider) -> None:

@@ -63,6 +63,10 @@ def test_lists_that_hold_nothing_are_refused() -> None:
         CLOSED.replay(["BTC/USDT"], (), MONDAY, MONDAY + DAY)
     with pytest.raises(UsageError, match="intervals must be a list of at least one, not 60"):
         CLOSED.replay(["BTC/USDT"], 60, MONDAY, MONDAY + DAY)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="intervals must be a list, not 60"):
+        CLOSED.replay(["BTC/USDT"], 60, MONDAY, MONDAY + DAY, with_trades=True)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"unknown symbol \['BTC/USDT'\]"):
+        CLOSED.replay([["BTC/USDT"]], [1], MONDAY, MONDAY + DAY)  # type: ignore[list-item]
 
 
 async def test_a_closed_provider_says_so_at_the_first_step() -> None:

@@ -1,12 +1,15 @@
 """Connections to PostgreSQL, and its driver's errors in our words."""
 
+import asyncio
+import subprocess
+import sys
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
 from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
-from kraken_history.postgres import connect, create_pool, is_transient, without_password
+from kraken_history.postgres import connect, connection_error, create_pool, is_transient, without_password
 
 plain_only = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 
@@ -103,3 +106,40 @@ def test_a_message_shows_the_url_from_the_host_on(url: str, shown: str) -> None:
 )
 def test_an_error_is_transient_if_the_same_write_may_succeed_later(error: Exception, transient: bool) -> None:
     assert is_transient(error) is transient
+
+
+def test_a_server_that_gives_a_connection_up_may_take_the_next() -> None:
+    for error in (asyncpg.QueryCanceledError("statement timeout"), asyncpg.SerializationError("conflict")):
+        assert isinstance(connection_error(error, "postgresql://host/name"), ServiceUnavailable)
+
+
+@plain_only
+@pytest.mark.parametrize(
+    ("configured", "lines"), [(False, 0), (True, 1)], ids=["by default", "where logging is set up"]
+)
+async def test_a_server_that_is_away_is_logged_in_one_line_where_logging_is_set_up(
+    configured: bool, lines: int, database_url: str
+) -> None:
+    code = f"""
+import asyncio, logging, sys
+from kraken_history.postgres import create_pool
+from tests.thread.proxy import Proxy
+
+async def main():
+    told = asyncio.Event()
+    logging.getLogger("asyncpg.pool").addFilter(lambda record: told.set() or True)
+    async with Proxy(sys.argv[1]) as proxy:
+        pool = await create_pool(proxy.url, min_size=1, max_size=1)
+        await proxy.cut()
+        await told.wait()
+        pool.terminate()
+
+if {configured}:
+    logging.basicConfig()
+asyncio.run(main())
+"""
+    command = [sys.executable, "-c", code, database_url]
+    ran = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=30, check=False)
+
+    assert (ran.returncode, ran.stderr.count("\n")) == (0, lines), ran.stderr
+    assert ran.stdout == ""

@@ -16,7 +16,7 @@ from kraken_history.cli import servers as server_choice
 from kraken_history.cli.instants import instant
 from kraken_history.cli.tables import print_table, table_of
 from kraken_history.errors import UnknownSymbol, UsageError
-from kraken_history.intervals import check_interval
+from kraken_history.intervals import checked_interval
 from kraken_history.kraken.numbers import check_symbol
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import HistoricalCandle
@@ -44,7 +44,7 @@ def run_candles(
         UsageError: The symbol, the interval or the range cannot be; said before any server is started.
     """
     symbol = checked_symbol(symbol)
-    check_interval(interval)
+    checked_interval(interval)
     check_range(start, end)
     if plot is not None:
         limit = plots.checked_limit(limit, has_start=start is not None)

@@ -18,10 +18,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.candles import FIELDS, check_range, checked_symbol, texts_of
-from kraken_history.cli.instants import instant_option
+from kraken_history.cli.instants import instant, instant_option
 from kraken_history.cli.whole_file import check_target, whole_file
 from kraken_history.errors import UnknownSymbol, UsageError
-from kraken_history.intervals import bucket_end, bucket_start, check_interval, width_of
+from kraken_history.intervals import bucket_end, bucket_start, checked_interval, width_of
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.arrow_stream import ARROW, require_packages
 from kraken_history.reading.candle_query import Span
@@ -78,9 +78,11 @@ def _export(
 
     Example: kraken-history export BTC/USDT --interval 60 --from 2025-01-01 --format parquet
     """
-    start, end = instant_option("--from", from_), instant_option("--to", to) or datetime.now(UTC)
+    start, end, now = instant_option("--from", from_), instant_option("--to", to), datetime.now(UTC)
     check_range(start, end)
-    wanted = Wanted(checked_symbol(symbol), interval, start, end)
+    if end is None and start is not None and start >= now:
+        raise UsageError(f"the range is reversed or empty: --from {instant(start)} must be before now")
+    wanted = Wanted(checked_symbol(symbol), interval, start, end or now)
     run_export(load_settings(), wanted, file_format(format_, output), output, replaces=force)
 
 
@@ -104,7 +106,7 @@ def run_export(settings: Settings, wanted: Wanted, format_: FileFormat, output: 
         UsageError: The interval, the symbol or the file cannot be; said, but for the symbol, before any server is
             started.
     """
-    check_interval(wanted.interval)
+    checked_interval(wanted.interval)
     if format_ is FileFormat.PARQUET:
         if output == STANDARD_OUTPUT:
             raise UsageError("Parquet cannot be written to standard output: name a file, or take --format csv")

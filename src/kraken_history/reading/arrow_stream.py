@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import asyncpg
 
 from kraken_history.errors import MissingExtra
-from kraken_history.postgres import CONNECT_TIMEOUT_S, UNAVAILABLE
+from kraken_history.postgres import CONNECT_TIMEOUT_S, SILENCE_S, is_transient
 from kraken_history.reading.database import Database
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _translated(database: Database, error: Exception) -> Exception:
         is_gone = isinstance(error, (OSError, adbc_driver_manager.OperationalError))
         return database.unavailable(ConnectionError(reason)) if is_gone else error
     driver_error: Exception = asyncpg.PostgresError.new({"C": state, "M": reason})
-    return database.unavailable(driver_error) if isinstance(driver_error, UNAVAILABLE) else driver_error
+    return database.unavailable(driver_error) if is_transient(driver_error) else driver_error
 
 
 def libpq_url(url: str) -> str:
@@ -172,9 +172,19 @@ def libpq_url(url: str) -> str:
         settings.append(f"-c {name}={_escaped(options.pop(name))}")
     if settings:
         options["options"] = " ".join(settings)
-    options["connect_timeout"] = str(int(CONNECT_TIMEOUT_S))
+    options |= _TIMES
     query = urlencode(options, quote_via=quote, safe="")
     return urlunsplit(("postgresql", account + at + hosts, parts.path, query, ""))
+
+
+# As postgres.connect has them.
+_TIMES = {
+    "connect_timeout": str(int(CONNECT_TIMEOUT_S)),
+    "keepalives_idle": str(SILENCE_S // 2),
+    "keepalives_interval": str(SILENCE_S // 6),
+    "keepalives_count": "3",
+    "tcp_user_timeout": str(1_000 * SILENCE_S),
+}
 
 
 def _escaped(value: str) -> str:

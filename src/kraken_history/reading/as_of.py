@@ -19,9 +19,9 @@ wrote counts as known. A write takes milliseconds; an imported file, as long as 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from kraken_history.intervals import as_utc, bucket_end, bucket_start, closed_window, width_of
+from kraken_history.intervals import as_utc, bucket_end, bucket_start, checked_interval, closed_window, width_of
 from kraken_history.reading.candle_query import COLUMNS, Span, aggregate
-from kraken_history.reading.candles import candles_of, check_limit, checked_symbol, read_candles, read_extent
+from kraken_history.reading.candles import candles_of, checked_limit, checked_symbol, read_candles, read_extent
 from kraken_history.reading.database import Database
 from kraken_history.records import MINUTE, HistoricalCandle
 
@@ -43,8 +43,8 @@ async def read_candles_as_of(
         InvalidTime: ``as_of`` is naive.
     """
     known_at = as_utc(as_of)
+    interval, limit = checked_interval(interval), checked_limit(limit)
     low, high = closed_window(start, end, interval)
-    check_limit(limit)
     name = checked_symbol(symbol)
     [row] = await database.fetch("SELECT $1 >= clock_timestamp() AS is_to_come", known_at)
     if row["is_to_come"]:

@@ -5,6 +5,7 @@ from datetime import datetime
 import asyncpg
 from msgspec import Struct
 
+from kraken_history.arguments import whole_number
 from kraken_history.errors import InvalidNumber, UnknownSymbol
 from kraken_history.intervals import (
     EARLIEST,
@@ -12,7 +13,7 @@ from kraken_history.intervals import (
     as_utc,
     bucket_end,
     bucket_start,
-    check_interval,
+    checked_interval,
     closed_window,
     width_of,
 )
@@ -54,7 +55,7 @@ async def read_candles(
         ServiceUnavailable: The database is gone.
     """
     span = closed_window(start, end, interval)
-    check_limit(limit)
+    interval, limit = checked_interval(interval), checked_limit(limit)
     name = checked_symbol(symbol)
     candles = await read_span(database, name, interval, span, limit) if span[0] < span[1] else []
     if not candles:
@@ -66,8 +67,7 @@ async def read_latest_candles(
     database: Database, symbol: str, interval: int, count: int, end: datetime | None = None
 ) -> list[HistoricalCandle]:
     """The newest ``count`` candles, oldest of them first; with ``end``, of those that are closed then."""
-    check_interval(interval)
-    check_count("count", count)
+    interval, count = checked_interval(interval), checked_count("count", count)
     name = checked_symbol(symbol)
     if end is None:
         found = await _read_newest(database, name, interval, count)
@@ -209,17 +209,18 @@ def checked_symbol(symbol: str) -> str:
     return symbol
 
 
-def check_limit(limit: int | None) -> None:
-    """:func:`check_count` of a limit; None is none."""
-    if limit is not None:
-        check_count("limit", limit)
+def checked_limit(limit: int | None) -> int | None:
+    """:func:`checked_count` of a limit; None is none."""
+    return None if limit is None else checked_count("limit", limit)
 
 
-def check_count(name: str, count: int) -> None:
-    """Pass if this can be a number of candles.
+def checked_count(name: str, count: int) -> int:
+    """The number of candles as a plain int.
 
     Raises:
-        InvalidNumber: It cannot.
+        InvalidNumber: It cannot be one.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count < 2**31:
+    number = whole_number(count)
+    if number is None or not 1 <= number < 2**31:
         raise InvalidNumber(name, count, "a whole number of at least 1")
+    return number

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from kraken_history.errors import InvalidChoice, UsageError
-from kraken_history.intervals import closed_window, width_of
+from kraken_history.intervals import checked_interval, closed_window, width_of
 from kraken_history.reading.arrow_stream import ARROW, fetch_batches, require_packages
 from kraken_history.reading.candle_query import Query, Span, select_candles
 from kraken_history.reading.candles import checked_symbol, read_marks, require_symbol
@@ -56,6 +56,7 @@ async def read_candles_arrow(
     _check_choice("numbers", numbers, ("decimal", "float"))
     _check_choice("gaps", gaps, get_args(GapsChoice))
     span = closed_window(start, end, interval)
+    interval = checked_interval(interval)
     name = checked_symbol(symbol)
     if gaps == "fill":
         table = await _read_filled(database, name, interval, span, numbers)

@@ -16,11 +16,11 @@ import asyncpg
 from msgspec import Struct
 
 from kraken_history.errors import CoverageError, InvalidChoice
-from kraken_history.intervals import bucket_start, checked_range, closed_window, width_of
+from kraken_history.intervals import bucket_start, checked_interval, checked_range, closed_window, width_of
 from kraken_history.postgres import Connection
 from kraken_history.reading.candle_query import Span
 from kraken_history.reading.candles import (
-    check_limit,
+    checked_limit,
     checked_symbol,
     read_latest_candles,
     read_span,
@@ -151,7 +151,7 @@ async def read_candles_over_gaps(
     if gaps not in ("raise", "fill"):
         raise InvalidChoice("gaps", gaps, get_args(GapsChoice))
     window = closed_window(start, end, interval)
-    check_limit(limit)
+    interval, limit = checked_interval(interval), checked_limit(limit)
     name = checked_symbol(symbol)
     if window[0] == window[1]:
         await require_symbol(database, name)

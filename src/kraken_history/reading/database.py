@@ -10,7 +10,15 @@ from asyncpg.pool import PoolConnectionProxy
 
 from kraken_history.errors import InvalidNumber, ProviderClosed, ServiceUnavailable
 from kraken_history.migrations import check_schema
-from kraken_history.postgres import UNAVAILABLE, Connection, connect, create_pool, without_password
+from kraken_history.postgres import (
+    UNAVAILABLE,
+    Connection,
+    close_pool,
+    connect,
+    create_pool,
+    is_transient,
+    without_password,
+)
 
 
 class Database:
@@ -56,28 +64,33 @@ class Database:
                 self._pool = await self._create_pool()
 
     async def _create_pool(self) -> asyncpg.Pool:
-        pool = await create_pool(self.url, min_size=self._min_size, max_size=self._max_size, replans=True)
+        pool = await create_pool(self.url, min_size=self._min_size, max_size=self._max_size, for_reading=True)
         try:
-            async with pool.acquire() as connection:
+            async with self._lent_by(pool) as connection:
                 await check_schema(connection)
         except BaseException:
-            await pool.close()
+            await close_pool(pool)
             raise
         return pool
 
     async def close(self) -> None:
-        """Disconnect, unless that is done."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await asyncio.gather(*self._leaving, return_exceptions=True)
-            await pool.close()
+        """Disconnect, unless that is done; waits for one that is connecting.
+
+        Reads that run may end within five seconds, which is also how long a network that went silent is waited for;
+        the others raise ProviderClosed.
+        """
+        async with self._opening:
+            pool, self._pool = self._pool, None
+            if pool is not None:
+                await close_pool(pool)
+                await asyncio.gather(*self._leaving, return_exceptions=True)
 
     async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """All rows of a query.
 
         Raises:
-            ProviderClosed: The pool is not open.
-            ServiceUnavailable: The database is gone.
+            ProviderClosed: The pool is not open, or was closed meanwhile.
+            ServiceUnavailable: The database is gone, or gave the statement up.
         """
         async with self.connection() as connection:
             return await connection.fetch(query, *arguments)
@@ -88,10 +101,16 @@ class Database:
 
         Whoever is cancelled leaves at once, whatever the network does.
         """
-        pool = self.pool
+        async with self._lent_by(self.pool) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _lent_by(self, pool: asyncpg.Pool) -> AsyncIterator[Connection]:
         try:
             connection = await pool.acquire()
             try:
+                if pool.is_closing():  # which ends what only now has its turn
+                    raise ProviderClosed
                 yield connection
             except asyncio.CancelledError:
                 leaving = asyncio.create_task(_close(pool, connection))
@@ -102,7 +121,11 @@ class Database:
                 await pool.release(connection)
                 raise
             await pool.release(connection)
-        except UNAVAILABLE as error:
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            if pool.is_closing():
+                raise ProviderClosed from error
             raise self.unavailable(error) from error
 
     async def connect(self) -> asyncpg.Connection:
@@ -110,9 +133,10 @@ class Database:
         return await connect(self.url)
 
     def unavailable(self, error: BaseException) -> ServiceUnavailable:
-        """Our error for a database that went away."""
+        """Our error for a database that went away, or cannot finish a statement just now."""
         reason = str(error) or type(error).__name__
-        return ServiceUnavailable(f"the database at {without_password(self.url)} is gone ({reason}): try again")
+        what = "is gone" if isinstance(error, UNAVAILABLE) else "gave up"
+        return ServiceUnavailable(f"the database at {without_password(self.url)} {what} ({reason}): try again")
 
 
 async def _close(pool: asyncpg.Pool, connection: PoolConnectionProxy) -> None:

@@ -18,11 +18,18 @@ from datetime import datetime, timedelta
 import asyncpg
 import msgspec
 
+from kraken_history.arguments import checked_list
 from kraken_history.candle_store import CANDLES_CHANNEL
-from kraken_history.errors import HistoryError, InvalidChoice, InvalidNumber
-from kraken_history.intervals import as_utc, bucket_end, bucket_start, check_interval, width_of
+from kraken_history.errors import HistoryError, InvalidChoice
+from kraken_history.intervals import as_utc, bucket_end, bucket_start, checked_interval, width_of
 from kraken_history.postgres import UNAVAILABLE, Connection, is_transient
-from kraken_history.reading.candles import check_count, checked_symbol, read_latest_candles, read_span, require_symbol
+from kraken_history.reading.candles import (
+    checked_count,
+    checked_symbol,
+    read_latest_candles,
+    read_span,
+    require_symbol,
+)
 from kraken_history.reading.database import Database
 from kraken_history.reading.settling import Settled, Timing, read_settled
 from kraken_history.records import HistoricalCandle
@@ -45,8 +52,7 @@ async def read_warmup(
     Args:
         end: Instead, of those that are closed then, whatever is known of the time after: no look-ahead.
     """
-    check_interval(interval)
-    check_count("periods", periods)
+    interval, periods = checked_interval(interval), checked_count("periods", periods)
     name, width = checked_symbol(symbol), width_of(interval)
     if end is not None:
         return await read_latest_candles(database, name, interval, periods, end)
@@ -69,17 +75,9 @@ def follow_candles(
     Raises:
         UsageError: As the checks say.
     """
-    check_interval(interval)
-    names = _distinct(symbols)
+    interval = checked_interval(interval)
+    names = checked_list("symbols", [symbols] if isinstance(symbols, str) else symbols, checked_symbol)
     return _Follower(database, interval, _starts(names, interval, start), timing).candles()
-
-
-def _distinct(symbols: Sequence[str]) -> list[str]:
-    given = [symbols] if isinstance(symbols, str) else symbols
-    names = list(dict.fromkeys(checked_symbol(symbol) for symbol in given))
-    if not names:
-        raise InvalidNumber("the number of symbols", 0, "at least 1")
-    return names
 
 
 def _starts(
@@ -153,10 +151,7 @@ class _OneConnection(Database):
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        try:
-            yield self._connection
-        except UNAVAILABLE as error:
-            raise self.unavailable(error) from error
+        yield self._connection  # whoever lent it sees to errors
 
 
 class _Follower:

@@ -6,14 +6,15 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Generic, TypeVar
+from typing import Generic
 
+from kraken_history.arguments import checked_list
 from kraken_history.errors import InvalidNumber
-from kraken_history.intervals import as_utc, bucket_start, check_interval, checked_range, closed_window, width_of
+from kraken_history.intervals import as_utc, bucket_start, checked_interval, checked_range, closed_window, width_of
 from kraken_history.reading.candle_query import Span
 from kraken_history.reading.candles import (
     Extent,
-    check_count,
+    checked_count,
     checked_symbol,
     read_extent,
     read_span,
@@ -41,8 +42,7 @@ async def read_lookback(
     database: Database, symbol: str, interval: int, end: datetime, lookback: int
 ) -> list[HistoricalCandle]:
     """Candles of the last ``lookback`` buckets that are closed at ``end``, oldest first; quiet buckets have none."""
-    check_interval(interval)
-    check_count("lookback", lookback)
+    interval, lookback = checked_interval(interval), checked_count("lookback", lookback)
     name = checked_symbol(symbol)
     width = width_of(interval)
     last = bucket_start(as_utc(end), width)
@@ -151,7 +151,7 @@ def replay_candles(
     open: between two pages no connection is held.
     """
     span = closed_window(start, end, interval)
-    pages = CandlePages(database, checked_symbol(symbol), interval, span)
+    pages = CandlePages(database, checked_symbol(symbol), checked_interval(interval), span)
     return _replay(pages, Pacer(speed, clock or Clock()))
 
 
@@ -191,8 +191,8 @@ def replay_merged(
     """
     pacer = Pacer(speed, clock or Clock())
     trades_span = checked_range(start, end)
-    names = [checked_symbol(symbol) for symbol in checked_list("symbols", symbols)]
-    lengths = list(intervals) if with_trades and not intervals else checked_list("intervals", intervals)
+    names = checked_list("symbols", symbols, checked_symbol)
+    lengths = checked_list("intervals", intervals, checked_interval, may_be_empty=with_trades)
     spans = {length: closed_window(start, end, length) for length in lengths}
     count = len(names) * (len(spans) + with_trades)
     rows = max(_FEWEST_ROWS, min(PAGE_ROWS, _MERGED_ROWS // count))
@@ -244,7 +244,6 @@ class Stream(Generic[Record]):
         return None
 
 
-Value = TypeVar("Value", str, int)
 AnyStream = Stream[HistoricalCandle] | Stream[HistoricalTrade]
 
 
@@ -263,14 +262,3 @@ async def replay_streams(
             heapq.heappop(heap)
         else:
             heapq.heapreplace(heap, (*head, stream))
-
-
-def checked_list(name: str, values: Sequence[Value]) -> list[Value]:
-    """Each value once, in order.
-
-    Raises:
-        InvalidNumber: There is none, or this is no list.
-    """
-    if isinstance(values, (str, int)) or not values:
-        raise InvalidNumber(name, values, "a list of at least one")
-    return list(dict.fromkeys(values))

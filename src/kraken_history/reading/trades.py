@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from kraken_history.intervals import checked_range
 from kraken_history.reading.candle_query import Span
-from kraken_history.reading.candles import Extent, check_limit, checked_symbol, require_symbol
+from kraken_history.reading.candles import Extent, checked_limit, checked_symbol, require_symbol
 from kraken_history.reading.database import Database
 from kraken_history.reading.pages import PAGE_ROWS, Pages
 from kraken_history.records import HistoricalTrade
@@ -26,7 +26,7 @@ async def read_trades(
         UnknownSymbol: Nothing of this symbol is stored.
         ServiceUnavailable: The database is gone.
     """
-    check_limit(limit)
+    limit = checked_limit(limit)
     pages = TradePages(
         database, checked_symbol(symbol), checked_range(start, end), min(limit or _LIST_ROWS, _LIST_ROWS)
     )

@@ -1,0 +1,39 @@
+"""Arguments as callers have them: numbers out of frames and arrays, lists of any kind."""
+
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from kraken_history.errors import InvalidNumber
+
+Value = TypeVar("Value", str, int)
+
+
+def whole_number(value: object) -> int | None:
+    """The number as a plain int, from whatever stands for one exactly, as a NumPy integer does; else None.
+
+    A bool is none.
+    """
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def checked_list(
+    name: str, values: Iterable[Value], checked: Callable[[Any], Value], *, may_be_empty: bool = False
+) -> list[Value]:
+    """Each value once, checked, in order.
+
+    Raises:
+        InvalidNumber: There is none, or this is no list.
+    """
+    try:
+        given = None if isinstance(values, str | bytes) else list(values)
+    except TypeError:
+        given = None
+    if given is None or not (given or may_be_empty):
+        raise InvalidNumber(name, values, "a list" if may_be_empty else "a list of at least one")
+    return list(dict.fromkeys(map(checked, given)))
