@@ -5,10 +5,10 @@ import sys
 
 from consumers.consumer import Consumer
 from kraken_history import telemetry, wire
-from kraken_history.job_queue import JobQueue, connect_queue
+from kraken_history.job_queue import JobQueue, queue_on
 from kraken_history.migrations import check_schema
 from kraken_history.postgres import create_pool
-from kraken_history.processes import connect_redis, run_service, run_until
+from kraken_history.processes import connect_redis, leaving_in_time, run_service, run_until
 from kraken_history.settings import Settings
 from kraken_history.store import Store
 
@@ -17,13 +17,12 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
     """Store what the streams bring until told to stop; then finish the batch, acknowledge, and leave."""
     url = settings.require_database_url()
     pool = await create_pool(url, min_size=1, max_size=2, command_timeout_s=settings.write_timeout_s)
-    async with pool:
+    async with leaving_in_time(pool, stop):
         async with pool.acquire() as connection:
             await check_schema(connection)
         redis = await connect_redis(settings.require_redis_url())
-        arq = await connect_queue(settings.require_redis_url())
-        async with redis, arq:
-            jobs = JobQueue(arq, heal_delay_s=settings.heal_delay_s)
+        async with redis:
+            jobs = JobQueue(queue_on(redis), heal_delay_s=settings.heal_delay_s)
             shards = range(settings.stream_shards)
             consumer = Consumer(
                 redis,

@@ -16,6 +16,7 @@ from kraken_history.errors import MalformedMessage
 from kraken_history.ledger import IdRanges
 from kraken_history.postgres import is_transient
 from kraken_history.store import Store, Stored
+from kraken_history.tasks import end
 
 OnHoles = Callable[[dict[str, IdRanges]], Awaitable[None]]
 
@@ -34,7 +35,7 @@ _LONGEST_BACKOFF_S = 5.0
 _MAINTENANCE_EVERY_S = 5.0
 
 STUCK_AFTER_S = 15.0
-"""A write without an answer for so long is told as a bad sign, though it may still end well."""
+"""A write, or telling of holes, without an answer for so long is a bad sign, though it may still end well."""
 
 _log = telemetry.get_logger("consumer")
 
@@ -46,7 +47,8 @@ class Consumer:
     three batches are in memory.
 
     Args:
-        on_holes: Told, after each commit that brought trades, which ids each symbol lacks.
+        on_holes: Told, after commits that brought trades, which ids each symbol lacks. Writing does not wait for it:
+            of what comes meanwhile it is told the latest of each symbol, and nothing more once writing has ended.
     """
 
     def __init__(
@@ -75,6 +77,9 @@ class Consumer:
         self._groups_are_made = False
         self._stop = asyncio.Event()
         self._writing_since: float | None = None
+        self._untold: dict[str, IdRanges] = {}
+        self._has_untold = asyncio.Event()
+        self._telling_since: float | None = None
         self.new_trades = 0
         self.known_trades = 0
         self.batches = 0
@@ -83,9 +88,8 @@ class Consumer:
 
     @property
     def is_well(self) -> bool:
-        """False while something cannot be read or stored, or a write has been without an answer for long."""
-        is_stuck = self._writing_since is not None and time.monotonic() - self._writing_since > STUCK_AFTER_S
-        return not self.trouble and not is_stuck
+        """False while something cannot be read or stored, or has been without an answer for long."""
+        return not self.trouble and not _is_stuck(self._writing_since) and not _is_stuck(self._telling_since)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read and store until ``stop`` is set; then finish the batch, acknowledge it, and return.
@@ -95,7 +99,9 @@ class Consumer:
         self._stop = stop
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._read())
-            tasks.create_task(self._write())
+            telling = tasks.create_task(self._tell_holes())
+            await self._write()
+            await end(telling)
 
     async def _read(self) -> None:
         backoff_s = 0.0
@@ -157,7 +163,7 @@ class Consumer:
         stored = await self._store_when_possible(entries)
         if stored is not None:
             await self._acknowledge([(entry.stream, entry.id) for entry in entries])
-            await self._report(stored)
+            self._report(stored)
 
     async def _store_when_possible(self, entries: Sequence[Entry]) -> Stored | None:
         """Store entries together; None if they are split and settled one by one, or left when stopping."""
@@ -213,7 +219,7 @@ class Consumer:
             self._reader.read_own_pending_again()
             self._note_trouble("redis", error)
 
-    async def _report(self, stored: Stored) -> None:
+    def _report(self, stored: Stored) -> None:
         self.batches += 1
         self.new_trades += stored.new_trades
         self.known_trades += stored.known_trades
@@ -224,8 +230,17 @@ class Consumer:
         _log.debug(
             "stored", new=stored.new_trades, known=stored.known_trades, missing=sum(map(len, stored.holes.values()))
         )
-        if self._on_holes is not None:
-            await self._on_holes(stored.holes)
+        self._untold |= stored.holes
+        self._has_untold.set()
+
+    async def _tell_holes(self) -> None:
+        while self._on_holes is not None:
+            await self._has_untold.wait()
+            self._has_untold.clear()
+            holes, self._untold = self._untold, {}
+            self._telling_since = time.monotonic()
+            await self._on_holes(holes)
+            self._telling_since = None
 
     def _note_trouble(self, server: str, error: BaseException) -> None:
         if server not in self.trouble:
@@ -243,6 +258,10 @@ class Consumer:
                 await self._stop.wait()
         except TimeoutError:
             pass
+
+
+def _is_stuck(since: float | None) -> bool:
+    return since is not None and time.monotonic() - since > STUCK_AFTER_S
 
 
 def _decode(raw: RawEntry) -> Entry:

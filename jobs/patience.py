@@ -2,8 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any, ClassVar, TypeVar
 
+from arq.connections import ArqRedis
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as NoConnection
@@ -11,11 +15,18 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as NoAnswer
 
 from kraken_history import telemetry
+from kraken_history.job_queue import decode_job, encode_job
+from kraken_history.redis_connections import pool_at
 
 OUTAGES: list[type[Exception]] = [NoConnection, NoAnswer]
 """After these a command is sent again; a server that is loading its data is one of the first."""
 
+_AWAY = (NoConnection, NoAnswer, OSError)  # the last while connecting, or out of time
 _PAUSE_S = 0.25
+_LAST_WORD_S = 2.0  # for a command of a worker that is stopping
+
+# A connection that is made for a command is no answer yet.
+_is_within = ContextVar("_is_within", default=False)
 
 T = TypeVar("T")
 
@@ -29,7 +40,8 @@ class Patience(Retry):
     slot of the rate limit is then lost, and a job is asked for under an id that is taken.
 
     Attributes:
-        lasts_as_long_as: The task that is the worker. One for all, since each connection copies its retry.
+        lasts_as_long_as: The task that is the worker: the first that asked for anything. One for all, since each
+            connection copies its retry.
     """
 
     __slots__ = ()
@@ -46,21 +58,33 @@ class Patience(Retry):
             redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError: The worker is stopping.
             redis.exceptions.WatchError: The connection was lost in the middle of a transaction that watches a key.
         """
+        is_inner = _is_within.get()
+        within = _is_within.set(True)
+        try:
+            done = await self._until_done(do, fail)
+        finally:
+            _is_within.reset(within)
+        if not is_inner:
+            self._note(is_waiting=False)
+        return done
+
+    async def _until_done(self, do: Callable[[], Awaitable[T]], fail: Callable[[RedisError], Any]) -> T:
         while True:
             try:
-                done = await do()
-            except (NoConnection, NoAnswer, OSError) as error:  # the last while connecting
+                async with asyncio.timeout(_LAST_WORD_S if self.is_over() else None):
+                    return await do()
+            except _AWAY as error:
                 await fail(error)  # type: ignore[arg-type] # redis-py lets it see an OSError too
-                if self._is_over():
+                if self.is_over():
                     raise
                 self._note(is_waiting=True, error=str(error))
                 await asyncio.sleep(_PAUSE_S)
-            else:
-                self._note(is_waiting=False)
-                return done
 
     @classmethod
-    def _is_over(cls) -> bool:
+    def is_over(cls) -> bool:
+        """Whether the worker is stopping."""
+        if cls.lasts_as_long_as is None:
+            cls.lasts_as_long_as = asyncio.current_task()
         worker = cls.lasts_as_long_as
         return worker is not None and (worker.done() or worker.cancelling() > 0)
 
@@ -71,3 +95,36 @@ class Patience(Retry):
         elif cls._is_waiting and not is_waiting:
             _log.info("going_on", server="redis")
         cls._is_waiting = is_waiting
+
+
+class PatientPool(ConnectionPool):
+    """Waits for new connections too: a server that takes them and says nothing fails where nobody tries again."""
+
+    async def get_connection(self, command_name: object = None, *keys: object, **options: object) -> AbstractConnection:
+        """One that is connected, however long that takes."""
+        return await Patience().call_with_retry(super().get_connection, _bear)
+
+
+class PatientRedis(ArqRedis):
+    """What arq's worker asks, and its jobs; arq's own connections wait without a bound for an answer."""
+
+    @classmethod
+    def at(cls, url: str) -> "PatientRedis":
+        """Nothing is opened yet."""
+        pool = pool_at(url, PatientPool, retry=Patience(), retry_on_error=OUTAGES)
+        redis = cls(pool_or_conn=pool, job_serializer=encode_job, job_deserializer=decode_job)
+        redis.auto_close_connection_pool = True
+        return redis
+
+    async def delete(self, *names: Any) -> Any:
+        """Delete keys; none if the worker is stopping and there is no Redis: arq's last word is not worth a failure."""
+        try:
+            return await super().delete(*names)
+        except _AWAY:
+            if not Patience.is_over():
+                raise
+            return 0
+
+
+async def _bear(_: RedisError) -> None:
+    """A pool has cleaned up after itself."""

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from arq import cron
-from arq.connections import ArqRedis, RedisSettings
+from arq.connections import ArqRedis
 from arq.constants import in_progress_key_prefix
 from arq.cron import CronJob
 from arq.typing import WorkerCoroutine
@@ -18,12 +18,13 @@ from jobs.aggregates import AFTER_GRACE_S, refresh_aggregates
 from jobs.backfill import MAX_TRIES, backfill, sweep_backfills
 from jobs.context import Pairs, WorkerContext
 from jobs.csv_import import IMPORT_TRIES, TIMEOUT_S, import_csv
+from jobs.ending import Ending
 from jobs.figures import keep_figures
 from jobs.gaps import EVERY_MINUTES, fill_gap, fill_gaps
 from jobs.heal import heal, sweep
 from jobs.indicators import fetch_indicators
 from jobs.partitions import apply_retention, make_partitions
-from jobs.patience import OUTAGES, Patience
+from jobs.patience import PatientRedis
 from kraken_history import telemetry
 from kraken_history.errors import HistoryError, UsageError
 from kraken_history.job_queue import (
@@ -42,7 +43,7 @@ from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
 from kraken_history.migrations import check_schema
 from kraken_history.postgres import create_pool
-from kraken_history.processes import EXIT_FAILED, EXIT_USAGE, see_that_redis_answers
+from kraken_history.processes import EXIT_FAILED, EXIT_USAGE, leaving_in_time, see_that_redis_answers
 from kraken_history.settings import Settings, load_settings
 from kraken_history.store import Store
 from kraken_history.tasks import end
@@ -50,13 +51,17 @@ from kraken_history.tasks import end
 
 async def start(ctx: dict[str, Any]) -> None:
     """Open what the jobs need; on a database or setting that will not do, say so in one line and leave."""
-    Patience.lasts_as_long_as = asyncio.current_task()
+    main = asyncio.current_task()
+    assert main is not None
+    ending = ctx["ending"] = Ending(main)
+    if main.cancelling():  # before arq came to call this, by a signal that was lost on the way
+        raise asyncio.CancelledError
     settings = load_settings()
     telemetry.configure_logging(settings.log_level, as_json=settings.log_json)
     stack = ctx["stack"] = AsyncExitStack()
     try:
         telemetry.serve_metrics(settings.metrics_port)
-        ctx["context"] = await _open(settings, stack, ctx["redis"])
+        ctx["context"] = await _open(settings, stack, ctx["redis"], ending.begun)
     except HistoryError as error:
         await stack.aclose()
         _leave(error)
@@ -85,10 +90,9 @@ async def forget_jobs_at_work(arq: ArqRedis) -> int:
     return int(await arq.delete(*keys)) if keys else 0
 
 
-async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis) -> WorkerContext:
-    pool = await stack.enter_async_context(
-        await create_pool(settings.require_database_url(), min_size=1, max_size=WorkerSettings.max_jobs + 1)
-    )
+async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis, stop: asyncio.Event) -> WorkerContext:
+    pool = await create_pool(settings.require_database_url(), min_size=1, max_size=WorkerSettings.max_jobs + 1)
+    await stack.enter_async_context(leaving_in_time(pool, stop))
     async with pool.acquire() as connection:
         await check_schema(connection)
     limiter = RateLimiter(arq, settings.pacing)
@@ -103,9 +107,12 @@ def facts_of(context: WorkerContext) -> dict[str, object]:
 
 
 async def finish(ctx: dict[str, Any]) -> None:
-    """Close what :func:`start` opened."""
+    """Close what :func:`start` opened, as far as it came."""
+    if "ending" in ctx:
+        await ctx["ending"].is_over()
     await end(*ctx.get("background", ()))
-    await ctx["stack"].aclose()
+    if "stack" in ctx:
+        await ctx["stack"].aclose()
 
 
 def _leave(error: HistoryError) -> None:
@@ -113,26 +120,27 @@ def _leave(error: HistoryError) -> None:
     sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
 
 
-def _redis_settings() -> RedisSettings:
+def _redis_url() -> str:
     try:
         url = load_settings().require_redis_url()
         see_that_redis_answers(url)  # arq would try for long and end in a traceback
-        settings = redis_settings(url)
+        return url
     except HistoryError as error:
         _leave(error)
         raise
-    settings.retry, settings.retry_on_error = Patience(), OUTAGES
-    return settings
+
+
+_REDIS_URL = _redis_url()
 
 
 class WorkerSettings:
     """What arq reads."""
 
     functions: ClassVar[list[Function | WorkerCoroutine]] = [
-        func(heal, name=HEAL, keep_result=0, max_tries=3),
+        func(heal, name=HEAL, keep_result=0, max_tries=MAX_TRIES),
         func(backfill, name=BACKFILL, keep_result=0, max_tries=MAX_TRIES),
         func(sweep_backfills, name=SWEEP_BACKFILLS, keep_result=0),
-        func(fill_gap, name=FILL_GAP, keep_result=0, max_tries=3),
+        func(fill_gap, name=FILL_GAP, keep_result=0, max_tries=MAX_TRIES),
         func(refresh_aggregates, name=REFRESH, keep_result=0, max_tries=1),
         func(import_csv, name=IMPORT_CSV, keep_result=0, max_tries=IMPORT_TRIES, timeout=TIMEOUT_S),
     ]
@@ -147,7 +155,8 @@ class WorkerSettings:
     ]
     on_startup = start
     on_shutdown = finish
-    redis_settings = _redis_settings()
+    redis_pool = PatientRedis.at(_REDIS_URL)
+    redis_settings = redis_settings(_REDIS_URL)  # for ``arq --check``
     job_serializer = encode_job
     job_deserializer = decode_job
     max_jobs = 10

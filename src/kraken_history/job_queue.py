@@ -24,7 +24,15 @@ FILL_GAP = "fill-gap"
 REFRESH = "refresh"
 IMPORT_CSV = "import-csv"
 
-encode_job = msgspec.msgpack.encode
+
+def _in_words(value: object) -> str:
+    """arq puts what a job has failed with among its results, wanted or not."""
+    if isinstance(value, BaseException):
+        return f"{type(value).__name__}: {value}"
+    raise NotImplementedError(f"a job cannot hold a {type(value).__name__}")
+
+
+encode_job = msgspec.msgpack.Encoder(enc_hook=_in_words).encode
 decode_job = msgspec.msgpack.decode
 
 _REMEMBERED_S = 300.0

@@ -1,26 +1,32 @@
-"""What the long-running processes share: connecting to Redis, and stopping when told to."""
+"""What the long-running processes share: connecting to Redis, and stopping when told to, in time."""
 
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import asyncpg
 from redis import Redis as BlockingRedis
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.exceptions import AuthenticationError, RedisError
 
 from kraken_history import telemetry
 from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
-from kraken_history.postgres import without_password
+from kraken_history.postgres import UNAVAILABLE, close_pool, without_password
+from kraken_history.redis_connections import pool_at
 from kraken_history.settings import Settings, load_settings
 from kraken_history.tasks import end
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
-_BLOCK_HEADROOM_S = 15.0  # a blocking read must end before the socket is taken for dead
+# Of the 20 seconds that `up` gives a service to stop in; compose gives 30.
+LEAVE_DATABASE_S = 5.0
+_FINISH_S = 12.0
+
+_log = telemetry.get_logger("process")
 
 
 async def connect_redis(url: str) -> Redis:
@@ -31,9 +37,7 @@ async def connect_redis(url: str) -> Redis:
         ServiceUnavailable: Nobody answers there, or the server is still loading.
     """
     with _told_plainly(url):
-        redis: Redis = Redis.from_url(
-            url, socket_timeout=_BLOCK_HEADROOM_S, socket_connect_timeout=5.0, health_check_interval=30
-        )
+        redis: Redis = Redis.from_pool(pool_at(url, ConnectionPool))
         try:
             await redis.ping()
         except BaseException:
@@ -63,6 +67,28 @@ def _told_plainly(url: str) -> Iterator[None]:
         raise ServiceUnavailable(f"no Redis answers at {place} ({error}): start it, or correct REDIS_URL") from error
 
 
+@asynccontextmanager
+async def leaving_in_time(
+    pool: asyncpg.Pool, stop: asyncio.Event, *, within_s: float = LEAVE_DATABASE_S
+) -> AsyncIterator[asyncpg.Pool]:
+    """``async with pool``, but a database that does not answer keeps nobody.
+
+    What still goes on ``within_s`` after ``stop`` is cut off, as by a server that goes down.
+    """
+
+    async def cut_off() -> None:
+        await stop.wait()
+        await asyncio.sleep(within_s)
+        pool.terminate()
+
+    cutting_off = asyncio.create_task(cut_off())
+    try:
+        yield pool
+    finally:
+        await close_pool(pool)
+        await end(cutting_off)
+
+
 async def run_until(stop: asyncio.Event, *forever: Coroutine[Any, Any, None]) -> None:
     """Run coroutines that never end until ``stop`` is set or one fails, then cancel them.
 
@@ -83,7 +109,8 @@ def run_service(name: str, main: Callable[[Settings, asyncio.Event], Awaitable[N
     """Run a service until SIGTERM or SIGINT; return its exit code.
 
     Args:
-        main: Gets the settings and an event that is set when it is to finish its work and return.
+        main: Gets the settings and an event that is set when it is to finish its work and return. It is cancelled if
+            that takes longer than it does with servers that answer.
     """
     try:
         settings = load_settings()
@@ -101,4 +128,27 @@ async def _run(settings: Settings, main: Callable[[Settings, asyncio.Event], Awa
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await main(settings, stop)
+    await finish_in_time(main(settings, stop), stop)
+
+
+async def finish_in_time(main: Awaitable[None], stop: asyncio.Event, *, within_s: float = _FINISH_S) -> None:
+    """Run what ends by itself once ``stop`` is set, and cancel it if it has not ``within_s`` later.
+
+    Raises:
+        Exception: What it raised, but for a server that is away while it is to end.
+    """
+    running = asyncio.ensure_future(main)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([running], timeout=within_s)
+        if not running.done():
+            _log.warning("left_unfinished")
+            return
+        running.result()
+    except (RedisError, *UNAVAILABLE) as error:
+        if not stop.is_set():
+            raise
+        _log.warning("left_unfinished", error=str(error) or type(error).__name__)
+    finally:
+        await end(running, stopping)

@@ -3,14 +3,14 @@
 import asyncio
 from typing import Any
 
-_AGAIN_AFTER_S = 2.0
+AGAIN_AFTER_S = 2.0
 
 
-async def end(*tasks: asyncio.Task[Any], again_after_s: float = _AGAIN_AFTER_S) -> None:
+async def end(*tasks: asyncio.Task[Any], again_after_s: float = AGAIN_AFTER_S) -> None:
     """Cancel tasks and wait until they are over; what they raise stays with them.
 
-    Once is not always enough: ``asyncio.wait_for`` of Python 3.11, through which redis-py sends, returns what has
-    just come and forgets the cancellation that came with it. The task then goes on as if nobody had asked.
+    Once is not always enough: ``asyncio.wait_for`` of Python 3.11, through which libraries wait, returns what has just
+    come and forgets the cancellation that came with it. The task then goes on as if nobody had asked.
 
     Args:
         again_after_s: When a task that is not over is cancelled again, and how long one may clean up undisturbed.

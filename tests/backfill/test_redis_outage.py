@@ -18,6 +18,7 @@ from kraken_history.embedded.process import free_port, reap
 from kraken_history.embedded.valkey import Valkey
 from tests.backfill.kraken import CountedSimulator, assert_equals_truth
 from tests.backfill.workers import surroundings
+from tests.thread.services import WORKER, Service
 from tests.thread.waiting import until
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "XRP/USDT")
@@ -54,6 +55,17 @@ class MortalRedis:
         while self._valkey.pid() is not None:
             reap()
 
+    def freeze(self) -> None:
+        """Have it take connections and say nothing."""
+        pid = self._valkey.pid()
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Undo that, if it is there."""
+        if (pid := self._valkey.pid()) is not None:
+            os.kill(pid, signal.SIGCONT)
+
     def stop(self) -> None:
         """In good order, if it runs."""
         self._valkey.stop(30)
@@ -64,6 +76,7 @@ def redis(tmp_path: Path) -> Iterator[MortalRedis]:
     redis = MortalRedis(tmp_path)
     redis.start()
     yield redis
+    redis.thaw()
     redis.stop()
 
 
@@ -98,20 +111,35 @@ async def test_redis_is_killed_and_comes_back_empty_and_it_costs_nothing_but_tim
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.parametrize("is_silent", [False, True])
 @pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 async def test_a_worker_that_waits_for_redis_can_be_stopped(
-    migrated_database_url: str, redis: MortalRedis, pool: asyncpg.Pool, tmp_path: Path
+    migrated_database_url: str, redis: MortalRedis, pool: asyncpg.Pool, tmp_path: Path, is_silent: bool
 ) -> None:
+    """It ended with two tracebacks, since arq has a last word for Redis; with a silent one, not at all."""
     kraken = CountedSimulator(SYMBOLS[:1], history=30_000, history_hours=24)
     async with surroundings(kraken, pool, migrated_database_url, redis.url, tmp_path) as around:
-        await around.ask(SYMBOLS[0])
-        await around.workers.start()
+        environment = {
+            "DATABASE_URL": migrated_database_url,
+            "REDIS_URL": redis.url,
+            "KRAKEN_REST_URL": kraken.rest_url,
+            "SYMBOLS": "XRP/BTC",
+        }
+        with Service(WORKER, tmp_path / "worker.log", environment) as worker:
+            await around.ask(SYMBOLS[0])
 
-        async def has_begun() -> bool:
-            return await around.pages() >= 1
+            async def has_begun() -> bool:
+                return await around.pages() >= 1
 
-        await around.until(has_begun, timeout_s=20)
-        redis.kill()
-        await until(lambda: '"event": "waiting"' in around.workers.output, timeout_s=10)
+            await around.until(has_begun, timeout_s=20)
+            if is_silent:
+                redis.freeze()
+            else:
+                redis.kill()
+                await until(lambda: '"event": "waiting"' in worker.output, timeout_s=10)
+            begin = time.monotonic()
 
-        await asyncio.wait_for(around.workers.end(signal.SIGTERM), 10)
+            assert worker.terminate() == 0
+            assert time.monotonic() - begin < 10
+            assert "Traceback" not in worker.output
+        redis.thaw()  # for our own client of it, which has no bound

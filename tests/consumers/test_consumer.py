@@ -16,6 +16,7 @@ from kraken_history.candles import build_candles
 from kraken_history.dead_letters import DeadLetters
 from kraken_history.ledger import IdRanges
 from kraken_history.postgres import create_pool
+from kraken_history.processes import leaving_in_time
 from kraken_history.records import HistoricalCandle, HistoricalTrade
 from kraken_history.store import Store, Stored
 from tests.thread.database import ledger, stored_candles, stored_ids, stored_trades
@@ -200,6 +201,39 @@ class TestStopping:
             await until(lambda: is_settled(redis))
         assert await stored_ids(pool) == list(range(10))
 
+    @pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+    async def test_told_to_stop_while_the_database_is_silent_it_leaves_the_batch_to_the_next(
+        self, pool: asyncpg.Pool, migrated_database_url: str, redis: Redis
+    ) -> None:
+        stop = asyncio.Event()
+        async with Proxy(migrated_database_url) as proxy:
+            silent = await create_pool(proxy.url, min_size=1, max_size=2, command_timeout_s=60)
+            proxy.silence()
+            async with asyncio.timeout(10), leaving_in_time(silent, stop, within_s=0.1):
+                await publish(redis, trades(range(10)))
+                running_consumer = asyncio.create_task(make(redis, Store(silent)).run(stop))
+                await until(lambda: pending_is(redis, 1))
+                stop.set()
+                await running_consumer
+        assert await pending(redis) == 1
+        async with running(make(redis, Store(pool))):
+            await until(lambda: is_settled(redis))
+        assert await stored_ids(pool) == list(range(10))
+
+    async def test_told_to_stop_while_it_tells_of_holes_it_leaves(self, pool: asyncpg.Pool, redis: Redis) -> None:
+        told = asyncio.Event()
+        stop = asyncio.Event()
+
+        async def on_holes(_: dict[str, IdRanges]) -> None:
+            told.set()
+            await asyncio.Event().wait()
+
+        await publish(redis, trades(range(10)))
+        running_consumer = asyncio.create_task(make(redis, Store(pool), on_holes=on_holes).run(stop))
+        await told.wait()
+        stop.set()
+        await asyncio.wait_for(running_consumer, 10)
+
 
 async def pending_is(redis: Redis, count: int) -> bool:
     return await pending(redis) == count
@@ -337,6 +371,33 @@ class TestOutages:
             await until(lambda: consumer.known_trades >= 10)
 
         assert await stored_ids(pool) == list(range(10))
+
+    async def test_holes_that_nobody_takes_keep_nothing_from_being_stored(
+        self, pool: asyncpg.Pool, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Its queue went silent, and with it the consumer, which waited for an answer before the next batch.
+        monkeypatch.setattr("consumers.consumer.STUCK_AFTER_S", 0.1)
+        takes = asyncio.Event()
+        told: list[dict[str, IdRanges]] = []
+
+        async def on_holes(holes: dict[str, IdRanges]) -> None:
+            told.append(holes)
+            await takes.wait()
+
+        async with running(consumer := make(redis, Store(pool), on_holes=on_holes)):
+            await publish(redis, [trade(1), trade(3)])
+            await until(lambda: told)
+            for id_ in (5, 7):
+                await publish(redis, [trade(id_)], [trade(id_, ETH)])
+                await until(lambda: is_settled(redis))
+            await until(lambda: not consumer.is_well)
+            takes.set()
+            await until(lambda: consumer.is_well)
+
+        assert await stored_ids(pool) == [1, 3, 5, 7, 5, 7]
+        assert told[0] == {BTC: IdRanges([(2, 3)])}
+        assert told[-1][BTC] == IdRanges([(2, 3), (4, 5), (6, 7)])
+        assert told[-1][ETH] == IdRanges([(6, 7)])
 
     async def test_a_redis_that_was_wiped_is_read_on_from_its_new_beginning(
         self, pool: asyncpg.Pool, redis: Redis

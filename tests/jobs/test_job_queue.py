@@ -1,8 +1,10 @@
 """Jobs are put into the queue once, and a queue that is away disturbs nobody."""
 
+import pytest
 from arq.connections import ArqRedis
+from arq.worker import JobExecutionFailed
 
-from kraken_history.job_queue import JobQueue, connect_queue
+from kraken_history.job_queue import JobQueue, connect_queue, decode_job, encode_job
 from kraken_history.ledger import IdRanges
 from tests.thread.proxy import Proxy
 
@@ -51,3 +53,16 @@ async def test_a_queue_that_is_away_disturbs_nobody_and_is_asked_again_later(arq
         await jobs.heal_new_holes(holes)
 
     assert await length(arq) == 2
+
+
+def test_what_a_job_has_failed_with_is_kept_in_words() -> None:
+    # arq has a result for a job that it gives up, also where none is to be kept, and told with a traceback that it
+    # could not be encoded.
+    failed = {"s": False, "r": JobExecutionFailed("max 3 retries exceeded")}
+
+    assert decode_job(encode_job(failed)) == {"s": False, "r": "JobExecutionFailed: max 3 retries exceeded"}
+
+
+def test_what_no_job_can_hold_is_refused() -> None:
+    with pytest.raises(NotImplementedError, match="a job cannot hold a object"):
+        encode_job({"a": [object()]})

@@ -18,7 +18,6 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._port = 0
         self._flows = asyncio.Event()
-        self._flows.set()
 
     @property
     def url(self) -> str:
@@ -36,7 +35,9 @@ class Proxy:
         await self.cut()
 
     async def restore(self) -> None:
-        """Take connections, on the same port as before."""
+        """Take connections, on the same port as before, and carry what comes over them."""
+        self._flows = asyncio.Event()
+        self._flows.set()
         self._listener = await asyncio.start_server(self._accept, HOST, self._port)
         self._port = self._listener.sockets[0].getsockname()[1]
 
@@ -53,6 +54,12 @@ class Proxy:
         """Keep all connections, take new ones, and carry nothing any more."""
         self._flows.clear()
 
+    def silence_what_is_open(self) -> None:
+        """Keep all connections and carry nothing over them any more; new ones are as good as ever."""
+        self._flows.clear()
+        self._flows = asyncio.Event()
+        self._flows.set()
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
@@ -60,18 +67,19 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            flows = self._flows
             there, back = await asyncio.open_connection(self._parts.hostname, self._parts.port)
             try:
-                await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+                await asyncio.gather(self._pump(reader, back, flows), self._pump(there, writer, flows))
             finally:
                 back.transport.abort()
         finally:
             writer.transport.abort()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, flows: asyncio.Event) -> None:
         with suppress(ConnectionError):
             while data := await source.read(65536):
-                await self._flows.wait()
+                await flows.wait()
                 sink.write(data)
                 await sink.drain()
         sink.transport.abort()

@@ -2,12 +2,16 @@
 
 import asyncio
 import os
+from contextlib import suppress
 
+import asyncpg
 import pytest
 from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as NoConnection
 
-from kraken_history.processes import run_until
+from kraken_history.postgres import create_pool
+from kraken_history.processes import finish_in_time, leaving_in_time, run_until
 from kraken_history.telemetry import BEAT_LASTS_S, beat, signs_of_life
 from tests.thread.proxy import Proxy
 from tests.thread.waiting import until
@@ -71,3 +75,70 @@ async def test_a_redis_that_is_away_does_not_stop_the_heart(redis_url: str, monk
         await proxy.restore()
         await until(lambda: signs_of_life(redis))
         task.cancel()
+
+
+async def test_what_ends_by_itself_when_told_to_stop_is_let_end() -> None:
+    stop, finished = asyncio.Event(), asyncio.Event()
+
+    async def finish() -> None:
+        await stop.wait()
+        await asyncio.sleep(0.02)
+        finished.set()
+
+    asyncio.get_running_loop().call_later(0.01, stop.set)
+    await finish_in_time(finish(), stop)
+
+    assert finished.is_set()
+
+
+async def test_what_does_not_end_when_told_to_stop_is_cancelled() -> None:
+    cancelled: list[str] = []
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.01, stop.set)
+    await finish_in_time(for_ever(cancelled, "a"), stop, within_s=0.01)
+
+    assert cancelled == ["a"]
+
+
+@pytest.mark.parametrize("error", [NoConnection(), asyncpg.InterfaceError("pool is closed"), TimeoutError()])
+async def test_a_server_that_is_away_is_no_failure_of_what_is_to_end(error: Exception) -> None:
+    stop = asyncio.Event()
+
+    async def fail_when_told_to_stop() -> None:
+        await stop.wait()
+        raise error
+
+    asyncio.get_running_loop().call_later(0.01, stop.set)
+    await finish_in_time(fail_when_told_to_stop(), stop)
+
+    async def fail_at_once() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        await finish_in_time(fail_at_once(), asyncio.Event())
+
+
+async def test_a_bug_is_a_failure_of_what_is_to_end_too() -> None:
+    stop = asyncio.Event()
+    stop.set()
+
+    with pytest.raises(ZeroDivisionError):
+        await finish_in_time(fail(), stop)
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+async def test_a_database_that_fell_silent_keeps_nobody_who_leaves(database_url: str) -> None:
+    # The worker waited for its connections without a bound, the consumer for 80 s.
+    stop = asyncio.Event()
+    async with Proxy(database_url) as proxy:
+        pool = await create_pool(proxy.url, min_size=1, max_size=1)
+        async with asyncio.timeout(4), leaving_in_time(pool, stop, within_s=0.1):
+            await pool.fetchval("SELECT 1")
+            proxy.silence()
+            asking = asyncio.create_task(pool.fetchval("SELECT 2"))
+            await asyncio.sleep(0)
+            stop.set()
+            with suppress(asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
+                await asking
+
+        assert pool.is_closing()

@@ -1,0 +1,81 @@
+"""Stopping arq's worker in time and in order."""
+
+import asyncio
+import inspect
+from typing import Any
+
+from arq.worker import Worker
+
+from kraken_history import telemetry
+from kraken_history.tasks import AGAIN_AFTER_S, end
+
+_Task = asyncio.Task[Any]
+
+_log = telemetry.get_logger("worker")
+
+
+class Ending:
+    """Sees to the end of a worker that is told to stop.
+
+    arq cancels its tasks once, which :func:`end` says is not always enough. It then waits for its jobs without a bound,
+    and fails with the first of them that does not end as it likes.
+
+    Args:
+        main: The task that is the worker.
+
+    Attributes:
+        begun: Set when the worker is told to stop.
+    """
+
+    def __init__(self, main: _Task, *, again_after_s: float = AGAIN_AFTER_S) -> None:
+        self._main = main
+        self._worker = _worker_of(main)
+        self._again_after_s = again_after_s
+        self._ending: set[asyncio.Task[None]] = set()
+        self.begun = asyncio.Event()
+        self._worker.on_stop = self._begin
+
+    async def is_over(self) -> None:
+        """Return when all that went on at the signal has ended; at once, if there was none."""
+        if self._ending:
+            await asyncio.wait(self._ending)
+
+    def _begin(self, _: object) -> None:
+        """arq has just cancelled what there is."""
+        self.begun.set()
+        self._worker.max_jobs = 0
+        self._ending.add(asyncio.create_task(self._end({*self._worker.job_tasks.values()}, self._take_runs())))
+
+    async def _end(self, jobs: set[_Task], runs: set[_Task]) -> None:
+        await asyncio.wait({*runs, self._main}, timeout=self._again_after_s)
+        # Those too that a main task began which has lost its cancellation.
+        jobs |= {*self._worker.job_tasks.values()}
+        runs |= self._take_runs()
+        await asyncio.gather(self._end_all(self._main), self._end_runs(jobs, runs))
+
+    async def _end_runs(self, jobs: set[_Task], runs: set[_Task]) -> None:
+        """Jobs first: a run that waits for its job, cancelled a second time, leaves it alone."""
+        await self._end_all(*jobs)
+        if runs:
+            await asyncio.wait(runs, timeout=self._again_after_s)
+        await self._end_all(*runs)
+        for task in jobs | runs:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                _log.warning("job_left_unfinished", error=str(error) or type(error).__name__)
+
+    async def _end_all(self, *tasks: _Task) -> None:
+        await end(*tasks, again_after_s=self._again_after_s)
+
+    def _take_runs(self) -> set[_Task]:
+        """arq's tasks around the jobs, which it is no longer to wait for."""
+        runs = {*self._worker.tasks.values()}
+        self._worker.tasks.clear()
+        return runs
+
+
+def _worker_of(main: _Task) -> Worker:
+    """arq tells nobody whom it calls which worker it is: ``main`` is its method."""
+    coroutine: Any = main.get_coro()
+    worker = inspect.getcoroutinelocals(coroutine)["self"]
+    assert isinstance(worker, Worker)
+    return worker
