@@ -5,9 +5,10 @@
 (a) A year of one-minute candles as records; the limit is a bare ``fetch`` of the same columns by the driver.
 (b) The same year as Arrow with float64; the limit is ``COPY … TO STDOUT (FORMAT binary)`` of the same rows and casts,
     thrown away as it comes.
-(c) The latest 200 candles, of one minute and of an hour, by eight processes that ask twenty times a second each,
-    while a consumer process stores trades as fast as it can; and without the consumer. The longer intervals are
-    refreshed once a second meanwhile: time passes a thousand times faster in these trades than in the world.
+(c) The latest 200 candles, of one minute and of an hour, by eight processes that ask twenty times a second each:
+    alone; while a consumer process stores live trades as fast as it can, so many that they are of these very seconds,
+    and the longer intervals are refreshed every five seconds, twelve times as often as the worker does; and while it
+    catches up with hours of trades a second, and these are refreshed once a second.
 (d) ``replay_candles`` over the year at speed 0: candles/s, and the memory of a fresh process after a tenth of the
     year and after all of it.
 
@@ -22,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,11 +36,12 @@ from rich.table import Table
 
 from benchmarks.ingest import STREAM, alternate, fill_stream, start_service
 from benchmarks.servers import Place, measured_servers
-from benchmarks.workload import START, make_trades
+from benchmarks.workload import TRADES_A_MINUTE, make_trades
 from kraken_history.aggregates import refresh
 from kraken_history.postgres import create_pool
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.candle_query import COLUMNS
+from kraken_history.records import HistoricalTrade
 from kraken_history.telemetry import configure_logging
 
 SYMBOL = "BTC/USDT"
@@ -48,6 +51,7 @@ YEAR_END = datetime(2026, 1, 1, tzinfo=UTC)
 READERS = 8
 ASKS_PER_S = 20.0
 LATEST = 200
+LIVE_TRADES_A_MINUTE = 6_000_000
 
 Results = dict[str, Any]
 
@@ -80,6 +84,9 @@ async def fill(place: Place) -> None:
     await pool.execute(_NOTE, list(SYMBOLS), YEAR_START, YEAR_END)
     await refresh(pool)
     await pool.execute("VACUUM ANALYZE candles")
+    if await pool.fetchval("SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'"):
+        # Its policies would begin to compress what is written: to them it is old.
+        await pool.execute("SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs")
     await pool.close()
 
 
@@ -139,40 +146,57 @@ async def _drop(_: bytes) -> None:
 
 
 async def measure_latest(place: Place, trades: int, seconds: float) -> Results:
-    """(c) In milliseconds, by interval; the readers are in this process, the consumer in its own."""
-    results: Results = {"alone": await _ask(place, seconds)}
+    """(c) In milliseconds, by interval; each reader and the consumer are processes of their own."""
+    live = make_trades(trades, start=YEAR_END, a_minute=LIVE_TRADES_A_MINUTE)
+    results: Results = {
+        "alone": {"asked": await _ask(place, seconds)},
+        "live": await _ask_while_writing(place, live, seconds, refresh_every_s=5.0),
+    }
+    last = {trade.symbol: trade for trade in live}
+    late = make_trades(trades, start=live[-1].timestamp, a_minute=TRADES_A_MINUTE)
+    late = [msgspec.structs.replace(trade, id=last[trade.symbol].id + trade.id) for trade in late]
+    results["catching up"] = await _ask_while_writing(place, late, seconds, refresh_every_s=1.0)
+    return results
+
+
+async def _ask_while_writing(
+    place: Place, trades: Sequence[HistoricalTrade], seconds: float, *, refresh_every_s: float
+) -> Results:
     redis: Redis = Redis.from_url(place.redis_url)
     pool = await create_pool(place.database_url, min_size=1, max_size=1)
-    await fill_stream(redis, make_trades(trades))
+    stored_before = await pool.fetchval(_STORED)
+    await fill_stream(redis, trades)
     consumer = start_service("consumers", place)
     try:
-        while not await pool.fetchval(_STORED):  # noqa: ASYNC110 — the consumer is another process
+        while (before := await pool.fetchval(_STORED)) == stored_before:  # noqa: ASYNC110 — the consumer is another process
             await asyncio.sleep(0.02)
-        before, started = await pool.fetchval(_STORED), time.perf_counter()
-        refreshing = asyncio.create_task(_keep_refreshing(place))
-        results["writing"] = await _ask(place, seconds)
+        started = time.perf_counter()
+        refreshing = asyncio.create_task(_keep_refreshing(place, refresh_every_s))
+        asked = await _ask(place, seconds)
         refreshing.cancel()
         written = await pool.fetchval(_STORED) - before
-        results["written_per_s"] = written / (time.perf_counter() - started)
-        results["left_in_stream"] = trades - written - before
+        return {
+            "asked": asked,
+            "written_per_s": written / (time.perf_counter() - started),
+            "left_in_stream": len(trades) - written - (before - stored_before),
+        }
     finally:
         consumer.terminate()
         consumer.wait()
         await redis.delete(STREAM)
         await redis.aclose()
         await pool.close()
-    return results
 
 
 _STORED = "SELECT coalesce(sum(total_records), 0)::bigint FROM data_sync_status WHERE data_type = 'trades'"
 
 
-async def _keep_refreshing(place: Place) -> None:
+async def _keep_refreshing(place: Place, every_s: float) -> None:
     pool = await create_pool(place.database_url, min_size=1, max_size=1)
     try:
         while True:
             await refresh(pool)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(every_s)
     finally:
         pool.terminate()
 
@@ -264,7 +288,6 @@ async def measure(arguments: argparse.Namespace) -> Results:
             "python": platform.python_version(),
             "processors": os.cpu_count(),
             "server": place.description,
-            "trades_from": START.isoformat(),
             "year": await measure_year(place, arguments.rounds),
             "replay": await measure_replay(place, arguments.rounds),
             "latest": await measure_latest(place, arguments.trades, arguments.seconds),
@@ -286,17 +309,18 @@ def print_report(results: Results) -> None:
     console.print(table)
     latest = results["latest"]
     table = Table(f"latest {LATEST}, {READERS} readers", "minutes", "asks", "p50 ms", "p99 ms", "max ms")
-    for name in ("alone", "writing"):
-        for interval, found in latest[name].items():
+    for name, part in latest.items():
+        for interval, found in part["asked"].items():
             table.add_row(
                 name, interval, f"{found['asks']}", f"{found['p50_ms']:.1f}", f"{found['p99_ms']:.1f}",
                 f"{found['max_ms']:.1f}",
             )  # fmt: skip
     console.print(table)
-    console.print(
-        f"the consumer stored {latest['written_per_s']:,.0f} trades/s meanwhile, "
-        f"and {latest['left_in_stream']:,} were left in the stream at the end"
-    )
+    for name in ("live", "catching up"):
+        console.print(
+            f"{name}: the consumer stored {latest[name]['written_per_s']:,.0f} trades/s meanwhile, "
+            f"and {latest[name]['left_in_stream']:,} were left in the stream at the end"
+        )
     replay = results["replay"]
     console.print(
         f"replay: {replay['per_s']:,.0f} candles/s; {replay['early_mb']:.0f} MB after a tenth of the year, "

@@ -17,13 +17,15 @@ _BOOKS = (("BTC/USDT", 0.55, 1_054_336, 1), ("ETH/USDT", 0.30, 351_204, 2), ("XR
 _SIDES: Sequence[Side] = ("buy", "sell")
 
 
-def make_trades(count: int, *, seed: int = 1) -> list[HistoricalTrade]:
-    """Trades in the order of time; several may share an instant."""
+def make_trades(
+    count: int, *, seed: int = 1, start: datetime = START, a_minute: float = TRADES_A_MINUTE
+) -> list[HistoricalTrade]:
+    """Trades in the order of time, ``a_minute`` of them on average; several may share an instant."""
     rng = random.Random(seed)
     ids = {symbol: 0 for symbol, *_ in _BOOKS}
     ticks = {symbol: first for symbol, _, first, _ in _BOOKS}
     weights = [share for _, share, _, _ in _BOOKS]
-    mean_gap_us = 60_000_000 / TRADES_A_MINUTE
+    mean_gap_us = 60_000_000 / a_minute
     elapsed_us = 0
     trades = []
     for _ in range(count):
@@ -36,7 +38,7 @@ def make_trades(count: int, *, seed: int = 1) -> list[HistoricalTrade]:
             HistoricalTrade(
                 ids[symbol],
                 symbol,
-                START + timedelta(microseconds=elapsed_us),
+                start + timedelta(microseconds=elapsed_us),
                 Decimal(ticks[symbol]).scaleb(-decimals),
                 Decimal(rng.randint(1_000, 200_000_000)).scaleb(-8),
                 rng.choice(_SIDES),
