@@ -6,7 +6,7 @@ from arq import Retry
 
 from jobs.context import WorkerContext
 from kraken_history import telemetry
-from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable, UnknownSymbol
+from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable, UsageError
 from kraken_history.gaps import GapFiller, wants_candles
 from kraken_history.healing import find_due_holes, utc_now
 from kraken_history.records import DataGap
@@ -51,7 +51,7 @@ async def fill_gap(ctx: dict[str, Any], symbol: str, min_gap_minutes: float, tur
         telemetry.FETCH_FAILURES.labels(symbol=symbol, work="gap", outcome="later").inc()
         _log.warning("gap_fill_postponed", symbol=symbol, error=str(error))
         raise Retry(defer=_RETRY_AFTER_S) from error
-    except (KrakenError, MalformedMessage, UnknownSymbol) as error:
+    except (KrakenError, MalformedMessage, UsageError) as error:
         telemetry.FETCH_FAILURES.labels(symbol=symbol, work="gap", outcome="failed").inc()
         _log.error("gap_fill_failed", symbol=symbol, error=str(error))
         return 0
@@ -75,7 +75,7 @@ async def _fill_candles(filler: GapFiller, gap: DataGap) -> None:
         return
     try:
         await filler.fill_gap_ohlc(gap)
-    except (KrakenBusy, UnknownSymbol):
+    except (KrakenBusy, UsageError):
         raise
     except (KrakenError, MalformedMessage) as error:
         telemetry.FETCH_FAILURES.labels(symbol=gap.symbol, work="candles", outcome="failed").inc()

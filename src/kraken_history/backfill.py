@@ -41,6 +41,7 @@ from kraken_history.records import utc_from_unix_ns
 from kraken_history.store import Store, write_within
 from kraken_history.symbols import Pair, PairMap
 from kraken_history.tasks import end
+from kraken_history.trade_pages import SECOND_LOOK_S, check_page, expect, fetch_all_trades, fetch_trades_page
 
 __all__ = [
     "BackfillRunner",
@@ -56,15 +57,9 @@ __all__ = [
 MOST_FAILURES = 5
 """So many answers in a row that are no page end a backfill."""
 
-_EARLY_NS = 1_000_000_000  # a page that begins so long before what was asked for answers another question
 _RENEWALS = 3  # a lease
 
-_EARLY_END_NS = 300 * 1_000_000_000  # a tape that ends longer before the target is asked for twice
-
 _log = telemetry.get_logger("backfill")
-
-
-# Pages
 
 
 async def find_pair(rest: KrakenRest, name: str) -> Pair:
@@ -78,46 +73,6 @@ async def find_pair(rest: KrakenRest, name: str) -> Pair:
     return pairs.find(name) if name in pairs else PairMap(await rest.fetch_asset_pairs()).find(name)
 
 
-async def fetch_trades_page(rest: KrakenRest, pair: Pair, since: int = 0) -> TradesPage:
-    """One page of trades from ``since`` (nanoseconds, inclusive) on.
-
-    Raises:
-        KrakenBusy, ServiceUnavailable: After several attempts still no answer.
-        KrakenError: The answer leads nowhere; see :func:`check_page`.
-        MalformedMessage: It is no page.
-    """
-    page = await rest.fetch_trades_page(pair, since)
-    check_page(page, pair.symbol, since)
-    return page
-
-
-def check_page(page: TradesPage, symbol: str, since: int) -> None:
-    """See that a page answers what was asked, and that another follows from it unless it is the last.
-
-    Raises:
-        KrakenError: It is full and does not advance, which would go on for ever: either more trades were made in
-            one instant than a page holds, or Kraken repeats itself. Or it begins long before ``since``.
-    """
-    if page.rows >= TRADES_PAGE and page.last <= since:
-        raise KrakenError([f"a full page of {symbol} from {since} does not advance past {page.last}"])
-    if page.trades and unix_ns(page.trades[0].timestamp) + _EARLY_NS < since:
-        raise KrakenError([f"a page of {symbol} from {since} begins at {page.trades[0].timestamp}"])
-
-
-async def fetch_all_trades(rest: KrakenRest, pair: Pair, since: int = 0) -> AsyncIterator[TradesPage]:
-    """Every page from ``since`` to the tip of the tape. Each repeats one or more trades of the one before.
-
-    Nothing is stored; errors as :func:`fetch_trades_page`.
-    """
-    while True:
-        page = await fetch_trades_page(rest, pair, since)
-        if page.rows:
-            yield page
-        if page.rows < TRADES_PAGE:
-            return
-        since = page.last
-
-
 async def get_resume_point(pool: asyncpg.Pool, symbol: str) -> int:
     """Where fetching a symbol's trades would go on, in nanoseconds; 0 if nothing was fetched yet."""
     since: int | None = await pool.fetchval(
@@ -126,17 +81,13 @@ async def get_resume_point(pool: asyncpg.Pool, symbol: str) -> int:
     return since or 0
 
 
-# Running
-
-
 class BackfillRunner:
     """Advances backfills, of any symbols side by side, for as long as it holds their leases.
 
     Args:
         lease_s: How long the others wait when nothing is heard of this process any more.
         run_s: After this long :meth:`run` returns, between two pages.
-        second_look_s: After this long an answer that ends early is asked for again; Cloudflare keeps one for
-            about two seconds.
+        second_look_s: After this long an answer that is in doubt is asked for again.
     """
 
     def __init__(
@@ -147,7 +98,7 @@ class BackfillRunner:
         *,
         lease_s: float = 30.0,
         run_s: float = 20.0,
-        second_look_s: float = 2.5,
+        second_look_s: float = SECOND_LOOK_S,
     ) -> None:
         self._second_look_s = second_look_s
         self._pool = pool
@@ -182,7 +133,8 @@ class BackfillRunner:
                 _count_failure(pair.symbol, "failed")
                 await fail_backfill(self._pool, pair.symbol, str(error), run=backfill.run)
             except MalformedMessage as error:
-                await self._note_failure(backfill, f"{error.reason}: {error.payload[:200]!r}")
+                shown = f": {error.payload[:200]!r}" if error.payload else ""
+                await self._note_failure(backfill, error.reason + shown)
             except Exception as error:
                 if is_transient(error):
                     await self._note_waiting(backfill, f"{type(error).__name__}: {error}")
@@ -262,18 +214,20 @@ class BackfillRunner:
         return await self._leap(advanced, max(trade.id for trade in page.trades))
 
     async def _fetch(self, pair: Pair, backfill: Backfill) -> TradesPage:
-        """The next page; one that ends early, far from the target, is asked for again before it is believed.
+        """The next page; one that seems to be the last, far from the target, is asked for again.
 
         Raises:
-            MalformedMessage: The answer lacks the trade that is known to stand at its beginning.
+            MalformedMessage: The second answer lacks a trade that is known.
         """
-        page = await fetch_trades_page(self._rest, pair, backfill.next_since)
-        is_early = unix_ns(backfill.target_end) - page.last > _EARLY_END_NS
-        if page.rows < TRADES_PAGE and is_early:
+        since = backfill.next_since
+        expected = await expect(
+            self._pool, pair.symbol, since, until=backfill.target_end, begins_with_a_trade=backfill.has_advanced
+        )
+        page = await fetch_trades_page(self._rest, pair, since)
+        if expected.wants_second_look(page):
             await asyncio.sleep(self._second_look_s)
-            page = await fetch_trades_page(self._rest, pair, backfill.next_since)
-        if not page.rows and backfill.has_advanced:
-            raise MalformedMessage(f"no trade from {backfill.next_since} on, where one was seen before", b"")
+            first, page = page, await fetch_trades_page(self._rest, pair, since)
+            expected.check_second(page, first)
         return page
 
     async def _commit(self, backfill: Backfill, page: TradesPage) -> Backfill | None:

@@ -6,7 +6,7 @@ Kraken was asked and had nothing. Wanted is everything from ``history_days`` ago
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypedDict
@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from kraken_history import telemetry
 from kraken_history.aggregates import refresh_if_free
-from kraken_history.errors import HistoryError, KrakenError
+from kraken_history.errors import HistoryError, InvalidNumber, KrakenError, UsageError
 from kraken_history.healing import (
     CLOCK_SLACK,
     Clock,
@@ -38,8 +38,8 @@ from kraken_history.ledger import IdRange, IdRanges
 from kraken_history.migrations import check_schema
 from kraken_history.postgres import create_pool
 from kraken_history.records import MINUTE, DataGap, TimeRange, floor_minute
-from kraken_history.store import Store
-from kraken_history.symbols import DEFAULT_SYMBOLS, Pair, PairMap
+from kraken_history.store import Store, Stored
+from kraken_history.symbols import DEFAULT_SYMBOLS, Pair, PairMap, our_symbol
 from kraken_history.time_coverage import (
     MIN_GAP,
     are_minutes_covered,
@@ -48,15 +48,16 @@ from kraken_history.time_coverage import (
     find_uncovered,
     last_known_before,
 )
+from kraken_history.trade_pages import REST_LAG, SECOND_LOOK_S, Expectation, expect
 
 MIN_GAP_MINUTES = MIN_GAP / timedelta(minutes=1)
+LONGEST_MIN_GAP_MINUTES = 1_000_000
+"""Nearly two years: whoever leaves longer gaps alone need not look for gaps in time."""
 
 KRAKEN_REST_URL = "https://api.kraken.com"
 
 FindPair = Callable[[str], Awaitable[Pair]]
 
-# Kraken's answers may be two seconds old (its proxy keeps them), and its clock a little behind ours.
-_FRESHNESS = timedelta(seconds=5)
 _MOST_HOLES = 100  # runs of holes a symbol that are looked at in one go, the newest
 
 _log = telemetry.get_logger("gaps")
@@ -95,6 +96,7 @@ class GapFiller:
         find_pair: Kraken's names of a symbol.
         history_days: How far back history is wanted.
         now: Kraken's present.
+        second_look_s: After this long an answer that is in doubt is asked for again.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class GapFiller:
         symbols: Sequence[str] = DEFAULT_SYMBOLS,
         history_days: int = 30,
         now: Clock = utc_now,
+        second_look_s: float = SECOND_LOOK_S,
     ) -> None:
         self._pool = pool
         self._store = store
@@ -115,6 +118,7 @@ class GapFiller:
         self._symbols = symbols
         self._history_days = history_days
         self._now = now
+        self._second_look_s = second_look_s
 
     async def detect_gaps(
         self, min_gap_minutes: float = MIN_GAP_MINUTES, *, live_ids: Mapping[str, int] | None = None
@@ -125,7 +129,12 @@ class GapFiller:
             min_gap_minutes: Shorter stretches of time do not count. Holes always do.
             live_ids: By symbol that a connected feed watches, the newest trade id it has seen. If that is
                 stored, there is nothing to fetch after it.
+
+        Raises:
+            InvalidNumber: ``min_gap_minutes`` is negative, above :data:`LONGEST_MIN_GAP_MINUTES` or no number.
         """
+        if not 0 <= min_gap_minutes <= LONGEST_MIN_GAP_MINUTES:
+            raise InvalidNumber("min_gap_minutes", min_gap_minutes, f"from 0 to {LONGEST_MIN_GAP_MINUTES}")
         now = self._now()
         holes = await find_holes(self._pool)
         gaps = [
@@ -149,7 +158,7 @@ class GapFiller:
             UnknownSymbol, KrakenError, ServiceUnavailable, MalformedMessage: As the client says.
         """
         start = floor_minute(gap.start_time)
-        page = await self._rest.fetch_ohlc_page(await self._find_pair(gap.symbol), start - MINUTE)
+        page = await self._rest.fetch_ohlc_page(await self._pair_of(gap.symbol), start - MINUTE)
         candles = [candle for candle in page.candles if start <= candle.timestamp < gap.end_time]
         stored = await write_again(partial(self._store.write, candles=candles))
         await cover_minutes(self._pool, gap.symbol, [candle.timestamp for candle in candles])
@@ -225,13 +234,15 @@ class GapFiller:
         for gap in gaps:
             if wants_candles(gap) and not await self.has_candles_of(gap):
                 try:
-                    tally.candles += await self.fill_gap_ohlc(gap)
+                    candles = await self.fill_gap_ohlc(gap)
+                    tally.candles += candles
                 except _FAILURES as error:
                     tally.note(gap, error)
         for gap in reversed(gaps):  # what is newest is wanted first
             try:
                 await self._fill_trades(gap, tally)
-                tally.filled += not await self._remains(gap, min_gap_minutes)
+                is_filled = not await self._remains(gap, min_gap_minutes)
+                tally.filled += is_filled
             except _FAILURES as error:
                 tally.note(gap, error)
 
@@ -245,7 +256,7 @@ class GapFiller:
             await self._fetch_forward(gap, tally, None)
 
     async def _heal(self, symbol: str, hole: IdRange, since: int | None, tally: "_Tally") -> None:
-        pair = await self._find_pair(symbol)
+        pair = await self._pair_of(symbol)
         while since is not None:
             healed = await heal(
                 self._pool, self._store, self._rest, pair, hole, since=since, max_pages=1, now=self._now
@@ -256,32 +267,59 @@ class GapFiller:
     async def _fetch_forward(
         self, gap: DataGap, tally: "_Tally", max_pages: int | None, *, stops_at_hole: bool = False
     ) -> bool:
-        pair = await self._find_pair(gap.symbol)
+        pair = await self._pair_of(gap.symbol)
         known = await last_known_before(self._pool, gap.symbol, gap.start_time)
         start = gap.start_time if known is None else known
         cursor = unix_ns(start - CLOCK_SLACK)
+        begins_with_a_trade = known is not None
         pages = 0
         while max_pages is None or pages < max_pages:
             asked_at = self._now()
-            page, stored = await fetch_and_store(
-                self._pool, self._store, self._rest, pair, cursor, work="gap", now=self._now
+            expected = await expect(
+                self._pool,
+                gap.symbol,
+                cursor,
+                until=min(gap.end_time, asked_at),
+                begins_with_a_trade=begins_with_a_trade,
             )
+            page, holes = await self._fetch_page(pair, expected, tally)
             pages += 1
-            tally.trades += stored.new_trades
-            if known is not None and not page.trades:
-                raise KrakenError([f"a page of {gap.symbol} from {cursor} lacks the trade that is known there"])
             is_last = page.rows < TRADES_PAGE
-            reached = asked_at - _FRESHNESS if is_last else page.trades[-1].timestamp if page.trades else start
+            reached = asked_at - REST_LAG if is_last else page.trades[-1].timestamp if page.trades else start
             if reached > start:
                 await cover(self._pool, gap.symbol, TimeRange(start, reached))
             if is_last or reached >= gap.end_time:
                 return True
             if page.last <= cursor:
                 raise KrakenError([f"a page of {gap.symbol} from {cursor} does not advance past {page.last}"])
-            if stops_at_hole and _is_hole_after(page, stored.holes.get(gap.symbol, IdRanges())):
+            if stops_at_hole and _is_hole_after(page, holes):
                 return True
-            cursor, start = page.last, reached
+            cursor, start, begins_with_a_trade = page.last, reached, True
         return False
+
+    async def _fetch_page(self, pair: Pair, expected: Expectation, tally: "_Tally") -> tuple[TradesPage, IdRanges]:
+        """Store a page, asked for again where it is in doubt that it is the last; with the holes that it leaves."""
+        page, stored = await self._fetch_and_store(pair, expected.since, tally)
+        if expected.wants_second_look(page):
+            await asyncio.sleep(self._second_look_s)
+            first = page
+            page, stored = await self._fetch_and_store(pair, expected.since, tally)
+            expected.check_second(page, first)
+        return page, stored.holes.get(pair.symbol, IdRanges())
+
+    async def _fetch_and_store(self, pair: Pair, since: int, tally: "_Tally") -> tuple[TradesPage, Stored]:
+        page, stored = await fetch_and_store(
+            self._pool, self._store, self._rest, pair, since, work="gap", now=self._now
+        )
+        tally.trades += stored.new_trades
+        return page, stored
+
+    async def _pair_of(self, symbol: str) -> Pair:
+        """Kraken's names of a symbol, which must be ours: trades are stored under ours, and coverage with them."""
+        pair = await self._find_pair(symbol)
+        if pair.symbol != symbol:
+            raise UsageError(f"{symbol} is {pair.symbol} here: write {pair.symbol}")
+        return pair
 
     async def _spans(self, symbol: str, missing: IdRanges, wanted_from: datetime) -> list[tuple[IdRange, DataGap]]:
         """Runs of missing ids, with the time that each spans."""
@@ -301,7 +339,10 @@ class GapFiller:
 
 
 class _Tally:
-    """Counts on while tasks run side by side, also of those that fail."""
+    """Counts on while tasks run side by side, also of those that fail.
+
+    Nothing is awaited within an addition: what another task adds meanwhile would be lost.
+    """
 
     def __init__(self) -> None:
         self.filled = self.candles = self.trades = 0
@@ -331,6 +372,7 @@ async def run_gap_filler(
     """Fill all gaps of a database, for a program that is about to use it. Needs no Redis.
 
     Args:
+        symbols: Ours, ``BTC/USDT``, or any of Kraken's names of the same pair.
         limiter: Spaces the calls; by default a second apart for each pair, within this process.
 
     Raises:
@@ -342,9 +384,9 @@ async def run_gap_filler(
         async with pool.acquire() as connection:
             await check_schema(connection)
         rest = await stack.enter_async_context(KrakenRest(kraken_rest_url, limiter or LocalRateLimiter()))
-        filler = GapFiller(
-            pool, Store(pool), rest, _pairs_of(rest), symbols=symbols, history_days=history_days, now=now
-        )
+        find_pair = _pairs_of(rest)
+        ours = dict.fromkeys([await _our_symbol(name, find_pair) for name in symbols])
+        filler = GapFiller(pool, Store(pool), rest, find_pair, symbols=[*ours], history_days=history_days, now=now)
         summary = await filler.fill_all_gaps(max_concurrent, min_gap_minutes=min_gap_minutes)
         if summary["trades_processed"] or summary["candles_inserted"]:
             await refresh_if_free(pool, now=now())
@@ -366,6 +408,16 @@ def _pairs_of(rest: KrakenRest) -> FindPair:
         return known.find(symbol)
 
     return find_pair
+
+
+async def _our_symbol(name: str, find_pair: FindPair) -> str:
+    """Our symbol of a name, for which Kraken is asked where it has no slash; the name where that does not help."""
+    symbol = our_symbol(name)
+    if symbol is not None:
+        return symbol
+    with suppress(HistoryError):  # it is in the summary, when the gaps of the name cannot be filled
+        return (await find_pair(name)).symbol
+    return name
 
 
 def _gap_of(symbol: str, span: HoleSpan) -> DataGap:

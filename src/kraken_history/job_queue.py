@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
-from arq.connections import ArqRedis, RedisSettings, create_pool
+from arq.connections import ArqRedis, RedisSettings
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -55,11 +55,6 @@ def redis_settings(redis_url: str) -> RedisSettings:
         raise UsageError(f"REDIS_URL is not like redis://:password@host:6379/0 ({error})") from error
     settings.conn_retries = 30
     return settings
-
-
-async def connect_queue(redis_url: str) -> ArqRedis:
-    """Open the queue."""
-    return await create_pool(redis_settings(redis_url), job_serializer=encode_job, job_deserializer=decode_job)
 
 
 def queue_on(redis: Redis) -> ArqRedis:

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from kraken_history.errors import UsageError
 from kraken_history.kraken.limiter import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, Pacing
 from kraken_history.kraken.numbers import check_symbol
-from kraken_history.symbols import DEFAULT_SYMBOLS
+from kraken_history.symbols import DEFAULT_SYMBOLS, symbol_from_wsname
 
 
 class Settings(BaseSettings):
@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     backfill_run_s: PositiveFloat = Field(20.0, description="how long one job goes on fetching pages")
     heal_delay_s: float = Field(1.0, ge=0, description="how long a hole may close by itself before it is fetched")
 
-    history_days: PositiveInt = Field(30, description="days of history that are fetched of a new symbol")
+    history_days: PositiveInt = Field(30, le=20_000, description="days of history that are fetched of a new symbol")
 
     retention_trades_days: PositiveInt | None = Field(None, description="drop older trades; 90 is common")
     retention_candles_days: PositiveInt | None = Field(None, description="drop older one-minute candles; 365 is common")
@@ -109,6 +109,9 @@ class Settings(BaseSettings):
                 check_symbol(symbol)
             except ValueError as error:
                 raise ValueError(f"{error}: write it as BASE/QUOTE, for example BTC/USDT") from None
+            ours = symbol_from_wsname(symbol)
+            if ours != symbol:
+                raise ValueError(f"{symbol} is {ours} here: write {ours}")
         if not value:
             raise ValueError("name at least one symbol, for example BTC/USDT")
         return tuple(dict.fromkeys(value))

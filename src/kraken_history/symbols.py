@@ -48,6 +48,17 @@ def symbol_from_wsname(wsname: str) -> str:
     return "/".join(V2_ASSET_NAMES.get(asset, asset) for asset in wsname.split("/"))
 
 
+def our_symbol(name: str) -> str | None:
+    """``XBT/USDT`` → ``BTC/USDT``, as far as it can be told without asking Kraken: None for ``XBTEUR``.
+
+    Whether Kraken lists such a pair is another question.
+    """
+    pairs = PairMap()
+    if name in pairs:
+        return pairs.find(name).symbol
+    return symbol_from_wsname(name.strip().upper()) if "/" in name else None
+
+
 class PairMap:
     """Looks a pair up under any of its names, upper or lower case."""
 

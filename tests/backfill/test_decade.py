@@ -133,7 +133,7 @@ async def test_after_a_part_of_the_first_page_an_answer_without_its_last_trade_i
 
     (backfill,) = await list_backfills(pool)
     assert (backfill.state, backfill.pages, backfill.failures) == ("running", 0, 2)
-    assert "where one was seen before" in backfill.reason
+    assert "lacks a trade that is known there" in backfill.reason
 
 
 @pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)

@@ -198,7 +198,17 @@ async def test_an_answer_without_the_trade_that_was_seen_there_is_no_end(pool: a
     backfill, _ = await run(pool, full_page(1, 0), page(), page())
 
     assert (backfill.state, backfill.failures) == ("running", 1)
-    assert "where one was seen before" in backfill.reason
+    assert "lacks a trade that is known there" in backfill.reason
+
+
+@POSTGRESQL
+async def test_an_answer_without_trades_that_are_stored_is_no_end(pool: asyncpg.Pool) -> None:
+    # A backfill was done without a trade after two empty answers, though the live feed had stored some.
+    await run(pool, page(row(7, 0)), page(row(7, 0)))
+    backfill, asked = await run(pool, page())
+
+    assert (backfill.state, backfill.failures, len(asked)) == ("running", 1, 2)
+    assert "lacks a trade that is known there" in backfill.reason
 
 
 @POSTGRESQL

@@ -14,8 +14,9 @@ import psutil
 from arq.connections import ArqRedis
 
 from kraken_history.backfill_targets import list_backfills, request_backfill
-from kraken_history.job_queue import JobQueue, connect_queue
+from kraken_history.job_queue import JobQueue
 from tests.backfill.kraken import CountedSimulator
+from tests.jobs.queue import connect_queue
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

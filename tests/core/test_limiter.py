@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from itertools import pairwise
 
 import pytest
 from redis.asyncio import Redis
@@ -12,10 +11,9 @@ from kraken_history.errors import ServiceUnavailable
 from kraken_history.kraken import limiter as limits
 from kraken_history.kraken.limiter import JITTER, Pacing, RateLimiter
 from kraken_history.kraken.rest import Refusal
+from tests.backfill.slots import TOTAL, assert_spaced, noted_slots
 
 SPACING_S, TOTAL_SPACING_S = 0.12, 0.04
-# The script reads the server's clock before the caller reads its own: the difference is a scheduling delay.
-TOLERANCE_S = 0.03
 
 
 @pytest.fixture
@@ -32,40 +30,23 @@ async def limiters(redis_url: str) -> AsyncIterator[list[RateLimiter]]:
         yield [RateLimiter(c, Pacing(SPACING_S, TOTAL_SPACING_S)) for c in connections]
 
 
-async def server_time(redis: Redis) -> float:
-    seconds, microseconds = await redis.time()
-    return int(seconds) + int(microseconds) / 1e6
-
-
-async def test_no_two_calls_of_any_process_are_too_close(redis: Redis, limiters: list[RateLimiter]) -> None:
-    calls: list[tuple[str, float]] = []
-
-    async def call(limiter: RateLimiter, pair: str) -> None:
-        await limiter.wait_for_turn(pair)
-        calls.append((pair, await server_time(redis)))
-
-    async with asyncio.TaskGroup() as tasks:
+async def test_no_two_calls_of_any_process_are_too_close(redis_url: str, limiters: list[RateLimiter]) -> None:
+    async with noted_slots(redis_url) as slots, asyncio.TaskGroup() as tasks:
         for limiter in limiters:
             for pair in ("XBTUSDT", "XBTUSDT", "ETHUSDT", "ETHUSDT"):
-                tasks.create_task(call(limiter, pair))
+                tasks.create_task(limiter.wait_for_turn(pair))
 
-    times = sorted(time for _, time in calls)
-    assert len(times) == 12
-    assert_spaced(times, TOTAL_SPACING_S)
+    assert {name: len(given) for name, given in slots.items()} == {"XBTUSDT": 6, "ETHUSDT": 6, TOTAL: 12}
+    assert_spaced(slots[TOTAL], TOTAL_SPACING_S)
     for pair in ("XBTUSDT", "ETHUSDT"):
-        assert_spaced(sorted(time for called, time in calls if called == pair), SPACING_S)
+        assert_spaced(slots[pair], SPACING_S)
 
 
-def assert_spaced(times: list[float], spacing_s: float) -> None:
-    assert min(b - a for a, b in pairwise(times)) > spacing_s - TOLERANCE_S
-    assert times[-1] - times[0] > (len(times) - 1) * spacing_s - TOLERANCE_S
+async def test_the_first_call_does_not_wait(redis: Redis) -> None:
+    limiter = RateLimiter(redis, Pacing(60.0, 60.0))
 
-
-async def test_the_first_call_does_not_wait(redis: Redis, limiters: list[RateLimiter]) -> None:
-    before = await server_time(redis)
-    await limiters[0].wait_for_turn("XBTUSDT")
-
-    assert await server_time(redis) - before < SPACING_S
+    async with asyncio.timeout(10):
+        await limiter.wait_for_turn("XBTUSDT")
 
 
 async def test_a_pair_that_waits_does_not_hold_up_another(limiters: list[RateLimiter]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from kraken_history.errors import UnknownSymbol, UsageError
 from kraken_history.kraken.rest import decode_asset_pairs, decode_result
-from kraken_history.symbols import DEFAULT_PAIRS, DEFAULT_SYMBOLS, Pair, PairMap, symbol_from_wsname
+from kraken_history.symbols import DEFAULT_PAIRS, DEFAULT_SYMBOLS, Pair, PairMap, our_symbol, symbol_from_wsname
 
 V2_NAMES = {"XBT": "BTC", "XDG": "DOGE"}
 
@@ -118,6 +118,21 @@ def test_a_name_that_nobody_listed_is_not_guessed_at(name: str) -> None:
     assert refusal.value.symbol == name
     assert isinstance(refusal.value, UsageError)
     assert str(refusal.value) == f"unknown symbol {name!r}: Kraken lists no such pair; write BASE/QUOTE, as in BTC/USDT"
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol"),
+    [
+        ("xbt/usdt", "BTC/USDT"),
+        (" XBTUSDT", "BTC/USDT"),
+        ("XDG/XBT", "DOGE/BTC"),
+        ("FOO/BAR", "FOO/BAR"),
+        ("XDGXBT", None),
+        ("BTCUSDT", None),
+    ],
+)
+def test_our_symbol_is_told_without_kraken_where_no_name_need_be_cut_apart(name: str, symbol: str | None) -> None:
+    assert our_symbol(name) == symbol
 
 
 def test_names_without_a_slash_are_not_cut_apart() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from jobs.context import Pairs, WorkerContext
 from jobs.csv_import import import_csv as job
-from kraken_history.job_queue import IMPORT_CSV, JobQueue, connect_queue
+from kraken_history.job_queue import IMPORT_CSV, JobQueue
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import LocalRateLimiter
 from kraken_history.postgres import connect
@@ -19,6 +19,7 @@ from kraken_history.store import Store
 from simulator import Simulator
 from tests.cli.conftest import Run, clean_environment, command
 from tests.csv_import.files import candle_line, write, write_zip
+from tests.jobs.queue import connect_queue
 from tests.servers import Background
 
 __all__ = ["clean_environment", "command"]  # fixtures
@@ -189,6 +190,21 @@ def test_the_worker_can_be_asked(
     assert (first.code, second.code) == (0, 0)
     assert "the worker has been asked already" in second.err
     assert background.run(queued()) == [(IMPORT_CSV, ([str(path)], None))]
+
+
+def test_before_anything_is_begun_only_what_is_wrong_with_the_command_is_told(
+    tmp_path: Path, migrated_database_url: str, command: Run
+) -> None:
+    for name in ("XBTUSDT_1.csv", "ETHUSDT_1.csv"):
+        write(tmp_path / name, [candle_line(0)])
+    (tmp_path / "broken.zip").write_bytes(b"PK")
+
+    outcome = command("import-csv", str(tmp_path), "--symbol", "BTC/USDT", DATABASE_URL=migrated_database_url)
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == (
+        "kraken-history: --symbol BTC/USDT is for the files of one pair, and these are of 2: ETHUSDT, XBTUSDT\n"
+    )
 
 
 async def test_the_job_imports_what_the_worker_sees(tmp_path: Path, pool: asyncpg.Pool, redis_url: str) -> None:

@@ -2,11 +2,15 @@
 
 import asyncio
 import json
+import threading
+import time
+from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import asyncpg
+import msgspec
 import pytest
 
 from kraken_history.candle_store import CANDLES_CHANNEL
@@ -559,6 +563,35 @@ async def test_one_symbol_is_not_for_the_files_of_two_pairs(
         await import_csv(tmp_path, symbol="BTC/USD")
 
     assert await stored_candles(pool) == []
+
+
+class _LongFile(CsvFile, frozen=True):
+    """Passing over it takes ten seconds, and in a thread that nothing can cancel."""
+
+    is_begun: threading.Event = msgspec.field(default_factory=threading.Event)
+    is_left: threading.Event = msgspec.field(default_factory=threading.Event)
+
+    def blocks(self) -> Iterator[bytes]:
+        try:
+            for n in range(1000):
+                yield f"{candle_line(n)}\n".encode()
+                self.is_begun.set()
+                time.sleep(0.01)
+        finally:
+            self.is_left.set()
+
+
+@POSTGRESQL
+async def test_an_import_that_is_cancelled_reads_no_further(tmp_path: Path, pool: asyncpg.Pool) -> None:
+    # Ctrl-C and SIGTERM waited for the first pass over the whole file, which takes seconds a gigabyte.
+    file = _LongFile("XBTUSDT_1.csv", 1, tmp_path)
+    importing = asyncio.create_task(CsvImporter(pool, no_kraken).import_file(file))
+    await asyncio.to_thread(file.is_begun.wait, 5)
+    importing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await importing
+
+    assert await asyncio.to_thread(file.is_left.wait, 5)
 
 
 @pytest.mark.parametrize("database_server", ["timescaledb"], indirect=True)

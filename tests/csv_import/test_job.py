@@ -13,13 +13,14 @@ from structlog.testing import capture_logs
 
 from jobs.context import Pairs, WorkerContext
 from jobs.csv_import import IMPORT_TRIES, import_csv
-from kraken_history.job_queue import IMPORT_CSV, JobQueue, connect_queue
+from kraken_history.job_queue import IMPORT_CSV, JobQueue
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import LocalRateLimiter
 from kraken_history.postgres import create_pool
 from kraken_history.settings import Settings
 from kraken_history.store import Store
 from tests.csv_import.files import candle_line, write
+from tests.jobs.queue import connect_queue
 
 pytestmark = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 AWAY = "http://127.0.0.1:9"

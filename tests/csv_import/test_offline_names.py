@@ -38,6 +38,7 @@ def test_a_name_that_can_be_read_in_one_way_is_read(name: str, symbol: str) -> N
         "ETHWBTC",  # ETH/WBTC, or ETHW/BTC?
         "USDTZUSD",
         "XXBTZUSD",  # the key of AssetPairs, which is no name of a download
+        "XICNXETH",  # likewise, of an asset that is not among the known ones
         "XBTUSD.d",
         "USD",
         "USDT",

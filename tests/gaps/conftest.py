@@ -91,4 +91,4 @@ async def find_pair(symbol: str) -> Pair:
 @pytest.fixture
 def filler(pool: asyncpg.Pool, store: Store, rest: KrakenRest, now: Callable[[], datetime]) -> GapFiller:
     """Wants one day."""
-    return GapFiller(pool, store, rest, find_pair, symbols=[SYMBOL], history_days=1, now=now)
+    return GapFiller(pool, store, rest, find_pair, symbols=[SYMBOL], history_days=1, now=now, second_look_s=0.01)

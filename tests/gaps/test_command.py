@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from simulator import Simulator
+from tests.backfill.kraken import scripted_kraken
 from tests.cli.conftest import Run, clean_environment, command  # noqa: F401 — fixtures
 from tests.gaps.conftest import SYMBOL
 from tests.gaps.truth import true_ids
@@ -63,14 +64,64 @@ def test_what_could_not_be_fetched_is_told_and_the_exit_code_is_1(
     command: Run,  # noqa: F811
     migrated_database_url: str,
     redis_url: str,
-    served: Simulator,
+    background: Background,
 ) -> None:
-    servers = {"DATABASE_URL": migrated_database_url, "REDIS_URL": redis_url, "KRAKEN_REST_URL": served.rest_url}
-    outcome = command("fill-gaps", "--wait", "--symbol", "NO/SUCH", **servers, **WANTED)
+    without_a_book = scripted_kraken('{"error":["EQuery:Unknown asset pair"]}')
+    kraken = background.run(without_a_book.__aenter__())
+    servers = {"DATABASE_URL": migrated_database_url, "REDIS_URL": redis_url, "KRAKEN_REST_URL": kraken.url}
+    outcome = command("fill-gaps", "--wait", "--symbol", SYMBOL, **servers, **WANTED)
+    background.run(without_a_book.__aexit__(None, None, None))
 
     assert outcome.code == 1
     assert "errors: 1\n" in outcome.out
-    assert "unknown symbol 'NO/SUCH'" in outcome.err
+    assert "Unknown asset pair" in outcome.err
+
+
+@pytest.mark.parametrize("arguments", [["--wait"], []], ids=["here", "by the worker"])
+@pytest.mark.parametrize("name", ["NO/SUCH", "BTCUSDT"])
+def test_a_pair_that_kraken_does_not_list_is_refused(
+    command: Run,  # noqa: F811
+    migrated_database_url: str,
+    redis_url: str,
+    served: Simulator,
+    name: str,
+    arguments: list[str],
+) -> None:
+    servers = {"DATABASE_URL": migrated_database_url, "REDIS_URL": redis_url, "KRAKEN_REST_URL": served.rest_url}
+    outcome = command("fill-gaps", "--symbol", name, *arguments, **servers, **WANTED)
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == (
+        f"kraken-history: unknown symbol {name!r}: Kraken lists no such pair; write BASE/QUOTE, as in BTC/USDT\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["XBT/USDT", "XBTUSDT", "xbt/usdt"])
+def test_a_pair_may_be_named_in_krakens_ways(
+    command: Run,  # noqa: F811
+    redis_url: str,
+    background: Background,
+    name: str,
+) -> None:
+    outcome = command("fill-gaps", "--symbol", name, REDIS_URL=redis_url)
+
+    assert outcome.code == 0
+    assert background.run(_queue(redis_url)) == [b"fill-gap:BTC/USDT:0"]
+
+
+def test_while_kraken_does_not_answer_the_worker_is_asked_under_our_name(
+    command: Run,  # noqa: F811
+    redis_url: str,
+    background: Background,
+) -> None:
+    away = {"REDIS_URL": redis_url, "KRAKEN_REST_URL": "http://127.0.0.1:9", **WANTED}
+    outcome = command("fill-gaps", "--symbol", "XDG/XBT", **away)
+    doubtful = command("fill-gaps", "--symbol", "XDGXBT", **away)
+
+    assert (outcome.code, outcome.out) == (0, "")
+    assert background.run(_queue(redis_url)) == [b"fill-gap:DOGE/BTC:0"]
+    assert (doubtful.code, doubtful.out) == (1, "")
+    assert "no answer from Kraken" in doubtful.err
 
 
 def test_without_wait_the_worker_is_asked(command: Run, redis_url: str, background: Background) -> None:  # noqa: F811
@@ -91,8 +142,10 @@ async def _queue(redis_url: str) -> Any:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--symbol", "BTCUSDT"], "'BTCUSDT' is not a symbol: write it as BASE/QUOTE"),
-        (["--min-gap-minutes", "-1"], "min-gap-minutes"),
+        (["--symbol", "BTC/"], "'BTC/' is not a symbol: write it as BASE/QUOTE"),
+        (["--min-gap-minutes", "-1"], "--min-gap-minutes must be from 0 to 1000000"),
+        (["--min-gap-minutes", "inf", "--wait"], "--min-gap-minutes must be from 0 to 1000000"),
+        (["--min-gap-minutes", "nan", "--wait"], "--min-gap-minutes must be from 0 to 1000000"),
         (["--min-gap-minutes", "soon"], "min-gap-minutes"),
     ],
     ids=str,

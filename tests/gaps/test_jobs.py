@@ -18,7 +18,7 @@ from jobs.gaps import fill_gap, fill_gaps
 from jobs.heal import sweep
 from kraken_history.absence import note_passed_over
 from kraken_history.healing import find_holes, utc_now
-from kraken_history.job_queue import JobQueue, connect_queue, decode_job, encode_job, queue_on, redis_settings
+from kraken_history.job_queue import JobQueue, decode_job, encode_job, queue_on, redis_settings
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.ledger import IdRanges
 from kraken_history.settings import Settings
@@ -28,6 +28,7 @@ from simulator import Simulator
 from tests.gaps.conftest import PAIR, SYMBOL, Counting
 from tests.gaps.truth import assert_complete
 from tests.jobs.kraken import all_trades
+from tests.jobs.queue import connect_queue
 from tests.servers import DatabaseServer
 from tests.thread.proxy import Proxy
 from tests.thread.records import trades

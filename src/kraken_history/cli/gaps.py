@@ -10,15 +10,19 @@ from typing import Annotated
 import msgspec
 import structlog
 import typer
+from redis.asyncio import Redis
 
+from kraken_history.backfill import find_pair
 from kraken_history.cli import servers as server_choice
-from kraken_history.errors import UsageError
-from kraken_history.gaps import MIN_GAP_MINUTES, GapSummary, run_gap_filler
+from kraken_history.errors import InvalidNumber, KrakenBusy, ServiceUnavailable, UsageError
+from kraken_history.gaps import LONGEST_MIN_GAP_MINUTES, MIN_GAP_MINUTES, GapSummary, run_gap_filler
 from kraken_history.job_queue import JobQueue, queue_on
+from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
 from kraken_history.kraken.numbers import check_symbol
 from kraken_history.processes import EXIT_FAILED, connect_redis
 from kraken_history.settings import Settings, load_settings
+from kraken_history.symbols import our_symbol
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +33,7 @@ def register(app: typer.Typer) -> None:
 def _fill_gaps(
     symbol: Annotated[str | None, typer.Option(help="Only this one, for example BTC/USDT.")] = None,
     min_gap_minutes: Annotated[
-        float, typer.Option(min=0, help="Shorter gaps at the end of the history do not count.")
+        float, typer.Option(help="Shorter gaps at the end of the history do not count.")
     ] = MIN_GAP_MINUTES,
     wait: Annotated[bool, typer.Option("--wait", help="Do it here and now, and print the summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
@@ -42,17 +46,24 @@ def _fill_gaps(
 
     Example: kraken-history fill-gaps --symbol BTC/USDT --wait
     """
+    if not 0 <= min_gap_minutes <= LONGEST_MIN_GAP_MINUTES:
+        raise InvalidNumber("--min-gap-minutes", min_gap_minutes, f"from 0 to {LONGEST_MIN_GAP_MINUTES}")
+    if symbol is not None and "/" in symbol:
+        _check(symbol)
     raise typer.Exit(
         run_fill_gaps(load_settings(), symbol, min_gap_minutes=min_gap_minutes, waits=wait, as_json=as_json)
     )
 
 
 def run_fill_gaps(settings: Settings, symbol: str | None, *, min_gap_minutes: float, waits: bool, as_json: bool) -> int:
-    """Fill the gaps of one symbol or of all that are set; return the exit code."""
-    symbols = settings.symbols if symbol is None else (_checked(symbol),)
+    """Fill the gaps of one symbol or of all that are set; return the exit code.
+
+    Args:
+        symbol: In any of Kraken's ways.
+    """
     if not waits:
-        with server_choice.redis(settings) as redis_url:
-            asked = asyncio.run(_ask(redis_url, symbols, min_gap_minutes))
+        with server_choice.redis(settings) as redis_url, _warnings_on_stderr():
+            symbols, asked = asyncio.run(_ask(redis_url, settings, symbol, min_gap_minutes))
         sys.stderr.write(
             f"asked the worker to look for gaps of {len(symbols)} symbol(s)"
             f"{'' if asked == len(symbols) else f', {len(symbols) - asked} of which it was about to look at anyway'};"
@@ -60,17 +71,16 @@ def run_fill_gaps(settings: Settings, symbol: str | None, *, min_gap_minutes: fl
         )
         return 0
     with server_choice.endpoints(settings) as endpoints, _warnings_on_stderr():
-        summary = asyncio.run(_fill(endpoints, settings, symbols, min_gap_minutes))
+        summary = asyncio.run(_fill(endpoints, settings, symbol, min_gap_minutes))
     _print(summary, as_json=as_json)
     return EXIT_FAILED if summary["errors"] else 0
 
 
-def _checked(symbol: str) -> str:
+def _check(symbol: str) -> None:
     try:
-        check_symbol(symbol)
+        check_symbol(symbol.strip())
     except ValueError as error:
         raise UsageError(f"{error}: write it as BASE/QUOTE, for example BTC/USDT") from None
-    return symbol.upper()
 
 
 @contextmanager
@@ -86,23 +96,46 @@ def _warnings_on_stderr() -> Iterator[None]:
         structlog.reset_defaults()
 
 
-async def _ask(redis_url: str, symbols: Sequence[str], min_gap_minutes: float) -> int:
+async def _ask(
+    redis_url: str, settings: Settings, symbol: str | None, min_gap_minutes: float
+) -> tuple[Sequence[str], int]:
+    """Of which symbols the worker is to look for gaps, and how many of them were not in its queue yet."""
     async with await connect_redis(redis_url) as redis:
-        return await JobQueue(queue_on(redis)).fill_gaps(symbols, min_gap_minutes=min_gap_minutes)
+        symbols = await _wanted(redis, settings, symbol)
+        return symbols, await JobQueue(queue_on(redis)).fill_gaps(symbols, min_gap_minutes=min_gap_minutes)
 
 
 async def _fill(
-    endpoints: server_choice.Endpoints, settings: Settings, symbols: Sequence[str], min_gap_minutes: float
+    endpoints: server_choice.Endpoints, settings: Settings, symbol: str | None, min_gap_minutes: float
 ) -> GapSummary:
     async with await connect_redis(endpoints.redis_url) as redis:
         return await run_gap_filler(
             endpoints.database_url,
-            symbols=symbols,
+            symbols=await _wanted(redis, settings, symbol),
             history_days=settings.history_days,
             min_gap_minutes=min_gap_minutes,
             kraken_rest_url=settings.kraken_rest_url,
             limiter=RateLimiter(redis, settings.pacing),  # shared with the workers
         )
+
+
+async def _wanted(redis: Redis, settings: Settings, name: str | None) -> Sequence[str]:
+    """Our symbols of what is to be looked at.
+
+    Raises:
+        UnknownSymbol: Kraken lists no such pair.
+        KrakenBusy, ServiceUnavailable: Kraken cannot be asked what pair this is.
+    """
+    if name is None:
+        return settings.symbols
+    try:
+        async with KrakenRest(settings.kraken_rest_url, RateLimiter(redis, settings.pacing), attempts=1) as rest:
+            return [(await find_pair(rest, name)).symbol]
+    except (KrakenBusy, ServiceUnavailable):
+        symbol = our_symbol(name)
+        if symbol is None:
+            raise
+        return [symbol]  # what is missing is found without Kraken, and fetched once it answers
 
 
 def _print(summary: GapSummary, *, as_json: bool) -> None:

@@ -76,9 +76,12 @@ def run_import(settings: Settings, paths: Sequence[Path], symbol: str | None) ->
             if files:
                 with server_choice.database(settings) as database_url:
                     asyncio.run(_import(database_url, settings, files, symbol, outcomes))
-        finally:  # what was imported until the database went away has been imported
-            if outcomes:
+        except BaseException:
+            if len(outcomes) > len(refused):  # what was imported until the database went away has been imported
                 _report(outcomes)
+            raise
+        if outcomes:
+            _report(outcomes)
     return EXIT_FAILED if any(isinstance(outcome, CsvError) for outcome in outcomes) else 0
 
 

@@ -1,5 +1,6 @@
 """From when to when a file reaches: looked up before anything is written."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
@@ -44,14 +45,19 @@ def reader_of(file: CsvFile, content: Content, *, lines: int = 0) -> CandleReade
     return CandleReader(file.name, interval_minutes=content.interval_minutes, lines=lines)
 
 
-def find_extent(file: CsvFile, content: Content) -> Extent:
+def find_extent(file: CsvFile, content: Content, is_given_up: Callable[[], bool] = lambda: False) -> Extent:
     """Pass over the file once, to see that it is whole and can be unpacked, and read its first and last line.
 
+    Args:
+        is_given_up: Asked for each block, from this thread; nobody waits for the extent any more.
+
     Raises:
-        CsvError: One of that is not so, or the times cannot be.
+        CsvError: One of that is not so, or the times cannot be, or it was given up.
     """
     head, tail, lines = b"", b"", 0
     for block in file.blocks():
+        if is_given_up():
+            raise CsvError(file.name, None, "was not read to its end")
         head, tail = head or block, block
         lines += block.count(b"\n")
     if not lines:

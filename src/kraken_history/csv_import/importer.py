@@ -1,14 +1,15 @@
 """Files in, what became of each out."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import datetime
 
 import asyncpg
 from msgspec import Struct
 
-from kraken_history.csv_import.extent import find_extent
-from kraken_history.csv_import.names import content_of
+from kraken_history.csv_import.extent import Extent, find_extent
+from kraken_history.csv_import.names import Content, content_of
 from kraken_history.csv_import.offline_names import symbol_from_name
 from kraken_history.csv_import.refusal import CsvError
 from kraken_history.csv_import.sources import CsvFile
@@ -109,7 +110,7 @@ class CsvImporter:
         content = content_of(file.name, any_pair=self._symbol is not None)
         if content.is_derived:
             return Skipped(file.name, content.interval_minutes or 0)
-        extent = await asyncio.to_thread(find_extent, file, content)  # first: of what is no download, no pair is asked
+        extent = await _extent_of(file, content)  # first: of what is no download, no pair is asked
         symbol = self._symbol or await self._symbol_of(file.name, content.pair)
         async with self._pool.acquire() as connection:
             written = await FileWriter(connection, file, content, symbol, extent, told).write()
@@ -144,6 +145,15 @@ class CsvImporter:
         known = [*DEFAULT_PAIRS, *pairs]
         self._symbols = {pair.symbol.replace("/", "").upper(): pair.symbol for pair in known}
         self._symbols |= {pair.altname.upper(): pair.symbol for pair in known}
+
+
+async def _extent_of(file: CsvFile, content: Content) -> Extent:
+    """:func:`find_extent` in a thread. No process ends before its threads, so a cancelled one is told to stop."""
+    stop = threading.Event()
+    try:
+        return await asyncio.to_thread(find_extent, file, content, stop.is_set)
+    finally:
+        stop.set()
 
 
 def check_one_pair(files: Iterable[CsvFile], symbol: str) -> None:

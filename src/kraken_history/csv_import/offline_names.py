@@ -4,6 +4,8 @@ A name is two assets' names without anything between them, so cutting it apart i
 AUSD is a quote asset too. It is made only where a second reading is out of the question.
 """
 
+import re
+
 from kraken_history.symbols import symbol_from_wsname
 
 # None of these ends in another, so a name ends in one of them at most.
@@ -27,6 +29,10 @@ _ASSETS = frozenset(
 )
 
 
+# One of Kraken's keys of its oldest pairs, which have a letter before each asset: XICNXETH is ICN/ETH.
+_KEY = re.compile("[XZ][A-Z0-9]{3}[XZ][A-Z0-9]{3}")
+
+
 def symbol_from_name(name: str) -> str | None:
     """``XBTUSDC`` → ``BTC/USDC``; None where the name leaves a doubt.
 
@@ -42,5 +48,5 @@ def symbol_from_name(name: str) -> str | None:
     else:
         beginnings = (base, base[1:])  # Kraken's keys have a letter before it: XXBTZUSD
         is_begun = any(text.startswith(asset) for asset in _ASSETS for text in beginnings)
-        is_sure = name == capitals and len(base) > 1 and not others and not is_begun
+        is_sure = name == capitals and len(base) > 1 and not (others or is_begun or _KEY.fullmatch(name))
     return symbol_from_wsname(f"{base}/{quote}") if quote and is_sure else None
