@@ -38,7 +38,10 @@ def background() -> Iterator[Background]:
 
 @pytest.fixture(scope="session")
 def servers_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the servers keep their data: in memory where there is room for it, as each test copies a database."""
+    """Where the servers keep their data: in memory where there is room for it, as each test copies a database.
+
+    A run that is killed leaves its folder behind.
+    """
     if not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < _ROOM_BYTES:
         yield tmp_path_factory.mktemp("servers")
         return

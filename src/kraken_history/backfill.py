@@ -41,7 +41,7 @@ from kraken_history.records import utc_from_unix_ns
 from kraken_history.store import Store, write_within
 from kraken_history.symbols import Pair, PairMap
 from kraken_history.tasks import end
-from kraken_history.trade_pages import SECOND_LOOK_S, check_page, expect, fetch_all_trades, fetch_trades_page
+from kraken_history.trade_pages import REST_LAG, SECOND_LOOK_S, check_page, expect, fetch_all_trades, fetch_trades_page
 
 __all__ = [
     "BackfillRunner",
@@ -221,7 +221,12 @@ class BackfillRunner:
         """
         since = backfill.next_since
         expected = await expect(
-            self._pool, pair.symbol, since, until=backfill.target_end, begins_with_a_trade=backfill.has_advanced
+            self._pool,
+            pair.symbol,
+            since,
+            until=backfill.target_end,
+            shows=min(backfill.target_end, datetime.now(UTC) - REST_LAG),
+            begins_with_a_trade=backfill.has_advanced,
         )
         page = await fetch_trades_page(self._rest, pair, since)
         if expected.wants_second_look(page):

@@ -280,6 +280,7 @@ class GapFiller:
                 gap.symbol,
                 cursor,
                 until=min(gap.end_time, asked_at),
+                shows=asked_at - REST_LAG,
                 begins_with_a_trade=begins_with_a_trade,
             )
             page, holes = await self._fetch_page(pair, expected, tally)

@@ -44,7 +44,7 @@ _log = telemetry.get_logger("job-queue")
 
 
 def redis_settings(redis_url: str) -> RedisSettings:
-    """arq's settings for a Redis URL, with patience for a server that is just starting.
+    """What arq opens connections of its own with, as ``arq --check`` does.
 
     Raises:
         UsageError: It is not such a URL.

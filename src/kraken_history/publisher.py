@@ -24,6 +24,7 @@ from kraken_history.records import MINUTE, HistoricalCandle, HistoricalTrade, gr
 from kraken_history.tasks import end
 
 _LONGEST_BACKOFF_S = 2.0
+_LAST_WORD_S = 5.0
 _LOOK_AT_CANDLES_EVERY_S = 1.0
 _CLOCK_SLACK = timedelta(seconds=2)  # for the last trades of a minute, and for a clock that is a little ahead
 _MOST_FRAMES_WAITING = 1_000
@@ -153,15 +154,17 @@ class Publisher:
                 await self._waiting.wait()
 
     async def _publish_the_rest(self) -> None:
+        """Publish what waits, or count it as let go: in less time than a service has for its end."""
         self._holds_running_candles = False
-        if not await self._publish_or_hold_back():
+        if not await self._publish_or_hold_back(within_s=_LAST_WORD_S):
             self._let_go(len(self._trades))
             telemetry.LET_GO.labels(kind="candle").inc(len(self._candles))
             telemetry.DEAD_LETTERS.labels(kept="false").inc(len(self._malformed))
 
-    async def _publish_or_hold_back(self) -> bool:
+    async def _publish_or_hold_back(self, within_s: float | None = None) -> bool:
         try:
-            reason = await self._publish()
+            async with asyncio.timeout(within_s):
+                reason = await self._publish()
         except (RedisError, OSError) as error:
             reason = f"{type(error).__name__}: {error}"
         if reason and not self.is_held_back:

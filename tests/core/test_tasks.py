@@ -1,6 +1,7 @@
 """Ending tasks."""
 
 import asyncio
+import gc
 from contextlib import suppress
 
 from kraken_history.tasks import end
@@ -57,6 +58,25 @@ async def test_a_task_may_clean_up_undisturbed() -> None:
     await end(task)
 
     assert cleaned_up.is_set()
+
+
+async def test_what_they_raised_is_not_complained_about_later() -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+
+    async def fail_while_cleaning_up() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise ValueError
+
+    task = asyncio.create_task(fail_while_cleaning_up())
+    await asyncio.sleep(0)
+    await end(task)
+    del task
+    gc.collect()
+
+    assert not complaints
 
 
 async def test_nothing_to_end_is_done_at_once() -> None:

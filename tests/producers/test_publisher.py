@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
+from redis.exceptions import TimeoutError as NoAnswer
 
 from kraken_history import wire
 from kraken_history.dead_letters import DeadLetters
@@ -152,6 +153,27 @@ async def test_leaving_ends_though_the_cancellation_is_lost() -> None:
             await until(lambda: redis.is_sending)
 
         assert await published_trades(redis) == [trade(1)]
+
+
+class SilentRedis(FakeAsyncRedis):
+    """Gives no answer until the socket's own patience is over, which is longer than a service has for its end."""
+
+    def pipeline(self, *args: Any, **kwargs: Any) -> Any:
+        pipeline: Any = super().pipeline(*args, **kwargs)
+
+        async def wait() -> None:
+            await asyncio.sleep(15)
+            raise NoAnswer
+
+        pipeline.execute = wait
+        return pipeline
+
+
+async def test_what_a_silent_redis_did_not_take_is_counted_as_let_go_in_time() -> None:
+    async with SilentRedis() as redis, asyncio.timeout(10), Publisher(redis, publish_after_s=3600) as publisher:
+        publisher.add_trades([trade(1), trade(2)])
+
+    assert publisher.let_go_trades == 2
 
 
 class TestBounds:

@@ -65,6 +65,20 @@ async def test_closing_lets_reads_end_or_says_that_it_was_closed(in_time: bool, 
     assert all(isinstance(each, ProviderClosed) or each == [] for each in found)
 
 
+async def test_closing_ends_reads_of_columns(migrated_database_url: str) -> None:
+    # They have connections of their own, which closing the pool leaves alone.
+    provider = HistoricalDataProvider(migrated_database_url, 1, 1)
+    await provider.connect()
+    async with locked(migrated_database_url) as lock:
+        reading = asyncio.create_task(provider.get_candles_arrow("BTC/USDT", 1, MONDAY, END))
+        await until(lambda: lock.holds_up(1))
+        async with asyncio.timeout(10):
+            await provider.close()
+            with pytest.raises(ProviderClosed):
+                await reading
+            await until(lambda: lock.holds_up(0))
+
+
 async def test_closing_waits_for_what_connects(migrated_database_url: str) -> None:
     provider = HistoricalDataProvider(migrated_database_url, 1, 1)
     connecting = asyncio.create_task(provider.connect())

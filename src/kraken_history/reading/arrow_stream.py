@@ -9,13 +9,13 @@ import asyncio
 import importlib
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 from weakref import WeakKeyDictionary
 
 import asyncpg
 
-from kraken_history.errors import MissingExtra
+from kraken_history.errors import MissingExtra, ProviderClosed
 from kraken_history.postgres import CONNECT_TIMEOUT_S, SILENCE_S, is_transient
 from kraken_history.reading.database import Database
 
@@ -51,19 +51,25 @@ async def fetch_batches(database: Database, statement: str, convert: "Convert") 
     Where it is cancelled, the statement is cancelled on the server and the connection is closed.
 
     Raises:
-        ProviderClosed: The database is not open.
+        ProviderClosed: The database is not open, or was closed meanwhile.
         ServiceUnavailable: The database is gone.
     """
     database.pool  # noqa: B018 — raises where it is not open
     fetch = _Fetch(database, statement, convert)
     loop = asyncio.get_running_loop()
     work = loop.run_in_executor(None, fetch.run)
+    closing: asyncio.Future[None] = asyncio.create_task(database.closed())
     try:
-        await asyncio.wait({work})
-    except asyncio.CancelledError:
+        either: set[asyncio.Future[Any]] = {work, closing}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ProviderClosed
+    except (asyncio.CancelledError, ProviderClosed):
         loop.run_in_executor(None, fetch.cancel)
         await asyncio.wait({work}, timeout=CANCEL_PATIENCE_S)
         raise
+    finally:
+        closing.cancel()
     return work.result()
 
 

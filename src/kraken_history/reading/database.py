@@ -8,7 +8,7 @@ from datetime import datetime
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from kraken_history.errors import InvalidNumber, ProviderClosed, ServiceUnavailable
+from kraken_history.errors import HistoryError, InvalidNumber, ProviderClosed, ServiceUnavailable
 from kraken_history.migrations import check_schema
 from kraken_history.postgres import (
     UNAVAILABLE,
@@ -38,6 +38,7 @@ class Database:
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
+        self._is_closed = asyncio.Event()
         self.newest_seen: dict[str, datetime] = {}  # by symbol: the newest candle that a read has shown
 
     @property
@@ -62,6 +63,7 @@ class Database:
         async with self._opening:
             if self._pool is None:
                 self._pool = await self._create_pool()
+                self._is_closed = asyncio.Event()
 
     async def _create_pool(self) -> asyncpg.Pool:
         pool = await create_pool(self.url, min_size=self._min_size, max_size=self._max_size, for_reading=True)
@@ -83,7 +85,12 @@ class Database:
             pool, self._pool = self._pool, None
             if pool is not None:
                 await close_pool(pool)
+                self._is_closed.set()
                 await asyncio.gather(*self._leaving, return_exceptions=True)
+
+    async def closed(self) -> None:
+        """Wait until it is closed, and what still ran has had its time."""
+        await self._is_closed.wait()
 
     async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """All rows of a query.
@@ -122,7 +129,7 @@ class Database:
                 raise
             await pool.release(connection)
         except Exception as error:
-            if not is_transient(error):
+            if isinstance(error, HistoryError) or not is_transient(error):
                 raise
             if pool.is_closing():
                 raise ProviderClosed from error
