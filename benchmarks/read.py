@@ -334,7 +334,7 @@ def main() -> None:
     parser.add_argument("--database-url", help="a server that may be given a scratch database (default: embedded)")
     parser.add_argument("--redis-url", help="a Redis that may be EMPTIED (default: embedded)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--trades", type=int, default=2_000_000, help="in the stream, for the consumer to store")
+    parser.add_argument("--trades", type=int, default=2_600_000, help="in the stream, for the consumer to store")
     parser.add_argument("--seconds", type=float, default=15.0, help="how long the readers ask")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/read.json"))
     arguments = parser.parse_args()
