@@ -77,8 +77,7 @@ class Expectation(Struct, frozen=True):
     Attributes:
         since: What is asked for, in nanoseconds.
         until: How far trades are wanted.
-        newest_held: Time of the newest stored trade that the answer must have, if it ends after it; None where none
-            is known.
+        newest_held: Time of the newest stored trade that the answer must show; None where none is known.
         begins_with_a_trade: One was seen at ``since``, so the answer must show it again.
     """
 
