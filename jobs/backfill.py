@@ -13,8 +13,6 @@ from kraken_history.errors import KrakenBusy, ServiceUnavailable, UnknownSymbol
 MOST_AT_ONCE = 6
 """Backfills that one worker runs side by side, so that slots for healing remain. More take turns."""
 
-MAX_TRIES = 100  # then the sweep asks anew
-
 _TURN_S = 2.0
 _RETRY_AFTER_S = 15.0
 

@@ -15,7 +15,7 @@ from arq.typing import WorkerCoroutine
 from arq.worker import Function, func
 
 from jobs.aggregates import AFTER_GRACE_S, refresh_aggregates
-from jobs.backfill import MAX_TRIES, backfill, sweep_backfills
+from jobs.backfill import backfill, sweep_backfills
 from jobs.context import Pairs, WorkerContext
 from jobs.csv_import import IMPORT_TRIES, TIMEOUT_S, import_csv
 from jobs.ending import Ending
@@ -47,6 +47,8 @@ from kraken_history.processes import EXIT_FAILED, EXIT_USAGE, leaving_in_time, s
 from kraken_history.settings import Settings, load_settings
 from kraken_history.store import Store
 from kraken_history.tasks import end
+
+_MAX_TRIES = 100  # each stop of a worker counts as one; then the sweep asks anew
 
 
 async def start(ctx: dict[str, Any]) -> None:
@@ -137,10 +139,10 @@ class WorkerSettings:
     """What arq reads."""
 
     functions: ClassVar[list[Function | WorkerCoroutine]] = [
-        func(heal, name=HEAL, keep_result=0, max_tries=MAX_TRIES),
-        func(backfill, name=BACKFILL, keep_result=0, max_tries=MAX_TRIES),
+        func(heal, name=HEAL, keep_result=0, max_tries=_MAX_TRIES),
+        func(backfill, name=BACKFILL, keep_result=0, max_tries=_MAX_TRIES),
         func(sweep_backfills, name=SWEEP_BACKFILLS, keep_result=0),
-        func(fill_gap, name=FILL_GAP, keep_result=0, max_tries=MAX_TRIES),
+        func(fill_gap, name=FILL_GAP, keep_result=0, max_tries=_MAX_TRIES),
         func(refresh_aggregates, name=REFRESH, keep_result=0, max_tries=1),
         func(import_csv, name=IMPORT_CSV, keep_result=0, max_tries=IMPORT_TRIES, timeout=TIMEOUT_S),
     ]

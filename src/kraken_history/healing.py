@@ -146,6 +146,16 @@ async def write_again(write: Callable[[], Awaitable[T]]) -> T:
     return await write()
 
 
+def check_beginning(page: TradesPage, symbol: str, since: int) -> None:
+    """See that a page answers what was asked.
+
+    Raises:
+        KrakenError: It begins long before ``since``.
+    """
+    if page.trades and unix_ns(page.trades[0].timestamp + _EARLY) < since:
+        raise KrakenError([f"a page of {symbol} from {since} begins at {page.trades[0].timestamp}"])
+
+
 async def fetch_and_store(
     pool: asyncpg.Pool, store: Store, rest: KrakenRest, pair: Pair, since: int, *, work: str, now: Clock = utc_now
 ) -> tuple[TradesPage, Stored]:
@@ -159,8 +169,7 @@ async def fetch_and_store(
     """
     asked_at = now()
     page = await rest.fetch_trades_page(pair, since)
-    if page.trades and unix_ns(page.trades[0].timestamp + _EARLY) < since:
-        raise KrakenError([f"a page of {pair.symbol} from {since} begins at {page.trades[0].timestamp}"])
+    check_beginning(page, pair.symbol, since)
     written = [await write_again(partial(store.write, part)) for part in parts_of(page.trades) or [()]]
     stored = Stored(
         sum(part.new_trades for part in written),

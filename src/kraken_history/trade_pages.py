@@ -13,7 +13,7 @@ import asyncpg
 from msgspec import Struct
 
 from kraken_history.errors import KrakenError, MalformedMessage
-from kraken_history.healing import CLOCK_SLACK, unix_ns
+from kraken_history.healing import CLOCK_SLACK, check_beginning, unix_ns
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
 from kraken_history.symbols import Pair
@@ -27,7 +27,6 @@ REST_LAG = timedelta(seconds=5)
 Kraken's proxy keeps an answer for about two seconds, and its clock may be a little behind ours.
 """
 
-_EARLY = timedelta(seconds=1)  # a page that begins so long before what was asked for answers another question
 _EARLY_END = timedelta(minutes=5)  # trades that end longer before the time that is wanted are asked for twice
 
 
@@ -53,8 +52,7 @@ def check_page(page: TradesPage, symbol: str, since: int) -> None:
     """
     if page.rows >= TRADES_PAGE and page.last <= since:
         raise KrakenError([f"a full page of {symbol} from {since} does not advance past {page.last}"])
-    if page.trades and unix_ns(page.trades[0].timestamp + _EARLY) < since:
-        raise KrakenError([f"a page of {symbol} from {since} begins at {page.trades[0].timestamp}"])
+    check_beginning(page, symbol, since)
 
 
 async def fetch_all_trades(rest: KrakenRest, pair: Pair, since: int = 0) -> AsyncIterator[TradesPage]:
