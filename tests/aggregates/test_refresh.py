@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -10,6 +11,7 @@ import pytest
 
 from kraken_history import aggregates
 from kraken_history.aggregates import AGGREGATES, Refreshed, RefreshIsRunning, refresh, sole_refresher
+from kraken_history.healing import write_again
 from kraken_history.records import HistoricalTrade, TimeRange
 from kraken_history.store import Store
 from tests.aggregates.truth import (
@@ -210,8 +212,8 @@ async def test_refreshing_while_others_write_ends_right(pool: asyncpg.Pool, stor
 
     async def write() -> None:
         for at in range(0, 300, 15):
-            await store.write(at_first[at : at + 15])
-            await store.write(later[-at - 15 : len(later) - at])
+            for part in (at_first[at : at + 15], later[-at - 15 : len(later) - at]):
+                await write_again(partial(store.write, part))  # as all writers do
         is_written.set()
 
     async def keep_refreshing() -> None:
