@@ -36,9 +36,9 @@ from benchmarks.ingest import alternate
 from benchmarks.servers import measured_servers
 from kraken_history.csv_import import CandleReader, CsvFile, CsvImporter, Imported, found_files
 from kraken_history.csv_import.writing import COLUMNS, copy_text
-from kraken_history.postgres import create_pool
+from kraken_history.database.connections import create_pool
+from kraken_history.runtime.telemetry import configure_logging
 from kraken_history.symbols import Pair
-from kraken_history.telemetry import configure_logging
 
 SYMBOL = "BTC/USDC"
 START_S = 1_672_531_200  # 2023-01-01

@@ -36,12 +36,12 @@ from rich.table import Table
 from benchmarks.servers import Place, measured_servers
 from benchmarks.workload import START, make_frames, make_trades
 from consumers.consumer import Consumer
-from kraken_history import wire
 from kraken_history.kraken.websocket import Trades, decode_frame
-from kraken_history.publisher import Publisher
 from kraken_history.records import HistoricalTrade, group_by_symbol
-from kraken_history.store import Store
-from kraken_history.telemetry import configure_logging
+from kraken_history.runtime.telemetry import configure_logging
+from kraken_history.storing.store import Store
+from kraken_history.stream import wire
+from kraken_history.stream.publisher import Publisher
 
 COLUMNS = ("id", "symbol", "timestamp", "price", "volume", "side", "order_type", "misc")
 ENTRY_TRADES = 100

@@ -37,12 +37,12 @@ from rich.table import Table
 from benchmarks.ingest import STREAM, alternate, fill_stream, start_service
 from benchmarks.servers import Place, measured_servers
 from benchmarks.workload import TRADES_A_MINUTE, make_trades
-from kraken_history.aggregates import refresh
-from kraken_history.postgres import create_pool
+from kraken_history.database.connections import create_pool
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.candle_query import COLUMNS
 from kraken_history.records import HistoricalTrade
-from kraken_history.telemetry import configure_logging
+from kraken_history.runtime.telemetry import configure_logging
+from kraken_history.storing.aggregates import refresh
 
 SYMBOL = "BTC/USDT"
 SYMBOLS = (SYMBOL, "ETH/USDT", "XRP/USDT")

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 from msgspec import Struct
 
+from kraken_history.database.migrations import kept_capabilities, migrate
 from kraken_history.embedded import Servers
-from kraken_history.migrations import kept_capabilities, migrate
 
 SCRATCH = "kraken_history_benchmark"
 

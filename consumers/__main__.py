@@ -3,14 +3,17 @@
 import asyncio
 import sys
 
+from redis.exceptions import RedisError
+
 from consumers.consumer import Consumer
-from kraken_history import telemetry, wire
-from kraken_history.job_queue import JobQueue, queue_on
-from kraken_history.migrations import check_schema
-from kraken_history.postgres import create_pool
-from kraken_history.processes import connect_redis, leaving_in_time, run_service, run_until
+from kraken_history.database.connections import UNAVAILABLE, create_pool, leaving_in_time
+from kraken_history.database.migrations import check_schema
+from kraken_history.fetching.queue import JobQueue, queue_on
+from kraken_history.runtime import liveness
+from kraken_history.runtime.processes import connect_redis, run_service, run_until
 from kraken_history.settings import Settings
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
+from kraken_history.stream import wire
 
 
 async def consume(settings: Settings, stop: asyncio.Event) -> None:
@@ -45,7 +48,7 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
                     "batches": consumer.batches,
                 }
 
-            beat = telemetry.beat(redis, "consumer", settings.consumer_name, facts)
+            beat = liveness.beat(redis, "consumer", settings.consumer_name, facts)
             finished = asyncio.Event()
             await run_until(finished, _consume_then(consumer, stop, finished), beat)
 
@@ -56,4 +59,4 @@ async def _consume_then(consumer: Consumer, stop: asyncio.Event, finished: async
 
 
 if __name__ == "__main__":
-    sys.exit(run_service("consumer", consume))
+    sys.exit(run_service("consumer", consume, outages=(RedisError, *UNAVAILABLE)))

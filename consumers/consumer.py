@@ -10,13 +10,14 @@ from redis.exceptions import RedisError
 
 from consumers.batch import Batch, Entry
 from consumers.group import GroupReader, RawEntry
-from kraken_history import telemetry, wire
-from kraken_history.dead_letters import DeadLetters
+from kraken_history.database.connections import is_transient
 from kraken_history.errors import MalformedMessage
 from kraken_history.ledger import IdRanges
-from kraken_history.postgres import is_transient
-from kraken_history.store import Store, Stored
-from kraken_history.tasks import end
+from kraken_history.runtime import telemetry
+from kraken_history.runtime.tasks import end
+from kraken_history.storing.store import Store, Stored
+from kraken_history.stream import wire
+from kraken_history.stream.dead_letters import DeadLetters
 
 OnHoles = Callable[[dict[str, IdRanges]], Awaitable[None]]
 

@@ -69,8 +69,8 @@ class PaperTester:
             say("gap filling: skipped, as asked")
             return
         try:
-            from kraken_history import telemetry
-            from kraken_history.gaps import run_gap_filler
+            from kraken_history.fetching.gaps import run_gap_filler
+            from kraken_history.runtime import telemetry
         except ModuleNotFoundError as error:
             say(f"gap filling: skipped, {error.name} is not installed: pip install '.[services]' brings it")
             return

@@ -3,8 +3,8 @@
 from typing import Any
 
 from jobs.context import WorkerContext
-from kraken_history import telemetry
-from kraken_history.aggregates import RefreshIsRunning, refresh
+from kraken_history.runtime import telemetry
+from kraken_history.storing.aggregates import RefreshIsRunning, refresh
 
 AFTER_GRACE_S = 12
 """Second of the minute at which a bucket that ended with the minute before is closed."""

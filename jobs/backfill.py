@@ -5,10 +5,10 @@ from typing import Any
 from arq import Retry
 
 from jobs.context import WorkerContext
-from kraken_history import telemetry
-from kraken_history.backfill import BackfillRunner
-from kraken_history.backfill_targets import fail_backfill, note_waiting, take_stalled
 from kraken_history.errors import KrakenBusy, ServiceUnavailable, UnknownSymbol
+from kraken_history.fetching.backfill import BackfillRunner
+from kraken_history.fetching.backfill_targets import fail_backfill, note_waiting, take_stalled
+from kraken_history.runtime import telemetry
 
 MOST_AT_ONCE = 6
 """Backfills that one worker runs side by side, so that slots for healing remain. More take turns."""

@@ -3,10 +3,10 @@
 import asyncpg
 from msgspec import Struct, field
 
-from kraken_history.job_queue import JobQueue
+from kraken_history.fetching.queue import JobQueue
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.settings import Settings
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from kraken_history.symbols import Pair, PairMap
 
 

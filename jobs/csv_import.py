@@ -9,10 +9,10 @@ from typing import Any
 from arq import Retry
 
 from jobs.context import WorkerContext
-from kraken_history import telemetry
 from kraken_history.csv_import import CsvError, CsvImporter, Imported, Skipped, found_files
+from kraken_history.database.connections import is_transient
 from kraken_history.errors import UsageError
-from kraken_history.postgres import is_transient
+from kraken_history.runtime import telemetry
 
 TIMEOUT_S = 24 * 3600
 """Kraken's master zip holds hundreds of millions of rows."""

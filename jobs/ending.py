@@ -6,8 +6,8 @@ from typing import Any
 
 from arq.worker import Worker
 
-from kraken_history import telemetry
-from kraken_history.tasks import AGAIN_AFTER_S, end
+from kraken_history.runtime import telemetry
+from kraken_history.runtime.tasks import AGAIN_AFTER_S, end
 
 _Task = asyncio.Task[Any]
 

@@ -10,11 +10,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from jobs.context import WorkerContext
-from kraken_history import telemetry
-from kraken_history.backfill_targets import BackfillState, list_backfills
-from kraken_history.healing import utc_now
-from kraken_history.postgres import is_transient
-from kraken_history.time_coverage import find_uncovered_time
+from kraken_history.clock import utc_now
+from kraken_history.completeness.covered_time import find_uncovered_time
+from kraken_history.database.connections import is_transient
+from kraken_history.fetching.backfill_targets import BackfillState, list_backfills
+from kraken_history.runtime import liveness, telemetry
 
 EVERY_S = 15.0
 
@@ -36,7 +36,7 @@ async def keep_figures(context: WorkerContext, redis: Redis, *, every_s: float =
 
 
 async def _note_all(context: WorkerContext, redis: Redis) -> None:
-    live_ids = telemetry.live_ids_of(await telemetry.signs_of_life(redis))
+    live_ids = liveness.live_ids_of(await liveness.signs_of_life(redis))
     wanted = dict.fromkeys(context.settings.symbols, context.settings.history_days)
     await note_uncovered(context.pool, wanted, live_ids=live_ids, now=utc_now())
     await note_backfills(context.pool)

@@ -5,11 +5,12 @@ from typing import Any
 from arq import Retry
 
 from jobs.context import WorkerContext
-from kraken_history import telemetry
+from kraken_history.clock import utc_now
+from kraken_history.completeness.holes import find_due_holes
 from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable, UsageError
-from kraken_history.gaps import GapFiller, wants_candles
-from kraken_history.healing import find_due_holes, utc_now
+from kraken_history.fetching.gaps import GapFiller, wants_candles
 from kraken_history.records import DataGap
+from kraken_history.runtime import liveness, telemetry
 
 EVERY_MINUTES = 5
 PAGES_A_JOB = 20
@@ -36,7 +37,7 @@ async def fill_gap(ctx: dict[str, Any], symbol: str, min_gap_minutes: float, tur
         history_days=context.settings.history_days,
     )
     try:
-        live_ids = telemetry.live_ids_of(await telemetry.signs_of_life(ctx["redis"]))
+        live_ids = liveness.live_ids_of(await liveness.signs_of_life(ctx["redis"]))
         gaps = await filler.detect_gaps(min_gap_minutes, live_ids=live_ids)
         for gap in gaps:
             await _fill_candles(filler, gap)

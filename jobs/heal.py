@@ -6,10 +6,12 @@ from typing import Any
 from arq import Retry
 
 from jobs.context import WorkerContext
-from kraken_history import telemetry
+from kraken_history.clock import utc_now
+from kraken_history.completeness.hole_times import span_of
+from kraken_history.completeness.holes import find_due_holes, find_holes, missing_of
 from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable, UnknownSymbol
-from kraken_history.healing import find_due_holes, find_holes, missing_of, span_of, utc_now
-from kraken_history.healing import heal as heal_hole
+from kraken_history.fetching.healing import heal as heal_hole
+from kraken_history.runtime import telemetry
 
 _RETRY_AFTER_S = 15.0
 

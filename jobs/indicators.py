@@ -5,9 +5,9 @@ from typing import Any
 from arq import Retry
 
 from jobs.context import WorkerContext
-from kraken_history import telemetry
 from kraken_history.errors import MalformedMessage, ServiceUnavailable
 from kraken_history.indicators import BTC_DOMINANCE, FEAR_GREED, fetch_btc_dominance, fetch_fear_greed, store_indicators
+from kraken_history.runtime import telemetry
 
 _RETRY_AFTER_S = 600.0
 

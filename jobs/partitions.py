@@ -13,11 +13,11 @@ import asyncpg
 from msgspec import Struct
 
 from jobs.context import WorkerContext
-from kraken_history import telemetry
-from kraken_history.aggregates import AGGREGATES, RefreshIsRunning, refresh_marked, sole_refresher
-from kraken_history.migrations import CONTINUOUS_AGGREGATES, HYPERTABLES, kept_capabilities
-from kraken_history.postgres import Connection
+from kraken_history.database.connections import Connection
+from kraken_history.database.migrations import CONTINUOUS_AGGREGATES, HYPERTABLES, kept_capabilities
+from kraken_history.runtime import telemetry
 from kraken_history.settings import Settings
+from kraken_history.storing.aggregates import AGGREGATES, RefreshIsRunning, refresh_marked, sole_refresher
 
 DAYS_AHEAD = 7
 

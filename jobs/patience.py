@@ -14,9 +14,9 @@ from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as NoAnswer
 
-from kraken_history import telemetry
-from kraken_history.job_queue import decode_job, encode_job
-from kraken_history.redis_connections import pool_at
+from kraken_history.fetching.queue import decode_job, encode_job
+from kraken_history.runtime import telemetry
+from kraken_history.runtime.redis_connections import pool_at
 
 OUTAGES: list[type[Exception]] = [NoConnection, NoAnswer]
 """After these a command is sent again; a server that is loading its data is one of the first."""

@@ -25,9 +25,10 @@ from jobs.heal import heal, sweep
 from jobs.indicators import fetch_indicators
 from jobs.partitions import apply_retention, make_partitions
 from jobs.patience import PatientRedis
-from kraken_history import telemetry
+from kraken_history.database.connections import create_pool, leaving_in_time
+from kraken_history.database.migrations import check_schema
 from kraken_history.errors import HistoryError, UsageError
-from kraken_history.job_queue import (
+from kraken_history.fetching.queue import (
     BACKFILL,
     FILL_GAP,
     HEAL,
@@ -41,12 +42,11 @@ from kraken_history.job_queue import (
 )
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
-from kraken_history.migrations import check_schema
-from kraken_history.postgres import create_pool
-from kraken_history.processes import EXIT_FAILED, EXIT_USAGE, leaving_in_time, see_that_redis_answers
+from kraken_history.runtime import liveness, telemetry
+from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE, see_that_redis_answers
+from kraken_history.runtime.tasks import end
 from kraken_history.settings import Settings, load_settings
-from kraken_history.store import Store
-from kraken_history.tasks import end
+from kraken_history.storing.store import Store
 
 _MAX_TRIES = 100  # each stop of a worker counts as one; then the sweep asks anew
 
@@ -69,7 +69,7 @@ async def start(ctx: dict[str, Any]) -> None:
         _leave(error)
     context: WorkerContext = ctx["context"]
     ctx["background"] = [
-        asyncio.create_task(telemetry.beat(ctx["redis"], "worker", socket.gethostname(), partial(facts_of, context))),
+        asyncio.create_task(liveness.beat(ctx["redis"], "worker", socket.gethostname(), partial(facts_of, context))),
         asyncio.create_task(keep_figures(context, ctx["redis"])),
     ]
     await forget_jobs_at_work(ctx["redis"])

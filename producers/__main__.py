@@ -4,11 +4,11 @@ import asyncio
 import socket
 import sys
 
-from kraken_history import telemetry
-from kraken_history.job_queue import JobQueue, queue_on
-from kraken_history.processes import connect_redis, run_service, run_until
-from kraken_history.publisher import Publisher
+from kraken_history.fetching.queue import JobQueue, queue_on
+from kraken_history.runtime import liveness
+from kraken_history.runtime.processes import connect_redis, run_service, run_until
 from kraken_history.settings import Settings
+from kraken_history.stream.publisher import Publisher
 from producers.feed import Feed
 
 
@@ -60,7 +60,7 @@ async def produce(settings: Settings, stop: asyncio.Event) -> None:
         }
 
     async with redis, publisher:
-        beat = telemetry.beat(redis, "producer", socket.gethostname(), facts)
+        beat = liveness.beat(redis, "producer", socket.gethostname(), facts)
         await run_until(stop, feed.run(), publisher.failure(), beat, ask_for_gaps())
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 import aiohttp
 
-from kraken_history import telemetry
 from kraken_history.errors import MalformedMessage
 from kraken_history.kraken.websocket import (
     Candles,
@@ -20,7 +19,8 @@ from kraken_history.kraken.websocket import (
     encode_ping,
     encode_subscribe,
 )
-from kraken_history.publisher import Publisher
+from kraken_history.runtime import telemetry
+from kraken_history.stream.publisher import Publisher
 from producers.reconnect import reconnect_delay_s
 from producers.subscriptions import Subscriptions
 

@@ -97,7 +97,7 @@ class DatabaseServer:
             self._background.run(self._admin.close())
 
     def _create_template(self) -> str:
-        from kraken_history.migrations import migrate
+        from kraken_history.database.migrations import migrate
 
         url = self.create_database()
         name = urlsplit(url).path[1:]

@@ -17,8 +17,8 @@ import msgspec
 from msgspec import Struct
 
 from kraken_history.arguments import whole_number
+from kraken_history.database.connections import Connection
 from kraken_history.errors import HistoryError, InvalidNumber, UsageError
-from kraken_history.postgres import Connection
 
 Json = Mapping[str, Any]
 """A JSON object: strings, numbers, Decimals, aware times, UUIDs, lists, further objects."""

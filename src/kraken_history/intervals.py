@@ -21,6 +21,9 @@ VIEWS = {
 }
 """The table or view of each interval that is stored, in minutes."""
 
+Span = tuple[datetime, datetime]
+"""``[start, end)``."""
+
 LONGEST_INTERVAL = 525_600
 """A year, in minutes."""
 

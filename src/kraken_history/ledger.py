@@ -96,3 +96,14 @@ def _merged(ranges: Iterable[IdRange]) -> Iterator[IdRange]:
             open_start, open_stop = start, stop
     if open_start is not None:
         yield open_start, open_stop
+
+
+def neighbourhoods(holes: IdRanges, *, within: int) -> list[IdRange]:
+    """Join holes that are fewer than ``within`` ids apart into one range each, as one pass over pages fills them."""
+    runs: list[IdRange] = []
+    for start, stop in holes:
+        if runs and start - runs[-1][1] < within:
+            runs[-1] = runs[-1][0], stop
+        else:
+            runs.append((start, stop))
+    return runs

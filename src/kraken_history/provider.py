@@ -12,9 +12,9 @@ import asyncpg
 from kraken_history import backtests
 from kraken_history.arguments import checked_list
 from kraken_history.backtests import BacktestRun, RunSummary, SavedRun
+from kraken_history.database.connections import Connection
 from kraken_history.errors import UsageError
 from kraken_history.intervals import VIEWS, as_utc, checked_interval
-from kraken_history.postgres import Connection
 from kraken_history.reading import as_of as knowledge
 from kraken_history.reading import columns, coverage, following, indicators, replay, status, trades
 from kraken_history.reading.candles import read_candles, read_latest_candles, read_symbols

@@ -200,3 +200,8 @@ def truncated_vwap(quote_volume: Decimal, volume: Decimal) -> Decimal:
 def utc_from_unix_ns(nanoseconds: int) -> datetime:
     """The aware UTC time of a unix time in nanoseconds, cut to microseconds."""
     return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+
+
+def unix_ns(moment: datetime) -> int:
+    """Nanoseconds since 1970, which is what ``since`` of REST Trades takes."""
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000

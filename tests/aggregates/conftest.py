@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from kraken_history.postgres import create_pool
-from kraken_history.store import Store
+from kraken_history.database.connections import create_pool
+from kraken_history.storing.store import Store
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from kraken_history.aggregates import AGGREGATES, refresh
-from kraken_history.postgres import create_pool
+from kraken_history.database.connections import create_pool
 from kraken_history.records import HistoricalCandle, HistoricalTrade, TimeRange
-from kraken_history.store import Store
+from kraken_history.storing.aggregates import AGGREGATES, refresh
+from kraken_history.storing.store import Store
 from tests.aggregates.truth import assert_right, assert_wrong_only_where_marked, marked_ranges
 from tests.servers import DatabaseServer
 

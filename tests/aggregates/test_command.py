@@ -9,10 +9,10 @@ import asyncpg
 import pytest
 
 from jobs.aggregates import refresh_aggregates
-from kraken_history.aggregates import AGGREGATES, sole_refresher
 from kraken_history.cli.app import run
-from kraken_history.postgres import create_pool
-from kraken_history.store import Store
+from kraken_history.database.connections import create_pool
+from kraken_history.storing.aggregates import AGGREGATES, sole_refresher
+from kraken_history.storing.store import Store
 from tests.aggregates.truth import assert_right, materialized
 from tests.core.examples import make_trade
 from tests.servers import Background

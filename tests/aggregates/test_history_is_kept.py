@@ -6,9 +6,9 @@ from typing import Literal
 import asyncpg
 import pytest
 
-from kraken_history.aggregates import AGGREGATES, refresh
 from kraken_history.records import HistoricalTrade, TimeRange
-from kraken_history.store import Store
+from kraken_history.storing.aggregates import AGGREGATES, refresh
+from kraken_history.storing.store import Store
 from tests.aggregates.truth import Rows, assert_right, grouped, marked_ranges, shown
 from tests.core.examples import make_candle, make_trade
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from kraken_history.aggregates import AGGREGATES, refresh
-from kraken_history.store import Store
+from kraken_history.storing.aggregates import AGGREGATES, refresh
+from kraken_history.storing.store import Store
 from tests.aggregates.truth import assert_right, assert_wrong_only_where_marked, grouped, shown
 from tests.core.examples import make_trade
 

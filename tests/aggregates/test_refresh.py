@@ -9,11 +9,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from kraken_history import aggregates
-from kraken_history.aggregates import AGGREGATES, Refreshed, RefreshIsRunning, refresh, sole_refresher
-from kraken_history.healing import write_again
+from kraken_history.database.connections import write_again
 from kraken_history.records import HistoricalTrade, TimeRange
-from kraken_history.store import Store
+from kraken_history.storing import aggregates
+from kraken_history.storing.aggregates import AGGREGATES, Refreshed, RefreshIsRunning, refresh, sole_refresher
+from kraken_history.storing.store import Store
 from tests.aggregates.truth import (
     assert_right,
     assert_wrong_only_where_marked,

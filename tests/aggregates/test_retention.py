@@ -6,10 +6,10 @@ import asyncpg
 import pytest
 
 from jobs.partitions import drop_old, make_partitions_ahead, retention_cutoffs
-from kraken_history.aggregates import AGGREGATES, RefreshIsRunning, refresh, sole_refresher
 from kraken_history.records import TimeRange
 from kraken_history.settings import Settings
-from kraken_history.store import Store
+from kraken_history.storing.aggregates import AGGREGATES, RefreshIsRunning, refresh, sole_refresher
+from kraken_history.storing.store import Store
 from tests.aggregates.test_history_is_kept import everything, history
 from tests.aggregates.truth import materialized, shown
 from tests.core.examples import make_candle, make_trade

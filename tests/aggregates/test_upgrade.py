@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
-from kraken_history.aggregates import AGGREGATES, refresh
-from kraken_history.migrations import migrate, read_migrations
-from kraken_history.postgres import create_pool
+from kraken_history.database.connections import create_pool
+from kraken_history.database.migrations import migrate, read_migrations
+from kraken_history.storing.aggregates import AGGREGATES, refresh
 from tests.aggregates.truth import assert_right, marked_ranges, materialized
 
 MONDAY = datetime(2025, 11, 10, tzinfo=UTC)

@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from kraken_history.postgres import create_pool
+from kraken_history.database.connections import create_pool
 from kraken_history.records import HistoricalTrade
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from tests.core.examples import NOON, make_trade
 from tests.servers import Background
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from kraken_history.postgres import create_pool
+from kraken_history.database.connections import create_pool
 from kraken_history.records import HistoricalTrade, floor_minute
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from kraken_history.symbols import DEFAULT_SYMBOLS
 from tests.api.code_blocks import Block, read_blocks
 from tests.core.examples import make_trade

@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from kraken_history.aggregates import refresh
-from kraken_history.candles import build_candles
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import MINUTE, CandleSource, HistoricalCandle, HistoricalTrade, floor_minute
-from kraken_history.store import Store
+from kraken_history.storing.aggregates import refresh
+from kraken_history.storing.candle_deltas import build_candles
+from kraken_history.storing.store import Store
 from tests.as_of.test_known_earlier import instant
 from tests.core.examples import NOON, make_candle, moments, trades
 

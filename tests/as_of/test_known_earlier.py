@@ -7,10 +7,10 @@ from decimal import Decimal
 import asyncpg
 import pytest
 
-from kraken_history.candle_building import build_candles_from_trades
 from kraken_history.errors import InvalidTime, UnknownSymbol, UsageError
 from kraken_history.provider import HistoricalDataProvider
-from kraken_history.store import Store
+from kraken_history.storing.candle_building import build_candles_from_trades
+from kraken_history.storing.store import Store
 from tests.core.examples import NOON, make_candle, make_trade
 
 SYMBOL = "BTC/USDT"

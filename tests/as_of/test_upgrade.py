@@ -2,10 +2,10 @@
 
 from datetime import timedelta
 
-from kraken_history.migrations import migrate, read_migrations
-from kraken_history.postgres import Connection, create_pool
+from kraken_history.database.connections import Connection, create_pool
+from kraken_history.database.migrations import migrate, read_migrations
 from kraken_history.provider import HistoricalDataProvider
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from tests.as_of.test_known_earlier import END, MINUTE, SYMBOL, instant
 from tests.core.examples import NOON, make_trade
 from tests.servers import DatabaseServer

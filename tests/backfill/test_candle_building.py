@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-from kraken_history.backfill import build_candles_from_trades
-from kraken_history.store import Store
+from kraken_history.fetching.backfill import build_candles_from_trades
+from kraken_history.storing.store import Store
 from tests.store.contents import StoredCandle, stored_candles
-from tests.thread.records import NOON, trades
+from tests.end_to_end.records import NOON, trades
 
 SYMBOL = "BTC/USDT"
 

@@ -15,10 +15,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from kraken_history.backfill_targets import Backfill
 from kraken_history.cli.backfill import FUTURE, NO_WORKER
 from kraken_history.cli.backfill_progress import Pace, describe, part_done, rough
-from kraken_history.healing import unix_ns
+from kraken_history.fetching.backfill_targets import Backfill
+from kraken_history.records import unix_ns
 from tests.backfill.kraken import CountedSimulator, assert_equals_truth
 from tests.cli.conftest import Run
 from tests.servers import Background

@@ -5,12 +5,12 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from kraken_history.backfill import backfill_symbol
-from kraken_history.gaps import GapFiller
-from kraken_history.healing import utc_now
+from kraken_history.clock import utc_now
+from kraken_history.fetching.backfill import backfill_symbol
+from kraken_history.fetching.gaps import GapFiller
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.records import DataGap
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from kraken_history.symbols import Pair, PairMap
 from tests.backfill.kraken import CountedSimulator, NoLimit, assert_equals_truth
 

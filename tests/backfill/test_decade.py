@@ -11,14 +11,16 @@ import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
-from kraken_history.absence import find_waiting
-from kraken_history.backfill import BackfillRunner
-from kraken_history.backfill_targets import list_backfills, request_backfill
-from kraken_history.healing import fetch_and_store, find_holes, parts_of
+from kraken_history.completeness.absence import find_waiting
+from kraken_history.completeness.holes import find_holes
+from kraken_history.fetching.backfill import BackfillRunner
+from kraken_history.fetching.backfill_targets import list_backfills, request_backfill
+from kraken_history.fetching.pages import fetch_and_store
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import decode_result, decode_trades_page
 from kraken_history.ledger import IdRanges
-from kraken_history.store import Store
+from kraken_history.storing.pages import parts_of
+from kraken_history.storing.store import Store
 from tests.backfill.kraken import BTC, NoLimit, scripted_kraken
 from tests.core.examples import NOON, make_trade
 from tests.store.contents import ledger

@@ -10,11 +10,11 @@ from arq.connections import ArqRedis
 
 from jobs.backfill import MOST_AT_ONCE, backfill, sweep_backfills
 from jobs.context import Pairs, WorkerContext
-from kraken_history.backfill_targets import list_backfills, request_backfill
-from kraken_history.job_queue import JobQueue
+from kraken_history.fetching.backfill_targets import list_backfills, request_backfill
+from kraken_history.fetching.queue import JobQueue
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.settings import Settings
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from tests.backfill.kraken import CountedSimulator, NoLimit, assert_equals_truth, scripted_kraken
 from tests.jobs.queue import connect_queue
 

@@ -6,7 +6,8 @@ from decimal import Decimal
 import asyncpg
 import pytest
 
-from kraken_history.backfill import (
+from kraken_history.errors import KrakenBusy, KrakenError
+from kraken_history.fetching.backfill import (
     MOST_FAILURES,
     BackfillRunner,
     backfill_symbol,
@@ -14,11 +15,10 @@ from kraken_history.backfill import (
     fetch_all_trades,
     fetch_trades_page,
 )
-from kraken_history.backfill_targets import Backfill, list_backfills, request_backfill
-from kraken_history.errors import KrakenBusy, KrakenError
+from kraken_history.fetching.backfill_targets import Backfill, list_backfills, request_backfill
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from tests.backfill.kraken import BTC, NoLimit, scripted_kraken
 
 SYMBOL = "BTC/USDT"

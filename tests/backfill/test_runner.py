@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from kraken_history.backfill import BackfillRunner, backfill_symbol, fetch_all_trades, get_resume_point
-from kraken_history.backfill_targets import (
+from kraken_history.errors import KrakenError, UnknownSymbol, UsageError
+from kraken_history.fetching.backfill import BackfillRunner, backfill_symbol, fetch_all_trades, get_resume_point
+from kraken_history.fetching.backfill_targets import (
     Backfill,
     cancel_backfills,
     list_backfills,
@@ -18,12 +19,10 @@ from kraken_history.backfill_targets import (
     resume_backfills,
     take_stalled,
 )
-from kraken_history.errors import KrakenError, UnknownSymbol, UsageError
-from kraken_history.healing import unix_ns
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.ledger import IdRanges
-from kraken_history.records import utc_from_unix_ns
-from kraken_history.store import Store
+from kraken_history.records import unix_ns, utc_from_unix_ns
+from kraken_history.storing.store import Store
 from tests.backfill.kraken import BTC, CountedSimulator, NoLimit, assert_equals_truth
 from tests.store.contents import ledger
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from kraken_history.backfill_targets import list_backfills
+from kraken_history.fetching.backfill_targets import list_backfills
 from kraken_history.kraken.client import KrakenRest
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from kraken_history.symbols import PairMap
 from tests.backfill.kraken import CountedSimulator, NoLimit, assert_equals_truth
 from tests.backfill.slots import TOTAL, assert_spaced, noted_slots

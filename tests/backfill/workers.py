@@ -13,8 +13,8 @@ import asyncpg
 import psutil
 from arq.connections import ArqRedis
 
-from kraken_history.backfill_targets import list_backfills, request_backfill
-from kraken_history.job_queue import JobQueue
+from kraken_history.fetching.backfill_targets import list_backfills, request_backfill
+from kraken_history.fetching.queue import JobQueue
 from tests.backfill.kraken import CountedSimulator
 from tests.jobs.queue import connect_queue
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 import asyncpg
 
 from kraken_history.records import HistoricalTrade
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 
 START = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)  # a Monday
 

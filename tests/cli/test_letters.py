@@ -5,9 +5,9 @@ import json
 import pytest
 from redis.asyncio import Redis
 
-from kraken_history import wire
-from kraken_history.dead_letters import DeadLetters
 from kraken_history.errors import MalformedMessage
+from kraken_history.stream import wire
+from kraken_history.stream.dead_letters import DeadLetters
 from tests.cli.conftest import Run
 from tests.cli.samples import trade
 from tests.servers import Background

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from kraken_history import telemetry, wire
+from kraken_history.runtime import liveness
+from kraken_history.stream import wire
 from tests.cli.conftest import Run
 from tests.cli.samples import START, store, trade
 from tests.servers import Background
@@ -18,7 +19,7 @@ from tests.servers import Background
 
 async def sign(redis_url: str, key: str, body: Mapping[str, object]) -> None:
     async with Redis.from_url(redis_url) as redis:
-        await redis.set(telemetry.HEALTH_PREFIX + key, msgspec.json.encode(body), ex=15)
+        await redis.set(liveness.HEALTH_PREFIX + key, msgspec.json.encode(body), ex=15)
 
 
 async def publish(redis_url: str, *, entries: int, read: int) -> None:

@@ -8,11 +8,11 @@ from decimal import Decimal
 import asyncpg
 import pytest
 
-from kraken_history.aggregates import refresh
-from kraken_history.postgres import create_pool
+from kraken_history.database.connections import create_pool
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import HistoricalTrade
-from kraken_history.store import Store
+from kraken_history.storing.aggregates import refresh
+from kraken_history.storing.store import Store
 
 START = datetime(2026, 1, 5, tzinfo=UTC)  # a Monday
 END = START + timedelta(days=21)

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pyarrow import compute
 
-from kraken_history.aggregates import refresh
 from kraken_history.errors import InvalidChoice, UnknownSymbol, UsageError
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.columns import candle_schema, filled_schema
 from kraken_history.records import MINUTE, HistoricalCandle
-from kraken_history.store import Store
+from kraken_history.storing.aggregates import refresh
+from kraken_history.storing.store import Store
 from tests.columns.conftest import SYMBOL
 from tests.core.examples import NOON, make_candle
 

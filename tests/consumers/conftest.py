@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from kraken_history.postgres import create_pool
+from kraken_history.database.connections import create_pool
 
 
 @pytest.fixture

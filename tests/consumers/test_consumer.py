@@ -11,19 +11,18 @@ import pytest
 from redis.asyncio import Redis
 
 from consumers.consumer import Consumer
-from kraken_history import wire
-from kraken_history.candles import build_candles
-from kraken_history.dead_letters import DeadLetters
+from kraken_history.database.connections import create_pool, leaving_in_time
 from kraken_history.ledger import IdRanges
-from kraken_history.postgres import create_pool
-from kraken_history.processes import leaving_in_time
 from kraken_history.records import HistoricalCandle, HistoricalTrade
-from kraken_history.store import Store, Stored
-from tests.thread.database import ledger, stored_candles, stored_ids, stored_trades
-from tests.thread.proxy import Proxy
-from tests.thread.records import candle, trade, trades
-from tests.thread.streams import STREAMS, is_settled, pending, publish
-from tests.thread.waiting import until
+from kraken_history.storing.candle_deltas import build_candles
+from kraken_history.storing.store import Store, Stored
+from kraken_history.stream import wire
+from kraken_history.stream.dead_letters import DeadLetters
+from tests.end_to_end.database import ledger, stored_candles, stored_ids, stored_trades
+from tests.end_to_end.proxy import Proxy
+from tests.end_to_end.records import candle, trade, trades
+from tests.end_to_end.streams import STREAMS, is_settled, pending, publish
+from tests.end_to_end.waiting import until
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from fakeredis import FakeAsyncRedis
 
-from kraken_history import wire
-from kraken_history.dead_letters import WEBSOCKET, DeadLetter, DeadLetters
 from kraken_history.errors import MalformedMessage
-from tests.thread.records import trade, trades
+from kraken_history.stream import wire
+from kraken_history.stream.dead_letters import WEBSOCKET, DeadLetter, DeadLetters
+from tests.end_to_end.records import trade, trades
 
 STREAM = wire.trades_stream(0)
 ROW = {

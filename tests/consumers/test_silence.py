@@ -7,14 +7,14 @@ import pytest
 from redis.asyncio import Redis
 
 from consumers.__main__ import consume
-from kraken_history import redis_connections
+from kraken_history.runtime import redis_connections
+from kraken_history.runtime.liveness import signs_of_life
 from kraken_history.settings import Settings
-from kraken_history.telemetry import signs_of_life
-from tests.thread.database import stored_ids
-from tests.thread.proxy import Proxy
-from tests.thread.records import trade, trades
-from tests.thread.streams import is_settled, publish
-from tests.thread.waiting import until
+from tests.end_to_end.database import stored_ids
+from tests.end_to_end.proxy import Proxy
+from tests.end_to_end.records import trade, trades
+from tests.end_to_end.streams import is_settled, publish
+from tests.end_to_end.waiting import until
 
 
 @pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from kraken_history.database.migrations import CONTINUOUS_AGGREGATES, HYPERTABLES, parse_migration, read_migrations
 from kraken_history.errors import UsageError
-from kraken_history.migrations import CONTINUOUS_AGGREGATES, HYPERTABLES, parse_migration, read_migrations
 
 APACHE = frozenset({HYPERTABLES})
 COMMUNITY = frozenset({HYPERTABLES, CONTINUOUS_AGGREGATES})

@@ -4,7 +4,7 @@ import asyncio
 import gc
 from contextlib import suppress
 
-from kraken_history.tasks import end
+from kraken_history.runtime.tasks import end
 
 
 async def test_tasks_are_over_afterwards_whatever_they_raised_or_were_doing() -> None:

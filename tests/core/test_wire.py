@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kraken_history import wire
 from kraken_history.errors import MalformedMessage
 from kraken_history.records import HistoricalCandle, HistoricalTrade
+from kraken_history.stream import wire
 from tests.core.examples import NOON, candles, digits, make_trade, trades
 
 

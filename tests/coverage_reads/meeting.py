@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from kraken_history.postgres import Connection
+from kraken_history.database.connections import Connection
 
 
 @asynccontextmanager

@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 import asyncpg
 import pytest
 
+from kraken_history.completeness.covered_time import cover, cover_minutes
 from kraken_history.errors import InvalidChoice, InvalidRange, InvalidTime, UnknownSymbol
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.coverage import CoveredSpan
 from kraken_history.records import MINUTE, HistoricalTrade, TimeRange
-from kraken_history.store import Store
-from kraken_history.time_coverage import cover, cover_minutes
+from kraken_history.storing.store import Store
 from tests.core.examples import NOON, make_candle, make_trade
 from tests.coverage_reads.meeting import locked, until_blocked
 

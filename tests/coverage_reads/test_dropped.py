@@ -7,15 +7,15 @@ import asyncpg
 import pytest
 
 from jobs.partitions import drop_old
-from kraken_history.aggregates import refresh
+from kraken_history.database.connections import create_pool
+from kraken_history.database.migrations import migrate, read_migrations
 from kraken_history.errors import CoverageError
-from kraken_history.migrations import migrate, read_migrations
-from kraken_history.postgres import create_pool
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.coverage import complete
 from kraken_history.reading.database import Database
 from kraken_history.records import HistoricalTrade, TimeRange
-from kraken_history.store import Store
+from kraken_history.storing.aggregates import refresh
+from kraken_history.storing.store import Store
 from tests.core.examples import make_trade
 from tests.coverage_reads.meeting import locked, until_blocked
 

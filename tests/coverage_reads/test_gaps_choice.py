@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kraken_history import wire
+from kraken_history.completeness.covered_time import cover
 from kraken_history.errors import CoverageError, InvalidChoice, InvalidNumber, UnknownSymbol
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.coverage import fill_buckets
 from kraken_history.records import MINUTE, HistoricalCandle, MadeUpCandle, TimeRange
-from kraken_history.store import Store
-from kraken_history.time_coverage import cover
+from kraken_history.storing.store import Store
+from kraken_history.stream import wire
 from tests.core.examples import NOON, make_candle, make_trade
 from tests.coverage_reads.meeting import locked, until_blocked
 

@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 
 from kraken_history.csv_import import CsvError, CsvImporter, Imported, Skipped, found_files
+from kraken_history.database.connections import create_pool
 from kraken_history.errors import ServiceUnavailable
-from kraken_history.postgres import create_pool
 from kraken_history.symbols import Pair
 
 Outcome = Imported | Skipped | CsvError

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kraken_history.csv_import import CsvError, CsvFile, CsvImporter, Imported, found_files
-from kraken_history.postgres import create_pool
+from kraken_history.database.connections import create_pool
 from tests.csv_import.conftest import Outcome, no_kraken
 from tests.csv_import.files import START_S, candle_line, trade_line, write_zip
 from tests.servers import Background

@@ -10,12 +10,12 @@ import pytest
 
 from jobs.context import Pairs, WorkerContext
 from jobs.csv_import import import_csv as job
-from kraken_history.job_queue import IMPORT_CSV, JobQueue
+from kraken_history.database.connections import connect
+from kraken_history.fetching.queue import IMPORT_CSV, JobQueue
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import LocalRateLimiter
-from kraken_history.postgres import connect
 from kraken_history.settings import Settings
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from simulator import Simulator
 from tests.cli.conftest import Run, clean_environment, command
 from tests.csv_import.files import candle_line, write, write_zip

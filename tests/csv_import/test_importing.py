@@ -13,13 +13,13 @@ import asyncpg
 import msgspec
 import pytest
 
-from kraken_history.candle_store import CANDLES_CHANNEL
 from kraken_history.csv_import import CsvError, CsvFile, CsvImporter, Imported, Skipped, found_files
+from kraken_history.database.connections import create_pool
 from kraken_history.errors import UsageError
 from kraken_history.kraken.rest import decode_asset_pairs, decode_result
-from kraken_history.postgres import create_pool
 from kraken_history.records import HistoricalCandle
-from kraken_history.store import Store
+from kraken_history.storing.candle_writing import CANDLES_CHANNEL
+from kraken_history.storing.store import Store
 from kraken_history.symbols import Pair
 from tests.backfill.test_deadlocks import deadlock
 from tests.core.examples import make_candle, make_trade

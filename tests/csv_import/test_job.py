@@ -13,12 +13,12 @@ from structlog.testing import capture_logs
 
 from jobs.context import Pairs, WorkerContext
 from jobs.csv_import import IMPORT_TRIES, import_csv
-from kraken_history.job_queue import IMPORT_CSV, JobQueue
+from kraken_history.database.connections import create_pool
+from kraken_history.fetching.queue import IMPORT_CSV, JobQueue
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import LocalRateLimiter
-from kraken_history.postgres import create_pool
 from kraken_history.settings import Settings
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from tests.csv_import.files import candle_line, write
 from tests.jobs.queue import connect_queue
 

@@ -12,13 +12,13 @@ import pytest
 
 import paper_tester
 from kraken_history.backtests import list_runs, load_run
-from kraken_history.postgres import create_pool
+from kraken_history.database.connections import create_pool
 from kraken_history.records import HistoricalTrade, floor_minute
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from simulator import Simulator
 from tests.core.examples import NOON, make_trade
 from tests.examples.testers import PaperTester, run_example, saved_run
-from tests.thread.waiting import until
+from tests.end_to_end.waiting import until
 
 pytestmark = pytest.mark.parametrize("database_server", ["timescaledb"], indirect=True)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kraken_history.postgres import create_pool
+from kraken_history.completeness.covered_time import cover
+from kraken_history.database.connections import create_pool
 from kraken_history.records import TimeRange
-from kraken_history.time_coverage import cover
 from tests.core.examples import NOON
 from tests.examples.testers import REPOSITORY
 

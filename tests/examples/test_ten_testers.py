@@ -10,16 +10,16 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from kraken_history.healing import find_holes
-from kraken_history.postgres import create_pool
+from kraken_history.completeness.holes import find_holes
+from kraken_history.database.connections import create_pool
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import floor_minute, utc_from_unix_ns
 from simulator import Simulator
 from tests.examples.testers import PaperTester, saved_run
 from tests.following.followed import Following
-from tests.thread.database import stored_candles
-from tests.thread.services import CONSUMER, PRODUCER, WORKER, Service
-from tests.thread.waiting import until
+from tests.end_to_end.database import stored_candles
+from tests.end_to_end.services import CONSUMER, PRODUCER, WORKER, Service
+from tests.end_to_end.waiting import until
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
 SPEED = 30

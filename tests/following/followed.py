@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 
-from kraken_history.postgres import Connection
+from kraken_history.database.connections import Connection
 from kraken_history.reading.database import Database
 from kraken_history.reading.settling import Timing
 from kraken_history.records import HistoricalCandle
-from tests.thread.waiting import until
+from tests.end_to_end.waiting import until
 
 QUICK = Timing(grace_s=0.5, patience_s=600, poll_s=0.05)
 

@@ -12,11 +12,11 @@ from kraken_history.reading.database import Database
 from kraken_history.reading.following import follow_candles, read_warmup
 from kraken_history.reading.settling import Timing
 from kraken_history.records import MINUTE, HistoricalCandle, HistoricalTrade, floor_minute
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from tests.core.examples import NOON, make_candle, make_trade
 from tests.following.followed import NEVER_POLLS, QUICK, Following, Watched, opened, take
-from tests.thread.database import stored_candles
-from tests.thread.waiting import until
+from tests.end_to_end.database import stored_candles
+from tests.end_to_end.waiting import until
 
 SECOND = timedelta(seconds=1)
 BTC, ETH = "BTC/USDT", "ETH/USDT"

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from kraken_history.database.connections import create_pool
+from kraken_history.database.migrations import migrate
 from kraken_history.embedded import Servers
-from kraken_history.migrations import migrate
-from kraken_history.postgres import create_pool
 from kraken_history.reading.following import follow_candles
 from kraken_history.records import MINUTE
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from tests.core.examples import NOON, make_trade
 from tests.following.followed import QUICK, Following, Watched
-from tests.thread.waiting import until
+from tests.end_to_end.waiting import until
 
 
 @pytest.fixture

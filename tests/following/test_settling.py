@@ -5,12 +5,12 @@ from datetime import datetime, timedelta
 import asyncpg
 import pytest
 
+from kraken_history.completeness.covered_time import cover
 from kraken_history.errors import UsageError
 from kraken_history.reading.database import Database
 from kraken_history.reading.settling import Timing, read_settled
 from kraken_history.records import MINUTE, TimeRange
-from kraken_history.store import Store
-from kraken_history.time_coverage import cover
+from kraken_history.storing.store import Store
 from tests.core.examples import NOON, make_candle, make_trade
 
 SECOND = timedelta(seconds=1)

@@ -6,12 +6,12 @@ from datetime import datetime
 import asyncpg
 import pytest
 
-from kraken_history.gaps import GapFiller
+from kraken_history.database.connections import create_pool
+from kraken_history.fetching.gaps import GapFiller
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import Refusal
-from kraken_history.postgres import create_pool
 from kraken_history.records import utc_from_unix_ns
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from kraken_history.symbols import Pair, PairMap
 from simulator import Simulator
 from tests.simulator.exchanges import ManualClock

@@ -7,20 +7,21 @@ import asyncpg
 import pytest
 from msgspec.structs import replace
 
-from kraken_history.absence import find_waiting, note_passed_over, passed_over
-from kraken_history.gaps import GapFiller
-from kraken_history.healing import find_holes
+from kraken_history.completeness.absence import find_waiting, note_passed_over
+from kraken_history.completeness.holes import find_holes
+from kraken_history.fetching.gaps import GapFiller
+from kraken_history.fetching.pages import passed_over
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
 from kraken_history.ledger import IdRanges
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from simulator import Simulator
 from tests.gaps.conftest import PAIR, SYMBOL, Counting
 from tests.gaps.truth import true_ids
 from tests.jobs.kraken import all_trades
 from tests.simulator.exchanges import ManualClock
-from tests.thread.database import stored_ids
-from tests.thread.records import trade, trades
+from tests.end_to_end.database import stored_ids
+from tests.end_to_end.records import trade, trades
 
 Now = Callable[[], datetime]
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -13,24 +13,24 @@ from redis.asyncio import Redis
 
 from consumers.consumer import Consumer
 from jobs.context import Pairs, WorkerContext
-from kraken_history.gaps import GapFiller
-from kraken_history.healing import find_holes
-from kraken_history.job_queue import JobQueue, decode_job, encode_job, queue_on, redis_settings
+from kraken_history.completeness.holes import find_holes
+from kraken_history.fetching.gaps import GapFiller
+from kraken_history.fetching.queue import JobQueue, decode_job, encode_job, queue_on, redis_settings
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import Pacing, RateLimiter
 from kraken_history.kraken.rest import Refusal
-from kraken_history.publisher import Publisher
 from kraken_history.settings import Settings
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
+from kraken_history.stream.publisher import Publisher
 from producers.feed import Feed
 from simulator import Simulator
 from simulator.rate_limit import RateLimit
 from tests.gaps.conftest import PAIR, SYMBOL
 from tests.gaps.truth import assert_complete, emit_over, true_ids
 from tests.simulator.exchanges import ManualClock
-from tests.thread.proxy import Proxy
-from tests.thread.streams import STREAMS
-from tests.thread.waiting import until
+from tests.end_to_end.proxy import Proxy
+from tests.end_to_end.streams import STREAMS
+from tests.end_to_end.waiting import until
 
 SPACING_S = 1.0
 MINUTES, TRADES_A_MINUTE = 10, 900

@@ -6,18 +6,18 @@ from datetime import datetime, timedelta
 import asyncpg
 import pytest
 
-from kraken_history.candles import build_candles
-from kraken_history.gaps import GapFiller, run_gap_filler
-from kraken_history.healing import find_holes
+from kraken_history.completeness.holes import find_holes
+from kraken_history.fetching.gaps import GapFiller, run_gap_filler
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.records import MINUTE, DataGap, floor_minute
-from kraken_history.store import Store
+from kraken_history.storing.candle_deltas import build_candles
+from kraken_history.storing.store import Store
 from simulator import Simulator
 from tests.gaps.conftest import PAIR, SYMBOL, Counting, find_pair
 from tests.gaps.truth import assert_complete, emit_over, true_ids, without
 from tests.jobs.kraken import all_trades
 from tests.simulator.exchanges import ManualClock
-from tests.thread.database import stored_candles, stored_ids
+from tests.end_to_end.database import stored_candles, stored_ids
 
 Now = Callable[[], datetime]
 PLAIN = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)

@@ -16,22 +16,23 @@ import jobs.gaps
 from jobs.context import Pairs, WorkerContext
 from jobs.gaps import fill_gap, fill_gaps
 from jobs.heal import sweep
-from kraken_history.absence import note_passed_over
-from kraken_history.healing import find_holes, utc_now
-from kraken_history.job_queue import JobQueue, decode_job, encode_job, queue_on, redis_settings
+from kraken_history.clock import utc_now
+from kraken_history.completeness.absence import note_passed_over
+from kraken_history.completeness.holes import find_holes
+from kraken_history.fetching.queue import JobQueue, decode_job, encode_job, queue_on, redis_settings
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.ledger import IdRanges
+from kraken_history.runtime.liveness import live_ids_of
 from kraken_history.settings import Settings
-from kraken_history.store import Store
-from kraken_history.telemetry import live_ids_of
+from kraken_history.storing.store import Store
 from simulator import Simulator
 from tests.gaps.conftest import PAIR, SYMBOL, Counting
 from tests.gaps.truth import assert_complete
 from tests.jobs.kraken import all_trades
 from tests.jobs.queue import connect_queue
 from tests.servers import DatabaseServer
-from tests.thread.proxy import Proxy
-from tests.thread.records import trades
+from tests.end_to_end.proxy import Proxy
+from tests.end_to_end.records import trades
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import asyncpg
 import pytest
 
 from kraken_history.errors import InvalidNumber
-from kraken_history.gaps import LONGEST_MIN_GAP_MINUTES, GapFiller, GapSummary, run_gap_filler
+from kraken_history.fetching.gaps import LONGEST_MIN_GAP_MINUTES, GapFiller, GapSummary, run_gap_filler
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage, decode_result, decode_trades_page
 from kraken_history.records import HistoricalTrade
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from kraken_history.symbols import DEFAULT_SYMBOLS, Pair, PairMap
 from simulator import Simulator
 from tests.backfill.kraken import BTC, NoLimit, scripted_kraken

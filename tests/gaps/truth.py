@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from kraken_history.candles import build_candles
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.ledger import IdRanges
 from kraken_history.records import HistoricalTrade
+from kraken_history.storing.candle_deltas import build_candles
 from kraken_history.symbols import Pair
 from simulator import Simulator
 from tests.jobs.kraken import all_trades
-from tests.thread.database import ledger, stored_candles, stored_ids
+from tests.end_to_end.database import ledger, stored_candles, stored_ids
 
 
 def true_ids(kraken: Simulator, symbol: str) -> list[int]:

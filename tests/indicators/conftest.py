@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from kraken_history.postgres import create_pool
+from kraken_history.database.connections import create_pool
 from kraken_history.provider import HistoricalDataProvider
 
 

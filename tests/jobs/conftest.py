@@ -10,11 +10,11 @@ from arq.connections import ArqRedis
 from arq.worker import Worker
 
 from jobs.context import Pairs, WorkerContext
-from kraken_history.job_queue import JobQueue, decode_job, encode_job, redis_settings
+from kraken_history.database.connections import create_pool
+from kraken_history.fetching.queue import JobQueue, decode_job, encode_job, redis_settings
 from kraken_history.kraken.client import KrakenRest
-from kraken_history.postgres import create_pool
 from kraken_history.settings import Settings
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from simulator import Simulator
 from tests.jobs.kraken import NoLimit
 from tests.jobs.queue import connect_queue

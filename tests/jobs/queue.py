@@ -3,7 +3,7 @@
 from arq import create_pool
 from arq.connections import ArqRedis
 
-from kraken_history.job_queue import decode_job, encode_job, redis_settings
+from kraken_history.fetching.queue import decode_job, encode_job, redis_settings
 
 
 async def connect_queue(redis_url: str) -> ArqRedis:

@@ -14,9 +14,9 @@ from jobs.context import WorkerContext
 from jobs.figures import keep_figures, note_backfills, note_uncovered
 from jobs.gaps import fill_gap
 from jobs.heal import heal
-from kraken_history import telemetry
-from kraken_history.backfill_targets import cancel_backfills, list_backfills, request_backfill
-from kraken_history.healing import utc_now
+from kraken_history.clock import utc_now
+from kraken_history.fetching.backfill_targets import cancel_backfills, list_backfills, request_backfill
+from kraken_history.runtime import telemetry
 from kraken_history.symbols import PairMap
 from simulator import Simulator
 from tests.jobs.kraken import all_trades

@@ -15,19 +15,19 @@ import jobs.heal
 from consumers.consumer import Consumer
 from jobs.context import WorkerContext
 from jobs.heal import heal, sweep
-from kraken_history.candles import build_candles
+from kraken_history.completeness.holes import find_holes
 from kraken_history.errors import KrakenError
-from kraken_history.healing import find_holes
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.ledger import IdRange, IdRanges
 from kraken_history.records import HistoricalTrade
-from kraken_history.store import Store
+from kraken_history.storing.candle_deltas import build_candles
+from kraken_history.storing.store import Store
 from kraken_history.symbols import PairMap
 from simulator import Simulator
 from tests.jobs.kraken import NoLimit, all_trades
-from tests.thread.database import ledger, stored_candles, stored_ids, stored_trades
-from tests.thread.streams import STREAMS, is_settled, publish
-from tests.thread.waiting import until
+from tests.end_to_end.database import ledger, stored_candles, stored_ids, stored_trades
+from tests.end_to_end.streams import STREAMS, is_settled, publish
+from tests.end_to_end.waiting import until
 
 BTC, ETH = PairMap().find("BTC/USDT"), PairMap().find("ETH/USDT")
 

@@ -4,10 +4,10 @@ import pytest
 from arq.connections import ArqRedis
 from arq.worker import JobExecutionFailed
 
-from kraken_history.job_queue import JobQueue, decode_job, encode_job
+from kraken_history.fetching.queue import JobQueue, decode_job, encode_job
 from kraken_history.ledger import IdRanges
 from tests.jobs.queue import connect_queue
-from tests.thread.proxy import Proxy
+from tests.end_to_end.proxy import Proxy
 
 
 async def length(arq: ArqRedis) -> int:

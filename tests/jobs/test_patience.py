@@ -8,8 +8,8 @@ from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
 from jobs.patience import Patience, PatientRedis
-from kraken_history import redis_connections
-from tests.thread.proxy import Proxy
+from kraken_history.runtime import redis_connections
+from tests.end_to_end.proxy import Proxy
 
 ANSWER_S = 0.3
 

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import REGISTRY
 from pydantic_core import PydanticUndefined
 
-import kraken_history.telemetry  # noqa: F401 — registers the metrics
+import kraken_history.runtime.telemetry  # noqa: F401 — registers the metrics
 from kraken_history.settings import Settings
 from tests.packaging.compose_file import REPOSITORY
 

@@ -101,8 +101,8 @@ print(sorted(name for name in sys.modules if name in ("asyncio", "asyncpg", "msg
 def test_reading_and_migrating_need_asyncpg_besides(unpacked: Path) -> None:
     code = """
 from kraken_history import HistoricalDataProvider
-from kraken_history.migrations import migrate, read_migrations
-from kraken_history.store import Store
+from kraken_history.database.migrations import migrate, read_migrations
+from kraken_history.storing.store import Store
 print(len(read_migrations()))
 """
 

@@ -2,8 +2,8 @@
 
 import redis.asyncio
 
-from kraken_history import wire
 from kraken_history.records import HistoricalCandle, HistoricalTrade
+from kraken_history.stream import wire
 
 
 async def trade_entries(redis: redis.asyncio.Redis, shard: int = 0) -> list[list[HistoricalTrade]]:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from fakeredis import FakeAsyncRedis
 
-from kraken_history import wire
-from kraken_history.dead_letters import DeadLetters
-from kraken_history.publisher import Publisher, attach
+from kraken_history.stream import wire
+from kraken_history.stream.dead_letters import DeadLetters
+from kraken_history.stream.publisher import Publisher, attach
 from tests.producers.streams import published_candles, published_trades
 
 BTC = "BTC/USDT"

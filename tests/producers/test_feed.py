@@ -12,14 +12,14 @@ from aiohttp import WSCloseCode, WSMsgType
 from fakeredis import FakeAsyncRedis
 from prometheus_client import REGISTRY
 
-from kraken_history import wire
-from kraken_history.dead_letters import WEBSOCKET, DeadLetters
 from kraken_history.embedded.process import free_port
-from kraken_history.publisher import Publisher
+from kraken_history.stream import wire
+from kraken_history.stream.dead_letters import WEBSOCKET, DeadLetters
+from kraken_history.stream.publisher import Publisher
 from producers.feed import Feed
 from tests.producers.kraken_server import STATUS, Conversation, kraken_server
 from tests.producers.streams import published_candles, published_trades
-from tests.thread.waiting import until
+from tests.end_to_end.waiting import until
 
 BTC, ETH, NOT_LISTED = "BTC/USDT", "ETH/USDT", "XBT/USDT"
 

@@ -17,17 +17,17 @@ from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
 from redis.exceptions import TimeoutError as NoAnswer
 
-from kraken_history import wire
-from kraken_history.dead_letters import DeadLetters
 from kraken_history.embedded import find_binaries
 from kraken_history.embedded.process import free_port, reap
 from kraken_history.embedded.valkey import Valkey
 from kraken_history.errors import MalformedMessage
-from kraken_history.publisher import Publisher
+from kraken_history.stream import wire
+from kraken_history.stream.dead_letters import DeadLetters
+from kraken_history.stream.publisher import Publisher
 from tests.producers.streams import candle_entries, published_trades, trade_entries
-from tests.thread.proxy import Proxy
-from tests.thread.records import candle, trade, trades
-from tests.thread.waiting import until
+from tests.end_to_end.proxy import Proxy
+from tests.end_to_end.records import candle, trade, trades
+from tests.end_to_end.waiting import until
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"
 TRADES, CANDLES = wire.trades_stream(0), wire.candles_stream(0)

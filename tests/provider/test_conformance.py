@@ -8,12 +8,12 @@ from decimal import Decimal
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from kraken_history.aggregates import refresh
+from kraken_history.database.connections import create_pool
 from kraken_history.intervals import VIEWS
-from kraken_history.postgres import create_pool
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import HistoricalCandle, HistoricalTrade
-from kraken_history.store import Store
+from kraken_history.storing.aggregates import refresh
+from kraken_history.storing.store import Store
 from tests.provider.model import Model
 from tests.servers import DatabaseServer
 

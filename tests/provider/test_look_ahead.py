@@ -7,12 +7,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from kraken_history.aggregates import refresh
+from kraken_history.database.connections import create_pool
 from kraken_history.intervals import VIEWS
-from kraken_history.postgres import create_pool
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import HistoricalTrade
-from kraken_history.store import Store
+from kraken_history.storing.aggregates import refresh
+from kraken_history.storing.store import Store
 from tests.servers import DatabaseServer
 
 MONDAY = datetime(2025, 11, 10, tzinfo=UTC)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kraken_history.database.connections import create_pool
 from kraken_history.errors import (
     HistoryError,
     InvalidChoice,
@@ -22,10 +23,9 @@ from kraken_history.errors import (
     UnknownSymbol,
     UsageError,
 )
-from kraken_history.postgres import create_pool
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import HistoricalTrade
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 END = MONDAY + timedelta(hours=3)

@@ -13,7 +13,7 @@ from kraken_history.errors import SchemaMismatch, ServiceUnavailable, UnknownSym
 from kraken_history.intervals import VIEWS
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import HistoricalTrade
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -13,14 +13,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from kraken_history.database.connections import CLOSE_TIMEOUT_S, create_pool
 from kraken_history.errors import ProviderClosed
-from kraken_history.postgres import CLOSE_TIMEOUT_S, create_pool
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.status import LONGEST_ANSWER_S
 from kraken_history.records import HistoricalTrade
-from kraken_history.store import Store
-from tests.thread.proxy import Proxy
-from tests.thread.waiting import until
+from kraken_history.storing.store import Store
+from tests.end_to_end.proxy import Proxy
+from tests.end_to_end.waiting import until
 
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 

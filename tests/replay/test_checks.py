@@ -16,7 +16,7 @@ from kraken_history.errors import (
     UsageError,
 )
 from kraken_history.provider import HistoricalDataProvider
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from tests.core.examples import make_trade
 from tests.replay.history import DAY, HOUR, MONDAY
 

@@ -6,7 +6,7 @@ import pytest
 
 from kraken_history.errors import InvalidNumber, InvalidTime, UnknownInterval
 from kraken_history.provider import HistoricalDataProvider
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from tests.replay.history import DAY, HOUR, MINUTE, MONDAY, assert_made_of, dense, opens
 
 

@@ -10,14 +10,14 @@ from typing import TypeVar
 import asyncpg
 import pytest
 
-from kraken_history.aggregates import refresh
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.database import Database
 from kraken_history.reading.pages import Pages
 from kraken_history.reading.replay import CandlePages
 from kraken_history.reading.trades import TradePages, read_trades
 from kraken_history.records import Record
-from kraken_history.store import Store
+from kraken_history.storing.aggregates import refresh
+from kraken_history.storing.store import Store
 from tests.core.examples import make_candle, make_trade
 from tests.replay.history import DAY, HOUR, MINUTE, MONDAY, assert_made_of, dense, opens, sparse, within
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
+from kraken_history.database.migrations import migrate
 from kraken_history.errors import SchemaMismatch
-from kraken_history.migrations import migrate
 from tests.roles.conftest import url_for
 from tests.servers import DatabaseServer
 

@@ -12,7 +12,7 @@ from kraken_history.backtests import BacktestRun
 from kraken_history.indicators import store_indicators
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import ExternalIndicator
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from tests.core.examples import NOON, make_candle, make_trade
 
 BASE_TABLES = (

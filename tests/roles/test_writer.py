@@ -8,18 +8,18 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from kraken_history.absence import note_passed_over
-from kraken_history.backfill_targets import list_backfills, pause_backfills, request_backfill
-from kraken_history.candle_building import build_candles_from_trades
+from kraken_history.completeness.absence import note_passed_over
+from kraken_history.completeness.covered_time import cover
 from kraken_history.csv_import import CsvImporter, Imported, found_files
+from kraken_history.database.connections import create_pool
+from kraken_history.fetching.backfill_targets import list_backfills, pause_backfills, request_backfill
 from kraken_history.indicators import store_indicators
 from kraken_history.ledger import IdRanges
-from kraken_history.postgres import create_pool
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import ExternalIndicator, TimeRange
-from kraken_history.store import Store
+from kraken_history.storing.candle_building import build_candles_from_trades
+from kraken_history.storing.store import Store
 from kraken_history.symbols import Pair
-from kraken_history.time_coverage import cover
 from tests.core.examples import NOON, make_candle, make_trade
 from tests.csv_import.files import START, candle_line, write
 

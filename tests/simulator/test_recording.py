@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from kraken_history.candles import build_candles
 from kraken_history.kraken.websocket import Trades, decode_frame
+from kraken_history.storing.candle_deltas import build_candles
 from simulator import frames
 from simulator.books import make_books
 from simulator.exchange import Exchange, RecordedFeed

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from kraken_history.records import EXACT, HistoricalCandle, truncated_vwap
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from tests.core.examples import NOON, SYMBOLS, make_candle
 from tests.store.contents import CANDLE_COLUMNS
 

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from kraken_history.candles import build_candles
 from kraken_history.ledger import IdRanges
 from kraken_history.records import CandleSource, HistoricalCandle, HistoricalTrade
-from kraken_history.store import Store
+from kraken_history.storing.candle_deltas import build_candles
+from kraken_history.storing.store import Store
 from tests.core.examples import NOON, SYMBOLS, distinct_trades
 from tests.store.contents import everything, ledger, stored_candles, stored_trades
 

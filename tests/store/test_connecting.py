@@ -8,8 +8,9 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from kraken_history.database.connections import connect, connection_error, create_pool, is_transient
 from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
-from kraken_history.postgres import connect, connection_error, create_pool, is_transient, without_password
+from kraken_history.urls import without_password
 
 plain_only = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 
@@ -122,8 +123,8 @@ async def test_a_server_that_is_away_is_logged_in_one_line_where_logging_is_set_
 ) -> None:
     code = f"""
 import asyncio, logging, sys
-from kraken_history.postgres import create_pool
-from tests.thread.proxy import Proxy
+from kraken_history.database.connections import create_pool
+from tests.end_to_end.proxy import Proxy
 
 async def main():
     told = asyncio.Event()

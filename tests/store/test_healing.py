@@ -8,13 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kraken_history.completeness.hole_times import since_before
+from kraken_history.completeness.holes import find_holes, missing_of
 from kraken_history.errors import KrakenError
-from kraken_history.healing import find_holes, heal, missing_of, since_before
+from kraken_history.fetching.healing import heal
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
 from kraken_history.ledger import IdRanges
 from kraken_history.records import HistoricalTrade
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from kraken_history.symbols import Pair, PairMap
 from tests.core.examples import NOON, make_candle, make_trade
 from tests.core.test_client import CountingLimiter

@@ -10,8 +10,7 @@ import asyncpg
 import pytest
 from msgspec.structs import replace
 
-from kraken_history.errors import SchemaMismatch, ServiceUnavailable
-from kraken_history.migrations import (
+from kraken_history.database.migrations import (
     Migration,
     check_schema,
     kept_capabilities,
@@ -19,6 +18,7 @@ from kraken_history.migrations import (
     parse_migration,
     read_migrations,
 )
+from kraken_history.errors import SchemaMismatch, ServiceUnavailable
 from tests.servers import DatabaseServer
 
 FILES = {
@@ -76,7 +76,7 @@ async def test_four_tasks_at_once_apply_each_file_once(database_url: str, connec
 
 async def test_four_processes_at_once_apply_each_file_once(database_url: str, connection: asyncpg.Connection) -> None:
     run = "print(len(asyncio.run(migrate(os.environ['URL']))))"
-    code = f"import asyncio, os; from kraken_history.migrations import migrate; {run}"
+    code = f"import asyncio, os; from kraken_history.database.migrations import migrate; {run}"
     processes = [
         subprocess.Popen(  # noqa: ASYNC220 — four at once, and nothing else to do meanwhile
             [sys.executable, "-c", code], env=os.environ | {"URL": database_url}, stdout=subprocess.PIPE, text=True

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from kraken_history.store import Store
+from kraken_history.storing.store import Store
 from tests.core.examples import make_candle, make_trade
 from tests.store.contents import stored_candles, stored_trades
 

@@ -6,9 +6,9 @@ from decimal import Decimal
 import asyncpg
 import pytest
 
-from kraken_history.candles import build_candles
 from kraken_history.records import HistoricalCandle, HistoricalTrade
-from kraken_history.store import Store
+from kraken_history.storing.candle_deltas import build_candles
+from kraken_history.storing.store import Store
 from tests.core.examples import NOON, make_candle, make_trade
 from tests.store.contents import everything, only_candle, stored_candles, sync_status
 

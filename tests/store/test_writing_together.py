@@ -9,12 +9,12 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from kraken_history.candle_store import CANDLES_CHANNEL
-from kraken_history.candles import build_candles
+from kraken_history.database.connections import create_pool
 from kraken_history.ledger import IdRanges
-from kraken_history.postgres import create_pool
 from kraken_history.records import HistoricalTrade
-from kraken_history.store import Store, write_within
+from kraken_history.storing.candle_deltas import build_candles
+from kraken_history.storing.candle_writing import CANDLES_CHANNEL
+from kraken_history.storing.store import Store, write_within
 from tests.core.examples import NOON, SYMBOLS, make_candle, make_trade
 from tests.store.contents import everything, ledger, stored_candles, stored_trades, sync_status
 

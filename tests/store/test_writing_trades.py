@@ -7,12 +7,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from kraken_history.candles import build_candles
+from kraken_history.database.connections import is_transient
 from kraken_history.kraken.rest import decode_result, decode_trades_page
 from kraken_history.ledger import IdRanges
-from kraken_history.postgres import is_transient
 from kraken_history.records import HistoricalTrade
-from kraken_history.store import MOST_HOLES_REPORTED, Store
+from kraken_history.storing.candle_deltas import build_candles
+from kraken_history.storing.store import MOST_HOLES_REPORTED, Store
 from tests.core.examples import NOON, make_trade
 from tests.store.contents import everything, ledger, stored_candles, stored_trades, sync_status
 

@@ -26,9 +26,9 @@ from kraken_history.cli import refresh as refresh_command
 from kraken_history.cli import status as status_command
 from kraken_history.cli import up as up_command
 from kraken_history.cli.instants import instant_option
+from kraken_history.database.connections import UNAVAILABLE
 from kraken_history.errors import HistoryError, UsageError
-from kraken_history.postgres import UNAVAILABLE
-from kraken_history.processes import EXIT_FAILED, EXIT_USAGE
+from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE
 from kraken_history.settings import load_settings
 
 EXIT_INTERRUPTED = 130

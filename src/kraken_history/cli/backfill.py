@@ -12,9 +12,15 @@ import msgspec
 import typer
 from redis.asyncio import Redis
 
-from kraken_history import telemetry
-from kraken_history.backfill import find_pair
-from kraken_history.backfill_targets import (
+from kraken_history.cli import servers as server_choice
+from kraken_history.cli.backfill_progress import follow
+from kraken_history.cli.instants import instant, instant_option
+from kraken_history.cli.tables import print_table, table_of
+from kraken_history.database.connections import create_pool
+from kraken_history.database.migrations import check_schema
+from kraken_history.errors import UsageError
+from kraken_history.fetching.backfill import find_pair
+from kraken_history.fetching.backfill_targets import (
     Backfill,
     cancel_backfills,
     list_backfills,
@@ -22,17 +28,11 @@ from kraken_history.backfill_targets import (
     request_backfill,
     resume_backfills,
 )
-from kraken_history.cli import servers as server_choice
-from kraken_history.cli.backfill_progress import follow
-from kraken_history.cli.instants import instant, instant_option
-from kraken_history.cli.tables import print_table, table_of
-from kraken_history.errors import UsageError
-from kraken_history.job_queue import JobQueue, queue_on
+from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
-from kraken_history.migrations import check_schema
-from kraken_history.postgres import create_pool
-from kraken_history.processes import EXIT_FAILED, connect_redis
+from kraken_history.runtime import liveness
+from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
 from kraken_history.settings import Settings, load_settings
 from kraken_history.symbols import PairMap
 
@@ -161,7 +161,7 @@ def _verdict(ended: Backfill) -> int:
 
 async def has_worker(redis: Redis) -> bool:
     """Whether a worker has left a sign of life."""
-    return any(name.startswith("worker:") for name in await telemetry.signs_of_life(redis))
+    return any(name.startswith("worker:") for name in await liveness.signs_of_life(redis))
 
 
 async def _list(database_url: str, symbol: str | None) -> list[Backfill]:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from kraken_history.backfill_targets import Backfill, list_backfills
+from kraken_history.fetching.backfill_targets import Backfill, list_backfills
 
 _LOOK_EVERY_S = 0.5
 _LINE_EVERY_S = 10.0

@@ -11,16 +11,16 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from kraken_history import telemetry
 from kraken_history.cli.checkout import find_checkout, read_procfile
 from kraken_history.cli.servers import Endpoints
 from kraken_history.cli.signs import is_well, reason_of
 from kraken_history.cli.supervisor import Program, Supervisor, supervised_environment
+from kraken_history.database.migrations import migrate
 from kraken_history.embedded import Servers
 from kraken_history.embedded.process import port_is_free
 from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
-from kraken_history.migrations import migrate
-from kraken_history.processes import connect_redis
+from kraken_history.runtime import liveness
+from kraken_history.runtime.processes import connect_redis
 
 POSTGRES, VALKEY = "postgres", "valkey"
 _SERVERS_TIMEOUT_S = 120.0
@@ -135,7 +135,7 @@ class Chain:
     async def troubles(self, redis: Redis) -> dict[str, str]:
         """Services that do not work as they should, with the reason; empty when all is well."""
         states = await self.supervisor.states()
-        signs = {sign.get("pid"): sign for sign in (await telemetry.signs_of_life(redis)).values()}
+        signs = {sign.get("pid"): sign for sign in (await liveness.signs_of_life(redis)).values()}
         troubles = {}
         for name in self.services:
             state = states[name]

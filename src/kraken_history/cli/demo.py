@@ -23,10 +23,10 @@ from kraken_history.cli.servers import Endpoints, endpoints_that_are_set
 from kraken_history.cli.simulated import Simulated
 from kraken_history.cli.streams import fetch_streams
 from kraken_history.cli.verdict import TruthOfSymbol, Verdict, judge
+from kraken_history.database.connections import connect
 from kraken_history.embedded import Servers
 from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
-from kraken_history.postgres import connect
-from kraken_history.processes import connect_redis, run_until
+from kraken_history.runtime.processes import connect_redis, run_until
 from kraken_history.settings import Settings
 
 READY_TIMEOUT_S = 90.0

@@ -21,10 +21,9 @@ from kraken_history.cli.candles import FIELDS, check_range, checked_symbol, text
 from kraken_history.cli.instants import instant, instant_option
 from kraken_history.cli.whole_file import check_target, whole_file
 from kraken_history.errors import UnknownSymbol, UsageError
-from kraken_history.intervals import bucket_end, bucket_start, checked_interval, width_of
+from kraken_history.intervals import Span, bucket_end, bucket_start, checked_interval, width_of
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.arrow_stream import ARROW, require_packages
-from kraken_history.reading.candle_query import Span
 from kraken_history.records import MINUTE
 from kraken_history.settings import Settings, load_settings
 

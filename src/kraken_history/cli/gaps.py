@@ -12,15 +12,15 @@ import structlog
 import typer
 from redis.asyncio import Redis
 
-from kraken_history.backfill import find_pair
 from kraken_history.cli import servers as server_choice
 from kraken_history.errors import InvalidNumber, KrakenBusy, ServiceUnavailable, UsageError
-from kraken_history.gaps import LONGEST_MIN_GAP_MINUTES, MIN_GAP_MINUTES, GapSummary, run_gap_filler
-from kraken_history.job_queue import JobQueue, queue_on
+from kraken_history.fetching.backfill import find_pair
+from kraken_history.fetching.gaps import LONGEST_MIN_GAP_MINUTES, MIN_GAP_MINUTES, GapSummary, run_gap_filler
+from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
 from kraken_history.kraken.numbers import check_symbol
-from kraken_history.processes import EXIT_FAILED, connect_redis
+from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
 from kraken_history.settings import Settings, load_settings
 from kraken_history.symbols import our_symbol
 

@@ -11,20 +11,20 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kraken_history.aggregates import refresh_if_free
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.instants import instant
 from kraken_history.cli.tables import print_table, table_of
 from kraken_history.csv_import import CsvError, CsvFile, CsvImporter, Imported, Skipped, found_files
+from kraken_history.database.connections import create_pool
+from kraken_history.database.migrations import check_schema
 from kraken_history.errors import UsageError
-from kraken_history.job_queue import JobQueue, queue_on
+from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import LocalRateLimiter
 from kraken_history.kraken.numbers import check_symbol
-from kraken_history.migrations import check_schema
-from kraken_history.postgres import create_pool
-from kraken_history.processes import EXIT_FAILED, connect_redis
+from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
 from kraken_history.settings import Settings, load_settings
+from kraken_history.storing.aggregates import refresh_if_free
 from kraken_history.symbols import PairMap, symbol_from_wsname
 
 _MOST_NAMED = 3

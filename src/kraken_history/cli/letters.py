@@ -9,10 +9,10 @@ from rich.text import Text
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.instants import instant
 from kraken_history.cli.tables import print_table, table_of
-from kraken_history.dead_letters import DeadLetter, DeadLetters
 from kraken_history.errors import MalformedMessage, UsageError
-from kraken_history.processes import EXIT_FAILED, connect_redis
+from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
 from kraken_history.settings import Settings
+from kraken_history.stream.dead_letters import DeadLetter, DeadLetters
 
 
 def run_list(settings: Settings, *, as_json: bool) -> None:

@@ -6,13 +6,13 @@ import sys
 
 from redis.asyncio import Redis
 
-from kraken_history import telemetry
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.signs import is_well, reason_of
+from kraken_history.database.migrations import migrate
 from kraken_history.embedded import Servers
 from kraken_history.errors import ServiceUnavailable
-from kraken_history.migrations import migrate
-from kraken_history.processes import EXIT_FAILED, connect_redis
+from kraken_history.runtime import liveness
+from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
 from kraken_history.settings import Settings
 
 
@@ -61,7 +61,7 @@ def _redis_url(settings: Settings) -> str:
 async def _complaint(redis_url: str, service: str, name: str | None) -> str:
     redis: Redis
     async with await connect_redis(redis_url) as redis:
-        signs = await telemetry.signs_of_life(redis)
+        signs = await liveness.signs_of_life(redis)
     wanted = {
         key: sign
         for key, sign in signs.items()
@@ -72,4 +72,4 @@ async def _complaint(redis_url: str, service: str, name: str | None) -> str:
     if wanted:
         key, sign = next(iter(wanted.items()))
         return f"{key} lives but is not well: {reason_of(sign)}"
-    return f"no sign of life of {service}{f':{name}' if name else ''} in the last {telemetry.BEAT_LASTS_S} s"
+    return f"no sign of life of {service}{f':{name}' if name else ''} in the last {liveness.BEAT_LASTS_S} s"

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from kraken_history.postgres import Connection
+from kraken_history.database.connections import Connection
 
 
 class Progress(Struct, frozen=True):

@@ -10,15 +10,15 @@ import msgspec
 import typer
 from msgspec import Struct
 
-from kraken_history.aggregates import AGGREGATES, Refreshed, refresh
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.instants import instant, instant_option
 from kraken_history.cli.tables import print_table, table_of
+from kraken_history.database.connections import create_pool
+from kraken_history.database.migrations import check_schema
 from kraken_history.errors import UsageError
-from kraken_history.migrations import check_schema
-from kraken_history.postgres import create_pool
 from kraken_history.records import TimeRange
 from kraken_history.settings import Settings, load_settings
+from kraken_history.storing.aggregates import AGGREGATES, Refreshed, refresh
 
 _WAIT_S = 600.0  # for the worker's own refresh to end
 _BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)  # before there was anything to trade

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from kraken_history.database.connections import connect
+from kraken_history.database.migrations import migrate
 from kraken_history.embedded import Servers, default_data_dir
-from kraken_history.migrations import migrate
-from kraken_history.postgres import connect
 from kraken_history.settings import Settings
 
 

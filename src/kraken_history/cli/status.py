@@ -9,7 +9,6 @@ from msgspec import Struct
 from rich.table import Table
 from rich.text import Text
 
-from kraken_history import telemetry, wire
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.backfill_progress import rough
 from kraken_history.cli.instants import instant
@@ -17,11 +16,14 @@ from kraken_history.cli.progress import Progress, fetch_progress
 from kraken_history.cli.signs import is_well, reason_of
 from kraken_history.cli.streams import StreamState, fetch_streams
 from kraken_history.cli.tables import print_table, table_of
-from kraken_history.migrations import check_schema
-from kraken_history.postgres import connect, without_password
-from kraken_history.processes import connect_redis
+from kraken_history.completeness.covered_time import find_uncovered_time
+from kraken_history.database.connections import connect
+from kraken_history.database.migrations import check_schema
+from kraken_history.runtime import liveness
+from kraken_history.runtime.processes import connect_redis
 from kraken_history.settings import Settings
-from kraken_history.time_coverage import find_uncovered_time
+from kraken_history.stream import wire
+from kraken_history.urls import without_password
 
 
 class Status(Struct, frozen=True):
@@ -54,7 +56,7 @@ def run_status(settings: Settings, *, as_json: bool) -> None:
 
 async def _fetch(endpoints: server_choice.Endpoints, settings: Settings) -> Status:
     async with await connect_redis(endpoints.redis_url) as redis:
-        signs = await telemetry.signs_of_life(redis)
+        signs = await liveness.signs_of_life(redis)
         streams = await fetch_streams(redis, shards=settings.stream_shards)
         dead_letters = await redis.xlen(wire.DEAD_LETTERS)
     connection = await connect(endpoints.database_url)
@@ -62,10 +64,10 @@ async def _fetch(endpoints: server_choice.Endpoints, settings: Settings) -> Stat
         await check_schema(connection)
         now = datetime.now(UTC)
         known = await fetch_progress(connection)
-        wanted_days = telemetry.wanted_days_of(signs) or {
+        wanted_days = liveness.wanted_days_of(signs) or {
             symbol: settings.history_days for symbol in settings.symbols if symbol in known
         }
-        uncovered = await find_uncovered_time(connection, wanted_days, live_ids=telemetry.live_ids_of(signs), now=now)
+        uncovered = await find_uncovered_time(connection, wanted_days, live_ids=liveness.live_ids_of(signs), now=now)
     finally:
         await connection.close()
     symbols = {symbol: _nothing_of(symbol) for symbol in wanted_days} | known

@@ -4,7 +4,7 @@ from msgspec import Struct
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from kraken_history import wire
+from kraken_history.stream import wire
 
 
 class StreamState(Struct, frozen=True):

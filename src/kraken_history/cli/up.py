@@ -9,15 +9,15 @@ from contextlib import AsyncExitStack, ExitStack
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from kraken_history import telemetry
 from kraken_history.cli.chain import Chain, claimed
 from kraken_history.cli.checkout import find_checkout
 from kraken_history.cli.logs import LogTail, print_logs, print_new_lines
 from kraken_history.cli.servers import Endpoints, data_dir, endpoints_that_are_set
 from kraken_history.embedded import Servers
-from kraken_history.postgres import without_password
-from kraken_history.processes import connect_redis, run_until
+from kraken_history.runtime import liveness
+from kraken_history.runtime.processes import connect_redis, run_until
 from kraken_history.settings import Settings
+from kraken_history.urls import without_password
 
 _PATIENCE_S = 5.0  # a service may be starting, or a producer be connecting, for so long before it is worth a line
 _CHECK_EVERY_S = 0.5
@@ -101,7 +101,7 @@ class Watch:
         """
         try:
             troubles = await self._chain.troubles(redis)
-            signs = await telemetry.signs_of_life(redis)
+            signs = await liveness.signs_of_life(redis)
         except (RedisError, OSError) as error:
             troubles, signs = {"redis": str(error) or type(error).__name__}, {}
         return [*self._news_of(troubles, now_s), *self._refusals(signs), *self._readiness(troubles)]

@@ -12,7 +12,7 @@ from decimal import Decimal
 import asyncpg
 from msgspec import Struct
 
-from kraken_history.postgres import Connection
+from kraken_history.database.connections import Connection
 
 _ROWS_AT_ONCE = 10_000
 

@@ -14,8 +14,8 @@ from kraken_history.csv_import.offline_names import symbol_from_name
 from kraken_history.csv_import.refusal import CsvError
 from kraken_history.csv_import.sources import CsvFile
 from kraken_history.csv_import.writing import FileWriter, OnProgress
+from kraken_history.database.connections import is_transient
 from kraken_history.errors import HistoryError, UsageError
-from kraken_history.postgres import is_transient
 from kraken_history.symbols import DEFAULT_PAIRS, Pair
 
 FetchPairs = Callable[[], Awaitable[Iterable[Pair]]]

@@ -8,15 +8,14 @@ from functools import lru_cache, partial
 import asyncpg
 from msgspec import Struct
 
-from kraken_history.candle_store import merging_candles, note_candles
 from kraken_history.csv_import.extent import Extent, instant, reader_of
 from kraken_history.csv_import.names import Content
 from kraken_history.csv_import.refusal import CsvError
 from kraken_history.csv_import.rows import Candles
 from kraken_history.csv_import.sources import CsvFile
-from kraken_history.healing import write_again
-from kraken_history.postgres import Connection
-from kraken_history.store import lock_symbol
+from kraken_history.database.connections import Connection, write_again
+from kraken_history.storing.candle_writing import merging_candles, note_candles
+from kraken_history.storing.store import lock_symbol
 
 OnProgress = Callable[[int], object]
 """Told how many bytes of the file have been read; begins anew if the file has to be read again."""

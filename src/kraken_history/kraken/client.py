@@ -9,7 +9,6 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from kraken_history import telemetry
 from kraken_history.errors import KrakenBusy, ServiceUnavailable
 from kraken_history.kraken.rest import (
     OhlcPage,
@@ -24,6 +23,7 @@ from kraken_history.kraken.rest import (
     decode_trades_page,
     refusal_of,
 )
+from kraken_history.runtime import telemetry
 from kraken_history.symbols import Pair
 
 KRAKEN_URL = "https://api.kraken.com"

@@ -15,8 +15,8 @@ from weakref import WeakKeyDictionary
 
 import asyncpg
 
+from kraken_history.database.connections import CONNECT_TIMEOUT_S, SILENCE_S, is_transient
 from kraken_history.errors import MissingExtra, ProviderClosed
-from kraken_history.postgres import CONNECT_TIMEOUT_S, SILENCE_S, is_transient
 from kraken_history.reading.database import Database
 
 if TYPE_CHECKING:

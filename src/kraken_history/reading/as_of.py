@@ -19,8 +19,8 @@ wrote counts as known. A write takes milliseconds; an imported file, as long as 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from kraken_history.intervals import as_utc, bucket_end, bucket_start, checked_interval, closed_window, width_of
-from kraken_history.reading.candle_query import COLUMNS, Span, aggregate
+from kraken_history.intervals import Span, as_utc, bucket_end, bucket_start, checked_interval, closed_window, width_of
+from kraken_history.reading.candle_query import COLUMNS, aggregate
 from kraken_history.reading.candles import candles_of, checked_limit, checked_symbol, read_candles, read_extent
 from kraken_history.reading.database import Database
 from kraken_history.records import MINUTE, HistoricalCandle

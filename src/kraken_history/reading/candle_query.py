@@ -11,14 +11,11 @@ from datetime import datetime, timedelta
 
 from msgspec import Struct
 
-from kraken_history.intervals import VIEWS, best_stored, bucket_end, bucket_start, width_of
+from kraken_history.intervals import VIEWS, Span, best_stored, bucket_end, bucket_start, width_of
 from kraken_history.records import HistoricalCandle
 
 COLUMNS = ", ".join(HistoricalCandle.__struct_fields__)
 """The columns of a candle, in the order of the record's fields."""
-
-Span = tuple[datetime, datetime]
-"""``[start, end)``."""
 
 
 class StoredView(Struct, frozen=True):

@@ -6,10 +6,12 @@ import asyncpg
 from msgspec import Struct
 
 from kraken_history.arguments import whole_number
+from kraken_history.database.connections import Connection
 from kraken_history.errors import InvalidNumber, UnknownSymbol
 from kraken_history.intervals import (
     EARLIEST,
     LATEST,
+    Span,
     as_utc,
     bucket_end,
     bucket_start,
@@ -18,12 +20,10 @@ from kraken_history.intervals import (
     width_of,
 )
 from kraken_history.kraken.numbers import check_symbol
-from kraken_history.postgres import Connection
 from kraken_history.reading.candle_query import (
     COLUMNS,
     Marks,
     Query,
-    Span,
     StoredView,
     marked_views,
     select_candles,

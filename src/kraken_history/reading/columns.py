@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from kraken_history.errors import InvalidChoice, UsageError
-from kraken_history.intervals import checked_interval, closed_window, width_of
+from kraken_history.intervals import Span, checked_interval, closed_window, width_of
 from kraken_history.reading.arrow_stream import ARROW, fetch_batches, require_packages
-from kraken_history.reading.candle_query import Query, Span, select_candles
+from kraken_history.reading.candle_query import Query, select_candles
 from kraken_history.reading.candles import checked_symbol, read_marks, require_symbol
 from kraken_history.reading.coverage import GapsChoice, complete, read_known, read_last_close
 from kraken_history.reading.database import Database

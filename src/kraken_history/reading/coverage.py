@@ -1,11 +1,10 @@
 """Which time is covered, and candles for those who have to know.
 
-A symbol's trades are covered as :mod:`kraken_history.time_coverage` says: between the oldest and the newest that are
-stored, and where Kraken was asked and had nothing else; but for the holes in their ids. A hole reaches from the
-minute of the last stored trade before it to the minute of the first one after it, both included, because the candles
-of both may lack trades. Nothing is claimed of the time after the newest trade until somebody has asked for it, nor of
-time whose one-minute candles were ever dropped.
-"""
+A symbol's trades are covered as :mod:`~kraken_history.completeness.covered_time` says: between the oldest and the
+newest that are stored, and where Kraken was asked and had nothing else; but for the holes in their ids. A hole
+reaches from the minute of the last stored trade before it to the minute of the first one after it, both included,
+because the candles of both may lack trades. Nothing is claimed of the time after the newest trade until somebody has
+asked for it, nor of time whose one-minute candles were ever dropped."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,19 +14,12 @@ from typing import Literal, get_args
 import asyncpg
 from msgspec import Struct
 
+from kraken_history.completeness.hole_times import find_hole_spans
+from kraken_history.database.connections import Connection
 from kraken_history.errors import CoverageError, InvalidChoice
-from kraken_history.intervals import bucket_start, checked_interval, checked_range, closed_window, width_of
-from kraken_history.postgres import Connection
-from kraken_history.reading.candle_query import Span
-from kraken_history.reading.candles import (
-    checked_limit,
-    checked_symbol,
-    read_latest_candles,
-    read_span,
-    require_symbol,
-)
+from kraken_history.intervals import Span, bucket_start, checked_interval, checked_range, closed_window, width_of
+from kraken_history.reading.candles import checked_limit, checked_symbol, read_latest_candles, read_span, require_symbol
 from kraken_history.reading.database import Database
-from kraken_history.reading.hole_times import find_hole_spans
 from kraken_history.records import MINUTE, HistoricalCandle, MadeUpCandle, TimeRange
 
 GapsChoice = Literal["ignore", "raise", "fill"]

@@ -19,21 +19,15 @@ import asyncpg
 import msgspec
 
 from kraken_history.arguments import checked_list
-from kraken_history.candle_store import CANDLES_CHANNEL
+from kraken_history.database.connections import UNAVAILABLE, Connection, is_transient
 from kraken_history.errors import HistoryError, InvalidChoice
 from kraken_history.intervals import as_utc, bucket_end, bucket_start, checked_interval, width_of
-from kraken_history.postgres import UNAVAILABLE, Connection, is_transient
-from kraken_history.reading.candles import (
-    checked_count,
-    checked_symbol,
-    read_latest_candles,
-    read_span,
-    require_symbol,
-)
+from kraken_history.reading.candles import checked_count, checked_symbol, read_latest_candles, read_span, require_symbol
 from kraken_history.reading.database import Database
 from kraken_history.reading.settling import Settled, Timing, read_settled
 from kraken_history.records import HistoricalCandle
-from kraken_history.tasks import end
+from kraken_history.runtime.tasks import end
+from kraken_history.storing.candle_writing import CANDLES_CHANNEL
 
 _DEFAULT = Timing()
 _PAGE_CANDLES = 5_000  # read at once, over all symbols

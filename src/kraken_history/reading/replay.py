@@ -10,16 +10,16 @@ from typing import Generic
 
 from kraken_history.arguments import checked_list
 from kraken_history.errors import InvalidNumber
-from kraken_history.intervals import as_utc, bucket_start, checked_interval, checked_range, closed_window, width_of
-from kraken_history.reading.candle_query import Span
-from kraken_history.reading.candles import (
-    Extent,
-    checked_count,
-    checked_symbol,
-    read_extent,
-    read_span,
-    require_symbol,
+from kraken_history.intervals import (
+    Span,
+    as_utc,
+    bucket_start,
+    checked_interval,
+    checked_range,
+    closed_window,
+    width_of,
 )
+from kraken_history.reading.candles import Extent, checked_count, checked_symbol, read_extent, read_span, require_symbol
 from kraken_history.reading.database import Database
 from kraken_history.reading.pages import PAGE_ROWS, Pages
 from kraken_history.reading.trades import TradePages

@@ -2,8 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from kraken_history.intervals import checked_range
-from kraken_history.reading.candle_query import Span
+from kraken_history.intervals import Span, checked_range
 from kraken_history.reading.candles import Extent, checked_limit, checked_symbol, require_symbol
 from kraken_history.reading.database import Database
 from kraken_history.reading.pages import PAGE_ROWS, Pages

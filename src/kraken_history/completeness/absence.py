@@ -1,0 +1,86 @@
+"""Trade ids that Kraken shows not to exist.
+
+Kraken numbers the trades of a book without holes, or nearly so: a number that two pages pass over, fetched at
+least a minute apart, is taken for proven absent. It is kept apart from what is held, and should its trade turn up
+after all, it is stored like any other (``store`` takes it from the absent).
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+import asyncpg
+
+from kraken_history.ledger import IdRanges
+
+APART = timedelta(minutes=1)
+"""Between two looks that together prove absence: one page, or a cached copy of it, is no proof."""
+
+
+async def note_passed_over(pool: asyncpg.Pool, symbol: str, ids: IdRanges, *, seen_at: datetime) -> IdRanges:
+    """Keep that a page, asked for at ``seen_at``, passed over these ids; return those that are proven absent now.
+
+    Ids that are held, or known to be absent, are nobody's concern; once evidenced, an id waits for its proof
+    and its evidence does not grow younger.
+    """
+    if not ids:
+        return ids
+    async with pool.acquire() as connection, connection.transaction():
+        # The lock makes this one step beside store.write, which may bring one of the ids just now.
+        locked = await connection.fetchval(_LOCK, symbol)
+        if locked is None:
+            return IdRanges()
+        proven = await connection.fetchval(_PROVE, symbol, _multirange(ids), seen_at - APART)
+        await connection.execute(_KEEP, symbol, _multirange(ids), seen_at)
+        await connection.execute(_FORGET_KNOWN, symbol)
+    return IdRanges((r.lower, r.upper) for r in proven or ())
+
+
+async def find_waiting(pool: asyncpg.Pool, *, now: datetime) -> Mapping[str, IdRanges]:
+    """By symbol, the ids that were passed over less than :data:`APART` ago: to ask again now would prove nothing."""
+    rows = await pool.fetch(
+        """
+        SELECT symbol, range_agg(r) AS ids FROM absence_evidence, unnest(ids) AS r
+        WHERE seen_at > $1 GROUP BY symbol
+        """,
+        now - APART,
+    )
+    return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["ids"]) for row in rows}
+
+
+def _multirange(ranges: IdRanges) -> str:
+    return "{" + ",".join(f"[{start},{stop})" for start, stop in ranges) + "}"
+
+
+_LOCK = "SELECT symbol FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades' FOR UPDATE"
+
+_PROVE = """
+    WITH old AS (
+        SELECT coalesce(range_agg(r), '{}') * $2::text::int8multirange AS ids
+        FROM absence_evidence, unnest(ids) AS r WHERE symbol = $1 AND seen_at <= $3
+    )
+    UPDATE data_sync_status s SET absent_id_ranges = s.absent_id_ranges + (old.ids - s.id_ranges)
+    FROM old WHERE s.symbol = $1 AND s.data_type = 'trades' AND NOT isempty(old.ids - s.id_ranges)
+    RETURNING old.ids - s.id_ranges
+"""
+
+# Only what is missing and has no evidence yet.
+_KEEP = """
+    INSERT INTO absence_evidence AS e (symbol, seen_at, ids)
+    SELECT $1, $3, fresh.ids FROM (
+        SELECT $2::text::int8multirange - s.id_ranges - s.absent_id_ranges - coalesce(
+            (SELECT range_agg(r) FROM absence_evidence, unnest(ids) AS r WHERE symbol = $1), '{}') AS ids
+        FROM data_sync_status s WHERE s.symbol = $1 AND s.data_type = 'trades'
+    ) AS fresh WHERE NOT isempty(fresh.ids)
+    ON CONFLICT (symbol, seen_at) DO UPDATE SET ids = e.ids + excluded.ids
+"""
+
+# Evidence is bounded by what is missing.
+_FORGET_KNOWN = """
+    WITH known AS (
+        SELECT id_ranges + absent_id_ranges AS ids FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'
+    ), gone AS (
+        DELETE FROM absence_evidence e USING known WHERE e.symbol = $1 AND isempty(e.ids - known.ids)
+    )
+    UPDATE absence_evidence e SET ids = e.ids - known.ids
+    FROM known WHERE e.symbol = $1 AND e.ids && known.ids AND NOT isempty(e.ids - known.ids)
+"""

@@ -1,0 +1,138 @@
+"""Which time is covered, as ``data_sync_status`` keeps it: every read and write of its ``time_ranges`` for gaps.
+
+A symbol's trades are covered between the oldest and the newest that are stored, but for the holes in their ids,
+and where Kraken was asked and had nothing else. Its candles are covered where its trades are, and in the minutes
+for which Kraken gave its own, quiet ones included.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+import asyncpg
+from msgspec import Struct
+
+from kraken_history.database.connections import Connection
+from kraken_history.records import DataGap, TimeRange, floor_minute
+
+MIN_GAP = timedelta(minutes=2)
+"""A younger end of the history is no gap yet: it takes a moment to store what was traded just now."""
+
+
+class Uncovered(Struct, frozen=True):
+    """What of some time is not covered by a symbol's trades.
+
+    Attributes:
+        last_id: The newest trade that is stored; None if there is none.
+    """
+
+    symbol: str
+    last_id: int | None
+    stretches: Sequence[TimeRange]
+
+    def lasting(self, shortest: timedelta, *, live_id: int | None, now: datetime) -> list[TimeRange]:
+        """The stretches that are so long at least.
+
+        Args:
+            live_id: The newest trade that a connected feed has seen. If it is stored, the end of the history is
+                no gap, however quiet it is.
+        """
+        is_live = live_id is not None and self.last_id is not None and self.last_id >= live_id
+        return [
+            stretch
+            for stretch in self.stretches
+            if stretch.duration >= shortest and not (is_live and stretch.end == now)
+        ]
+
+
+async def find_uncovered(
+    pool: asyncpg.Pool | Connection, symbols: Sequence[str], start: datetime, end: datetime
+) -> list[Uncovered]:
+    """Of each symbol, the time between ``start`` and ``end`` that is not covered, holes in the ids apart."""
+    return [
+        Uncovered(row["symbol"], row["last_id"], [TimeRange(each.lower, each.upper) for each in row["uncovered"]])
+        for row in await pool.fetch(_UNCOVERED, list(symbols), start, end)
+    ]
+
+
+async def find_uncovered_time(
+    pool: asyncpg.Pool | Connection, wanted_days: Mapping[str, int], *, live_ids: Mapping[str, int], now: datetime
+) -> dict[str, timedelta]:
+    """By symbol, how much of the wanted days is not covered: what gap filling is still to ask Kraken for.
+
+    The holes in the ids are apart from this, and so are stretches too short for gap filling.
+    """
+    found: dict[str, timedelta] = {}
+    for symbol, days in wanted_days.items():
+        (uncovered,) = await find_uncovered(pool, [symbol], now - timedelta(days=days), now)
+        stretches = uncovered.lasting(MIN_GAP, live_id=live_ids.get(symbol), now=now)
+        found[symbol] = sum((stretch.duration for stretch in stretches), timedelta())
+    return found
+
+
+async def last_known_before(pool: asyncpg.Pool, symbol: str, moment: datetime) -> datetime | None:
+    """Time of the newest stored trade, if nothing between it and ``moment`` is uncovered.
+
+    A page that begins there shows a trade that is held: an answer without it would prove nothing about the time
+    after.
+    """
+    known: datetime | None = await pool.fetchval(
+        """
+        SELECT newest_timestamp FROM data_sync_status
+        WHERE symbol = $1 AND data_type = 'trades' AND newest_timestamp <= $2
+          AND (newest_timestamp = $2 OR time_ranges @> tstzrange(newest_timestamp, $2))
+        """,
+        symbol,
+        moment,
+    )
+    return known
+
+
+async def cover(pool: asyncpg.Pool, symbol: str, covered: TimeRange) -> None:
+    """Keep that all trades of this time are stored, or missing inside the ids."""
+    await pool.execute(
+        """
+        INSERT INTO data_sync_status AS s (symbol, data_type, time_ranges)
+        VALUES ($1, 'trades', tstzmultirange(tstzrange($2, $3)))
+        ON CONFLICT (symbol, data_type) DO UPDATE SET
+            time_ranges = s.time_ranges + excluded.time_ranges, last_sync_at = now()
+        """,
+        symbol,
+        covered.start,
+        covered.end,
+    )
+
+
+async def cover_minutes(pool: asyncpg.Pool, symbol: str, minutes: Sequence[datetime]) -> None:
+    """Keep that Kraken's own candles of these minutes are stored, or that they were quiet."""
+    await pool.execute(
+        """
+        INSERT INTO data_sync_status AS s (symbol, data_type, time_ranges)
+        SELECT $1, 'candles_1m', range_agg(tstzrange(minute, minute + interval '1 minute'))
+        FROM unnest($2::timestamptz[]) AS minute HAVING count(*) > 0
+        ON CONFLICT (symbol, data_type) DO UPDATE SET
+            time_ranges = s.time_ranges + excluded.time_ranges, last_sync_at = now()
+        """,
+        symbol,
+        minutes,
+    )
+
+
+async def are_minutes_covered(pool: asyncpg.Pool, gap: DataGap) -> bool:
+    """True if :func:`cover_minutes` was told of all closed minutes of the gap."""
+    covered: bool | None = await pool.fetchval(
+        "SELECT time_ranges @> tstzrange($2, $3) FROM data_sync_status WHERE symbol = $1 AND data_type = 'candles_1m'",
+        gap.symbol,
+        floor_minute(gap.start_time),
+        floor_minute(gap.end_time),
+    )
+    return bool(covered)
+
+
+_UNCOVERED = """
+    SELECT w.symbol, upper(s.id_ranges) - 1 AS last_id,
+           tstzmultirange(tstzrange($2, $3)) - coalesce(s.time_ranges, '{}')
+           - CASE WHEN s.newest_timestamp IS NULL THEN '{}'::tstzmultirange
+             ELSE tstzmultirange(tstzrange(s.oldest_timestamp, s.newest_timestamp, '[]')) END AS uncovered
+    FROM unnest($1::text[]) AS w (symbol)
+    LEFT JOIN data_sync_status s ON s.symbol = w.symbol AND s.data_type = 'trades'
+"""

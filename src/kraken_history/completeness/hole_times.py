@@ -1,0 +1,279 @@
+"""When the trades were made whose ids are missing."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import asyncpg
+from msgspec import Struct
+
+from kraken_history.clock import CLOCK_SLACK
+from kraken_history.database.connections import Connection
+from kraken_history.intervals import Span, bucket_end, bucket_start
+from kraken_history.kraken.rest import TRADES_PAGE
+from kraken_history.ledger import IdRange
+from kraken_history.records import MINUTE, floor_minute, unix_ns, utc_from_unix_ns
+
+
+class _Hole(Struct, frozen=True):
+    """Ids that are missing, and what the candles that are built from trades tell of their time.
+
+    Attributes:
+        before, after: The stored ids around it.
+        low, low_last_id: The last candle that begins at or before ``before``, and the last id of that.
+        high, high_first_id: The first candle that begins at or after ``after``, and the first id of that.
+    """
+
+    before: int
+    after: int
+    low: datetime | None
+    low_last_id: int | None
+    high: datetime | None
+    high_first_id: int | None
+
+    @property
+    def start(self) -> datetime | None:
+        """The minute of the trade before, if that candle holds it."""
+        return self.low if self.low_last_id is not None and self.low_last_id >= self.before else None
+
+    @property
+    def end(self) -> datetime | None:
+        """The end of the minute of the trade after, if one of the candles holds it."""
+        if self.low is not None and self.low_last_id is not None and self.low_last_id >= self.after:
+            return self.low + MINUTE
+        return self.high + MINUTE if self.high is not None and self.high_first_id == self.after else None
+
+
+async def find_hole_spans(connection: Connection, symbol: str, span: Span) -> list[Span]:
+    """The time of each hole in the ids that may touch ``span``, in whole minutes."""
+    extent = await connection.fetchrow(_EXTENT_OF_HOLES, symbol)
+    if extent is None:
+        return []
+    oldest, newest = floor_minute(extent["oldest"]), floor_minute(extent["newest"]) + MINUTE
+    if newest <= span[0] or oldest >= span[1]:
+        return []
+    rows = await connection.fetch(
+        _HOLES, symbol, bucket_start(span[0], MINUTE), bucket_end(span[1], MINUTE), oldest, newest
+    )
+    holes = [_Hole(*row) for row in rows]
+    unclear = [hole for hole in holes if hole.start is None or hole.end is None]
+    found = await _find_trades(connection, symbol, unclear, oldest, newest)
+    return [
+        (
+            hole.start or found.get(hole.before) or (oldest if hole.low is None else hole.low + MINUTE),
+            hole.end or _minute_after(found.get(hole.after)) or hole.high or newest,
+        )
+        for hole in holes
+    ]
+
+
+def _minute_after(minute: datetime | None) -> datetime | None:
+    return None if minute is None else minute + MINUTE
+
+
+_EXTENT_OF_HOLES = """
+    SELECT oldest_timestamp AS oldest, newest_timestamp AS newest FROM data_sync_status
+    WHERE symbol = $1 AND data_type = 'trades' AND NOT isempty(id_ranges)
+      AND NOT isempty(ledger_holes(id_ranges, absent_id_ranges))
+"""
+
+# The ids of the candles of the time in question, and of one candle on each side, are searched in memory: their index
+# does not reach into compressed chunks.
+_HOLES = """
+    WITH built AS MATERIALIZED (
+        (SELECT timestamp, first_trade_id, last_trade_id FROM candles
+         WHERE symbol = $1 AND interval_minutes = 1 AND timestamp >= $4 AND timestamp < $2
+           AND first_trade_id IS NOT NULL ORDER BY timestamp DESC LIMIT 1)
+        UNION ALL
+        SELECT timestamp, first_trade_id, last_trade_id FROM candles
+        WHERE symbol = $1 AND interval_minutes = 1 AND timestamp >= $2 AND timestamp < $3
+          AND first_trade_id IS NOT NULL
+        UNION ALL
+        (SELECT timestamp, first_trade_id, last_trade_id FROM candles
+         WHERE symbol = $1 AND interval_minutes = 1 AND timestamp >= $3 AND timestamp < $5
+           AND first_trade_id IS NOT NULL ORDER BY timestamp LIMIT 1)
+    ), columns AS MATERIALIZED (
+        SELECT coalesce(array_agg(timestamp ORDER BY first_trade_id), '{}') AS times,
+               coalesce(array_agg(first_trade_id ORDER BY first_trade_id), '{}') AS firsts,
+               coalesce(array_agg(last_trade_id ORDER BY first_trade_id), '{}') AS lasts,
+               min(first_trade_id) FILTER (WHERE timestamp < $2) AS lowest,
+               min(first_trade_id) FILTER (WHERE timestamp >= $3) AS highest
+        FROM built
+    ), gaps AS (
+        SELECT lag(upper(held)) OVER (ORDER BY held) - 1 AS before, lower(held) AS after, absent_id_ranges AS absent
+        FROM data_sync_status, unnest(id_ranges) AS held WHERE symbol = $1 AND data_type = 'trades'
+    ), holes AS MATERIALIZED (
+        SELECT before, after, width_bucket(before, (SELECT firsts FROM columns)) AS low,
+               width_bucket(after - 1, (SELECT firsts FROM columns)) + 1 AS high
+        FROM gaps
+        WHERE before IS NOT NULL AND NOT absent @> int8range(before + 1, after)
+          AND after > coalesce((SELECT lowest FROM columns), -1)
+          AND before < coalesce((SELECT highest FROM columns), 9223372036854775807)
+    )
+    SELECT before, after, (SELECT times FROM columns)[low], (SELECT lasts FROM columns)[low],
+           (SELECT times FROM columns)[high], (SELECT firsts FROM columns)[high]
+    FROM holes
+"""
+
+
+async def _find_trades(
+    connection: Connection, symbol: str, holes: Sequence[_Hole], oldest: datetime, newest: datetime
+) -> dict[int, datetime]:
+    """By id: the minutes of the trades around holes, as far as they are stored.
+
+    Looked for where no candle tells their minutes: because the exchange's own stand there.
+    """
+    if not holes:
+        return {}
+    lows = [oldest if hole.low is None else hole.low for hole in holes]
+    highs = [newest if hole.high is None else hole.high + MINUTE for hole in holes]
+    rows: list[asyncpg.Record] = await connection.fetch(
+        _TRADES_AROUND,
+        symbol,
+        [hole.before for hole in holes],
+        [hole.after for hole in holes],
+        lows,
+        highs,
+        min(lows),
+        max(highs),
+    )
+    return {row["id"]: floor_minute(row["timestamp"]) for row in rows}
+
+
+# Each is mostly at its own end of the time in which it is looked for. The outermost bounds are given as values, so
+# that the planner opens the partitions between them only.
+_TRADES_AROUND = """
+    SELECT t.id, t.timestamp
+    FROM unnest($2::bigint[], $3::bigint[], $4::timestamptz[], $5::timestamptz[]) AS h (before, after, low, high),
+    LATERAL (
+        (SELECT id, timestamp FROM trades
+         WHERE symbol = $1 AND id = before AND timestamp >= low AND timestamp < high
+           AND timestamp >= $6 AND timestamp < $7 ORDER BY timestamp LIMIT 1)
+        UNION ALL
+        (SELECT id, timestamp FROM trades
+         WHERE symbol = $1 AND id = after AND timestamp >= low AND timestamp < high
+           AND timestamp >= $6 AND timestamp < $7 ORDER BY timestamp DESC LIMIT 1)
+    ) AS t
+"""
+
+
+LEFT_TO_A_BACKFILL = 20 * TRADES_PAGE
+"""Ids of a hole past which a backfill that leads into it is left to fill it."""
+
+
+class HoleSpan(Struct, frozen=True):
+    """When the trades of a hole were made.
+
+    Attributes:
+        since: Where to begin to fetch, in nanoseconds.
+        start: The last stored trade before the hole, or where that part of it begins that is wanted.
+        end: The first stored trade after the hole.
+    """
+
+    since: int
+    start: datetime
+    end: datetime
+
+
+async def since_before(pool: asyncpg.Pool | Connection, symbol: str, trade_id: int) -> int:
+    """Where to start fetching so as to meet ``trade_id``, in nanoseconds: the last stored trade before it.
+
+    Trades have no index by id. The candles that are built from trades have one by their first id: those
+    around the hole bound the time in which the last trade before it is looked for. (The candle of the hole's
+    own minute is mostly the exchange's, being fuller, and tells no ids.) Where retention has dropped the trades,
+    the candle's minute is what is left; where it has dropped both, the ledger's beginning.
+    """
+    around = await pool.fetchrow(
+        """
+        SELECT
+            (SELECT timestamp FROM candles WHERE symbol = $1 AND first_trade_id < $2
+             ORDER BY first_trade_id DESC LIMIT 1) AS low,
+            (SELECT timestamp + interval '1 minute' FROM candles WHERE symbol = $1 AND first_trade_id > $2
+             ORDER BY first_trade_id LIMIT 1) AS high,
+            oldest_timestamp AS oldest, newest_timestamp AS newest
+        FROM (SELECT) AS always LEFT JOIN data_sync_status ON symbol = $1 AND data_type = 'trades'
+        """,
+        symbol,
+        trade_id,
+    )
+    assert around is not None
+    low = around["low"] or around["oldest"]
+    if low is None:
+        return 0
+    # The bounds are given as values, so that the planner opens, and locks, the partitions between them only.
+    moment: datetime | None = await pool.fetchval(
+        """
+        SELECT timestamp FROM trades
+        WHERE symbol = $1 AND id < $2 AND timestamp >= $3 AND timestamp < $4 ORDER BY timestamp DESC LIMIT 1
+        """,
+        symbol,
+        trade_id,
+        low,
+        around["high"] or around["newest"] + MINUTE,
+    )
+    return unix_ns((moment or low) - CLOCK_SLACK)
+
+
+async def span_of(
+    pool: asyncpg.Pool, symbol: str, hole: IdRange, *, wanted_from: datetime | None = None
+) -> HoleSpan | None:
+    """When the hole's trades were made; None if the hole is not to be filled by healing.
+
+    Of a long hole into which a backfill leads, or which begins where one ended, only what is wanted anyway is
+    fetched: the rest is for the backfill, which leaps over what it finds, or was never asked for.
+
+    Args:
+        wanted_from: Where the history begins that the settings want.
+    """
+    since = await since_before(pool, symbol, hole[0])
+    start = utc_from_unix_ns(since) + (CLOCK_SLACK if since else timedelta())
+    end = await _first_after(pool, symbol, hole[1], start - CLOCK_SLACK)
+    if hole[1] - hole[0] > LEFT_TO_A_BACKFILL and await _is_of_a_backfill(pool, symbol, since):
+        if wanted_from is None or end <= wanted_from + timedelta(hours=1):
+            return None
+        start = max(start, wanted_from)
+        since = max(since, unix_ns(wanted_from))
+    return HoleSpan(since, start, max(end, start))
+
+
+async def _first_after(pool: asyncpg.Pool, symbol: str, trade_id: int, start: datetime) -> datetime:
+    """Time of the first stored trade with this id or a higher one, looked for from ``start`` on."""
+    end: datetime | None = await pool.fetchval(
+        """
+        SELECT coalesce(
+            (SELECT timestamp FROM candles WHERE symbol = $1 AND first_trade_id >= $2 ORDER BY first_trade_id LIMIT 1),
+            (SELECT newest_timestamp FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'))
+        """,
+        symbol,
+        trade_id,
+    )
+    if end is None:
+        return start
+    moment: datetime | None = await pool.fetchval(
+        """
+        SELECT timestamp FROM trades
+        WHERE symbol = $1 AND id >= $2 AND timestamp >= $3 AND timestamp < $4 ORDER BY timestamp LIMIT 1
+        """,
+        symbol,
+        trade_id,
+        start,
+        end + MINUTE,
+    )
+    return moment or end
+
+
+async def _is_of_a_backfill(pool: asyncpg.Pool, symbol: str, since: int) -> bool:
+    """True if a backfill has this time still before it, or ended here before the present."""
+    found: bool = await pool.fetchval(
+        """
+        SELECT EXISTS (
+            SELECT FROM backfills
+            WHERE symbol = $1 AND CASE state
+                WHEN 'done' THEN abs(next_since - $2::bigint) <= 2000000000
+                ELSE next_since <= $2::bigint + 1000000000 AND $2 < extract(epoch FROM target_end) * 1000000000
+            END
+        )
+        """,
+        symbol,
+        since,
+    )
+    return found

@@ -1,0 +1,40 @@
+"""Which trade ids are missing: the holes in the ledger."""
+
+from datetime import datetime
+
+import asyncpg
+
+from kraken_history.completeness.absence import find_waiting
+from kraken_history.ledger import IdRange, IdRanges
+
+
+async def find_holes(pool: asyncpg.Pool) -> dict[str, IdRanges]:
+    """By symbol, the ids missing inside the ledger; symbols without a hole are left out."""
+    rows = await pool.fetch(
+        """
+        SELECT symbol, ledger_holes(id_ranges, absent_id_ranges) AS holes
+        FROM data_sync_status WHERE data_type = 'trades' AND NOT isempty(id_ranges)
+        """
+    )
+    holes = {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["holes"] or ()) for row in rows}
+    return {symbol: missing for symbol, missing in holes.items() if missing}
+
+
+async def find_due_holes(pool: asyncpg.Pool, *, now: datetime) -> dict[str, IdRanges]:
+    """:func:`find_holes`, without the ids that Kraken was seen to pass over less than a minute ago."""
+    waiting = await find_waiting(pool, now=now)
+    holes = {s: missing - waiting.get(s, IdRanges()) for s, missing in (await find_holes(pool)).items()}
+    return {symbol: missing for symbol, missing in holes.items() if missing}
+
+
+async def missing_of(pool: asyncpg.Pool, symbol: str, ids: IdRange) -> IdRanges:
+    """Those of ``ids`` that the ledger neither holds nor knows to be absent."""
+    ranges = await pool.fetchval(
+        """
+        SELECT int8multirange(int8range($2, $3)) - id_ranges - absent_id_ranges
+        FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'
+        """,
+        symbol,
+        *ids,
+    )
+    return IdRanges((r.lower, r.upper) for r in ranges or ())

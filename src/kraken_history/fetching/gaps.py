@@ -1,0 +1,423 @@
+"""Finds the time that is wanted and not covered, and has it filled from REST.
+
+Time is covered for a symbol between its oldest and its newest trade, but for the holes in its ids, and where
+Kraken was asked and had nothing. Wanted is everything from ``history_days`` ago until now.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TypedDict
+
+import asyncpg
+from msgspec import Struct
+
+from kraken_history.clock import CLOCK_SLACK, Clock, utc_now
+from kraken_history.completeness.covered_time import (
+    MIN_GAP,
+    are_minutes_covered,
+    cover,
+    cover_minutes,
+    find_uncovered,
+    last_known_before,
+)
+from kraken_history.completeness.hole_times import HoleSpan, span_of
+from kraken_history.completeness.holes import find_due_holes, find_holes
+from kraken_history.database.connections import create_pool, write_again
+from kraken_history.database.migrations import check_schema
+from kraken_history.errors import HistoryError, InvalidNumber, KrakenError, UsageError
+from kraken_history.fetching.healing import heal
+from kraken_history.fetching.pages import REST_LAG, SECOND_LOOK_S, Expectation, expect, fetch_and_store
+from kraken_history.kraken.client import KrakenRest, Limiter
+from kraken_history.kraken.limiter import LocalRateLimiter
+from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
+from kraken_history.ledger import IdRange, IdRanges, neighbourhoods
+from kraken_history.records import MINUTE, DataGap, TimeRange, floor_minute, unix_ns
+from kraken_history.runtime import telemetry
+from kraken_history.storing.aggregates import refresh_if_free
+from kraken_history.storing.store import Store, Stored
+from kraken_history.symbols import DEFAULT_SYMBOLS, Pair, PairMap, our_symbol
+
+MIN_GAP_MINUTES = MIN_GAP / timedelta(minutes=1)
+LONGEST_MIN_GAP_MINUTES = 1_000_000
+"""Nearly two years: whoever leaves longer gaps alone need not look for gaps in time."""
+
+KRAKEN_REST_URL = "https://api.kraken.com"
+
+FindPair = Callable[[str], Awaitable[Pair]]
+
+_MOST_HOLES = 100  # runs of holes a symbol that are looked at in one go, the newest
+
+_log = telemetry.get_logger("gaps")
+
+
+class GapSummary(TypedDict):
+    """What a gap fill came to.
+
+    ``candles_inserted`` counts minutes that had no candle before, ``trades_processed`` trades that were new.
+    A gap that is detected and not filled is still there; ``errors`` says why, unless it is waiting for the
+    second look that proves ids absent.
+    """
+
+    gaps_detected: int
+    gaps_filled: int
+    candles_inserted: int
+    trades_processed: int
+    errors: list[str]
+
+
+class Fetched(Struct, frozen=True):
+    """What fetching forward in time brought.
+
+    Attributes:
+        is_done: The end was reached; else there is more to fetch.
+    """
+
+    trades: int
+    is_done: bool
+
+
+class GapFiller:
+    """Detects and fills gaps of some symbols, with a database and a Kraken that somebody else has opened.
+
+    Args:
+        find_pair: Kraken's names of a symbol.
+        history_days: How far back history is wanted.
+        now: Kraken's present.
+        second_look_s: After this long an answer that is in doubt is asked for again.
+    """
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        store: Store,
+        rest: KrakenRest,
+        find_pair: FindPair,
+        *,
+        symbols: Sequence[str] = DEFAULT_SYMBOLS,
+        history_days: int = 30,
+        now: Clock = utc_now,
+        second_look_s: float = SECOND_LOOK_S,
+    ) -> None:
+        self._pool = pool
+        self._store = store
+        self._rest = rest
+        self._find_pair = find_pair
+        self._symbols = symbols
+        self._history_days = history_days
+        self._now = now
+        self._second_look_s = second_look_s
+
+    async def detect_gaps(
+        self, min_gap_minutes: float = MIN_GAP_MINUTES, *, live_ids: Mapping[str, int] | None = None
+    ) -> list[DataGap]:
+        """What is missing, by symbol and time: holes in the ids, and wanted time that is not covered.
+
+        Args:
+            min_gap_minutes: Shorter stretches of time do not count. Holes always do.
+            live_ids: By symbol that a connected feed watches, the newest trade id it has seen. If that is
+                stored, there is nothing to fetch after it.
+
+        Raises:
+            InvalidNumber: ``min_gap_minutes`` is negative, above :data:`LONGEST_MIN_GAP_MINUTES` or no number.
+        """
+        if not 0 <= min_gap_minutes <= LONGEST_MIN_GAP_MINUTES:
+            raise InvalidNumber("min_gap_minutes", min_gap_minutes, f"from 0 to {LONGEST_MIN_GAP_MINUTES}")
+        now = self._now()
+        holes = await find_holes(self._pool)
+        gaps = [
+            gap
+            for symbol in self._symbols
+            for _, gap in await self._spans(symbol, holes.get(symbol, IdRanges()), self._wanted_from(now))
+        ]
+        shortest = timedelta(minutes=min_gap_minutes)
+        for found in await find_uncovered(self._pool, self._symbols, self._wanted_from(now), now):
+            stretches = found.lasting(shortest, live_id=(live_ids or {}).get(found.symbol), now=now)
+            gaps += [DataGap.between(found.symbol, "trades", stretch.start, stretch.end) for stretch in stretches]
+        return sorted(gaps, key=lambda gap: (gap.symbol, gap.start_time))
+
+    async def fill_gap_ohlc(self, gap: DataGap) -> int:
+        """Store Kraken's own candles of a gap's closed minutes, one call; return how many minutes were new.
+
+        They stand in for the trades, which are still to be fetched. Kraken has the latest 720 minutes only;
+        older ones are left as they are.
+
+        Raises:
+            UnknownSymbol, KrakenError, ServiceUnavailable, MalformedMessage: As the client says.
+        """
+        start = floor_minute(gap.start_time)
+        page = await self._rest.fetch_ohlc_page(await self._pair_of(gap.symbol), start - MINUTE)
+        candles = [candle for candle in page.candles if start <= candle.timestamp < gap.end_time]
+        stored = await write_again(partial(self._store.write, candles=candles))
+        await cover_minutes(self._pool, gap.symbol, [candle.timestamp for candle in candles])
+        telemetry.FETCHED_PAGES.labels(symbol=gap.symbol, work="candles").inc()
+        return stored.new_candles
+
+    async def fill_gap_trades(self, gap: DataGap) -> int:
+        """Fetch all trades of a gap that are missing; return how many were new.
+
+        Raises:
+            UnknownSymbol, KrakenError, ServiceUnavailable, MalformedMessage: As the client says; what was
+                fetched is stored, and what was not is still a gap.
+        """
+        tally = _Tally()
+        await self._fill_trades(gap, tally)
+        return tally.trades
+
+    async def fill_all_gaps(
+        self,
+        max_concurrent: int = 3,
+        *,
+        min_gap_minutes: float = MIN_GAP_MINUTES,
+        live_ids: Mapping[str, int] | None = None,
+    ) -> GapSummary:
+        """Detect all gaps and fill them, some symbols side by side; failures are in the summary.
+
+        Candles come first for gaps under twelve hours, then the trades of every gap.
+        """
+        gaps = await self.detect_gaps(min_gap_minutes, live_ids=live_ids)
+        tally = _Tally()
+        free = asyncio.Semaphore(max_concurrent)
+
+        async def fill(symbol: str) -> None:
+            async with free:
+                await self._fill_symbol([gap for gap in gaps if gap.symbol == symbol], tally, min_gap_minutes)
+
+        async with asyncio.TaskGroup() as tasks:
+            for symbol in {gap.symbol: None for gap in gaps}:
+                tasks.create_task(fill(symbol))
+        summary = GapSummary(
+            gaps_detected=len(gaps),
+            gaps_filled=tally.filled,
+            candles_inserted=tally.candles,
+            trades_processed=tally.trades,
+            errors=tally.errors,
+        )
+        _log.info("gaps_filled", **summary)
+        return summary
+
+    async def fetch_forward(self, gap: DataGap, *, max_pages: int, stops_at_hole: bool = False) -> Fetched:
+        """Fetch a gap's trades from its beginning on, each page stored before the next.
+
+        Args:
+            stops_at_hole: Stop once what is still missing is a hole in the ids, which is healed as such.
+
+        Raises:
+            As :meth:`fill_gap_trades`.
+        """
+        tally = _Tally()
+        is_done = await self._fetch_forward(gap, tally, max_pages, stops_at_hole=stops_at_hole)
+        return Fetched(tally.trades, is_done)
+
+    async def is_uncovered(self, gap: DataGap) -> bool:
+        """True if some of the gap's time is uncovered, holes in the ids apart."""
+        (found,) = await find_uncovered(self._pool, [gap.symbol], gap.start_time, gap.end_time)
+        return bool(found.stretches)
+
+    async def has_candles_of(self, gap: DataGap) -> bool:
+        """True if Kraken's candles of the gap's closed minutes were stored before."""
+        return await are_minutes_covered(self._pool, gap)
+
+    async def _fill_symbol(self, gaps: Sequence[DataGap], tally: "_Tally", min_gap_minutes: float) -> None:
+        for gap in gaps:
+            if wants_candles(gap) and not await self.has_candles_of(gap):
+                try:
+                    candles = await self.fill_gap_ohlc(gap)
+                    tally.candles += candles
+                except _FAILURES as error:
+                    tally.note(gap, error)
+        for gap in reversed(gaps):  # what is newest is wanted first
+            try:
+                await self._fill_trades(gap, tally)
+                is_filled = not await self._remains(gap, min_gap_minutes)
+                tally.filled += is_filled
+            except _FAILURES as error:
+                tally.note(gap, error)
+
+    async def _fill_trades(self, gap: DataGap, tally: "_Tally") -> None:
+        now = self._now()
+        missing = (await find_due_holes(self._pool, now=now)).get(gap.symbol, IdRanges())
+        for hole, span in await self._spans(gap.symbol, missing, self._wanted_from(now)):
+            if _overlap(gap, span):
+                await self._heal(gap.symbol, hole, unix_ns(span.start_time - CLOCK_SLACK), tally)
+        if await self.is_uncovered(gap):
+            await self._fetch_forward(gap, tally, None)
+
+    async def _heal(self, symbol: str, hole: IdRange, since: int | None, tally: "_Tally") -> None:
+        pair = await self._pair_of(symbol)
+        while since is not None:
+            healed = await heal(
+                self._pool, self._store, self._rest, pair, hole, since=since, max_pages=1, now=self._now
+            )
+            tally.trades += healed.stored
+            since = healed.next_since
+
+    async def _fetch_forward(
+        self, gap: DataGap, tally: "_Tally", max_pages: int | None, *, stops_at_hole: bool = False
+    ) -> bool:
+        pair = await self._pair_of(gap.symbol)
+        known = await last_known_before(self._pool, gap.symbol, gap.start_time)
+        start = gap.start_time if known is None else known
+        cursor = unix_ns(start - CLOCK_SLACK)
+        begins_with_a_trade = known is not None
+        pages = 0
+        while max_pages is None or pages < max_pages:
+            asked_at = self._now()
+            expected = await expect(
+                self._pool,
+                gap.symbol,
+                cursor,
+                until=min(gap.end_time, asked_at),
+                shows=asked_at - REST_LAG,
+                begins_with_a_trade=begins_with_a_trade,
+            )
+            page, holes = await self._fetch_page(pair, expected, tally)
+            pages += 1
+            is_last = page.rows < TRADES_PAGE
+            reached = asked_at - REST_LAG if is_last else page.trades[-1].timestamp if page.trades else start
+            if reached > start:
+                await cover(self._pool, gap.symbol, TimeRange(start, reached))
+            if is_last or reached >= gap.end_time:
+                return True
+            if page.last <= cursor:
+                raise KrakenError([f"a page of {gap.symbol} from {cursor} does not advance past {page.last}"])
+            if stops_at_hole and _is_hole_after(page, holes):
+                return True
+            cursor, start, begins_with_a_trade = page.last, reached, True
+        return False
+
+    async def _fetch_page(self, pair: Pair, expected: Expectation, tally: "_Tally") -> tuple[TradesPage, IdRanges]:
+        """Store a page, asked for again where it is in doubt that it is the last; with the holes that it leaves."""
+        page, stored = await self._fetch_and_store(pair, expected.since, tally)
+        if expected.wants_second_look(page):
+            await asyncio.sleep(self._second_look_s)
+            first = page
+            page, stored = await self._fetch_and_store(pair, expected.since, tally)
+            expected.check_second(page, first)
+        return page, stored.holes.get(pair.symbol, IdRanges())
+
+    async def _fetch_and_store(self, pair: Pair, since: int, tally: "_Tally") -> tuple[TradesPage, Stored]:
+        page, stored = await fetch_and_store(
+            self._pool, self._store, self._rest, pair, since, work="gap", now=self._now
+        )
+        tally.trades += stored.new_trades
+        return page, stored
+
+    async def _pair_of(self, symbol: str) -> Pair:
+        """Kraken's names of a symbol, which must be ours: trades are stored under ours, and coverage with them."""
+        pair = await self._find_pair(symbol)
+        if pair.symbol != symbol:
+            raise UsageError(f"{symbol} is {pair.symbol} here: write {pair.symbol}")
+        return pair
+
+    async def _spans(self, symbol: str, missing: IdRanges, wanted_from: datetime) -> list[tuple[IdRange, DataGap]]:
+        """Runs of missing ids, with the time that each spans."""
+        found: list[tuple[IdRange, DataGap]] = []
+        for hole in neighbourhoods(missing, within=TRADES_PAGE)[-_MOST_HOLES:]:
+            span = await span_of(self._pool, symbol, hole, wanted_from=wanted_from)
+            if span is not None:
+                found.append((hole, _gap_of(symbol, span)))
+        return found
+
+    async def _remains(self, gap: DataGap, min_gap_minutes: float) -> bool:
+        shortest = max(min_gap_minutes, MIN_GAP_MINUTES)  # an answer is a few seconds old
+        return any(each.symbol == gap.symbol and _overlap(gap, each) for each in await self.detect_gaps(shortest))
+
+    def _wanted_from(self, now: datetime) -> datetime:
+        return now - timedelta(days=self._history_days)
+
+
+class _Tally:
+    """Counts on while tasks run side by side, also of those that fail.
+
+    Nothing is awaited within an addition: what another task adds meanwhile would be lost.
+    """
+
+    def __init__(self) -> None:
+        self.filled = self.candles = self.trades = 0
+        self.errors: list[str] = []
+
+    def note(self, gap: DataGap, error: BaseException) -> None:
+        reason = str(error) or type(error).__name__
+        self.errors.append(
+            f"{gap.symbol} {gap.start_time:%Y-%m-%dT%H:%M:%SZ}/{gap.end_time:%Y-%m-%dT%H:%M:%SZ}: {reason}"
+        )
+
+
+_FAILURES = (HistoryError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+
+
+async def run_gap_filler(
+    db_url: str,
+    *,
+    symbols: Sequence[str] = DEFAULT_SYMBOLS,
+    history_days: int = 30,
+    min_gap_minutes: float = MIN_GAP_MINUTES,
+    max_concurrent: int = 3,
+    kraken_rest_url: str = KRAKEN_REST_URL,
+    limiter: Limiter | None = None,
+    now: Clock = utc_now,
+) -> GapSummary:
+    """Fill all gaps of a database, for a program that is about to use it. Needs no Redis.
+
+    Args:
+        symbols: Ours, ``BTC/USDT``, or any of Kraken's names of the same pair.
+        limiter: Spaces the calls; by default a second apart for each pair, within this process.
+
+    Raises:
+        UsageError, ServiceUnavailable, SchemaMismatch: The database cannot be used. Whatever goes wrong with
+            Kraken is in the summary instead.
+    """
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(await create_pool(db_url, min_size=1, max_size=max_concurrent + 1))
+        async with pool.acquire() as connection:
+            await check_schema(connection)
+        rest = await stack.enter_async_context(KrakenRest(kraken_rest_url, limiter or LocalRateLimiter()))
+        find_pair = _pairs_of(rest)
+        ours = dict.fromkeys([await _our_symbol(name, find_pair) for name in symbols])
+        filler = GapFiller(pool, Store(pool), rest, find_pair, symbols=[*ours], history_days=history_days, now=now)
+        summary = await filler.fill_all_gaps(max_concurrent, min_gap_minutes=min_gap_minutes)
+        if summary["trades_processed"] or summary["candles_inserted"]:
+            await refresh_if_free(pool, now=now())
+        return summary
+
+
+def wants_candles(gap: DataGap) -> bool:
+    """True for a gap that OHLC can span, and that is longer than fetching its trades takes."""
+    return gap.is_small and gap.candles_needed >= 1
+
+
+def _pairs_of(rest: KrakenRest) -> FindPair:
+    known = PairMap()
+
+    async def find_pair(symbol: str) -> Pair:
+        nonlocal known
+        if symbol not in known:
+            known = PairMap([*known, *await rest.fetch_asset_pairs()])
+        return known.find(symbol)
+
+    return find_pair
+
+
+async def _our_symbol(name: str, find_pair: FindPair) -> str:
+    """Our symbol of a name, for which Kraken is asked where it has no slash; the name where that does not help."""
+    symbol = our_symbol(name)
+    if symbol is not None:
+        return symbol
+    with suppress(HistoryError):  # it is in the summary, when the gaps of the name cannot be filled
+        return (await find_pair(name)).symbol
+    return name
+
+
+def _gap_of(symbol: str, span: HoleSpan) -> DataGap:
+    return DataGap.between(symbol, "trades", span.start, max(span.end, span.start + CLOCK_SLACK))
+
+
+def _overlap(one: DataGap, other: DataGap) -> bool:
+    return one.start_time < other.end_time and other.start_time < one.end_time
+
+
+def _is_hole_after(page: TradesPage, holes: IdRanges) -> bool:
+    return bool(page.trades) and max(trade.id for trade in page.trades) + 1 in holes

@@ -1,0 +1,184 @@
+"""What can be asked of the worker: names and ids of jobs, and putting them into arq's queue.
+
+A job is only ever a reminder. What is to be done is read from the database when it runs, so jobs may be lost,
+repeated or late.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+from arq.connections import ArqRedis, RedisSettings
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from kraken_history.errors import UsageError
+from kraken_history.kraken.rest import TRADES_PAGE
+from kraken_history.ledger import IdRange, IdRanges, neighbourhoods
+from kraken_history.runtime import telemetry
+
+HEAL = "heal"
+BACKFILL = "backfill"
+SWEEP_BACKFILLS = "sweep-backfills"
+FILL_GAP = "fill-gap"
+REFRESH = "refresh"
+IMPORT_CSV = "import-csv"
+
+
+def _in_words(value: object) -> str:
+    """arq puts what a job has failed with among its results, wanted or not."""
+    if isinstance(value, BaseException):
+        return f"{type(value).__name__}: {value}"
+    raise NotImplementedError(f"a job cannot hold a {type(value).__name__}")
+
+
+encode_job = msgspec.msgpack.Encoder(enc_hook=_in_words).encode
+decode_job = msgspec.msgpack.decode
+
+_REMEMBERED_S = 300.0
+_MOST_REMEMBERED = 1_000  # a symbol
+_MOST_HEALED = 100  # runs of holes a symbol and sweep; the next sweep takes the next
+_SETTLING_S = 2.0  # for the consumer to store what a connection brings first
+
+_log = telemetry.get_logger("job-queue")
+
+
+def redis_settings(redis_url: str) -> RedisSettings:
+    """What arq opens connections of its own with, as ``arq --check`` does.
+
+    Raises:
+        UsageError: It is not such a URL.
+    """
+    try:
+        settings = RedisSettings.from_dsn(redis_url)
+    except (ValueError, AssertionError) as error:
+        raise UsageError(f"REDIS_URL is not like redis://:password@host:6379/0 ({error})") from error
+    settings.conn_retries = 30
+    return settings
+
+
+def queue_on(redis: Redis) -> ArqRedis:
+    """The queue, through connections that somebody else has opened and will close."""
+    return ArqRedis(pool_or_conn=redis.connection_pool, job_serializer=encode_job, job_deserializer=decode_job)
+
+
+class JobQueue:
+    """Puts jobs into the queue, each once: the id says what it is about."""
+
+    def __init__(self, arq: ArqRedis, *, heal_delay_s: float = 1.0) -> None:
+        self._arq = arq
+        self._heal_delay_s = heal_delay_s
+        self._asked: dict[str, list[tuple[float, IdRange]]] = {}
+
+    async def heal(self, symbol: str, hole: IdRange, *, since: int | None = None, delay_s: float | None = None) -> bool:
+        """Ask for the missing ids of one range; False if that is in the queue already.
+
+        The delay lets a hole close by itself that is only a matter of two consumers' order.
+        """
+        job = await self._arq.enqueue_job(
+            HEAL,
+            symbol,
+            hole[0],
+            hole[1],
+            since,
+            _job_id=f"{HEAL}:{symbol}:{hole[0]}:{hole[1]}:{since or ''}",
+            _defer_by=self._heal_delay_s if delay_s is None else delay_s,
+        )
+        return job is not None
+
+    async def heal_holes(self, holes: Mapping[str, IdRanges]) -> int:
+        """Ask for holes, neighbours together, unless a job in the queue or at work covers them; return how many.
+
+        A hole that is being healed shrinks from its beginning: what is left of it is no new hole.
+        """
+        asked = 0
+        queued = await self._ranges_in_queue() if holes else {}
+        for symbol, missing in holes.items():
+            for hole in neighbourhoods(missing, within=TRADES_PAGE)[-_MOST_HEALED:]:
+                if not _covers(queued.get(symbol, ()), hole):
+                    asked += await self.heal(symbol, hole, delay_s=0)
+        return asked
+
+    async def backfill(self, symbol: str, run: int, *, delay_s: float = 0.0) -> bool:
+        """Ask for the next pages of a symbol's backfill; False if the run after this one is in the queue already."""
+        job = await self._arq.enqueue_job(BACKFILL, symbol, _job_id=f"{BACKFILL}:{symbol}:{run}", _defer_by=delay_s)
+        return job is not None
+
+    async def sweep_backfills(self, *, delay_s: float) -> None:
+        """Ask for a look, later, at the backfills that nobody works on."""
+        await self._arq.enqueue_job(SWEEP_BACKFILLS, _defer_by=delay_s)
+
+    async def heal_new_holes(self, holes: dict[str, IdRanges]) -> None:
+        """Ask for the holes that were not asked for lately. Never raises: the worker's sweep asks again."""
+        now = time.monotonic()
+        for symbol, missing in holes.items():
+            asked = self._asked[symbol] = [
+                (at, hole) for at, hole in self._asked.get(symbol, ()) if now - at < _REMEMBERED_S
+            ][-_MOST_REMEMBERED:]
+            for hole in neighbourhoods(missing, within=TRADES_PAGE):
+                if _covers([range_ for _, range_ in asked], hole):
+                    continue
+                try:
+                    await self.heal(symbol, hole)
+                except (RedisError, OSError) as error:
+                    _log.warning("heal_not_queued", symbol=symbol, error=str(error))
+                    return
+                asked.append((now, hole))
+                _log.info("hole", symbol=symbol, first=hole[0], count=hole[1] - hole[0])
+
+    async def fill_gap(
+        self, symbol: str, *, min_gap_minutes: float = 2, turn: int | None = None, delay_s: float = 0
+    ) -> bool:
+        """Ask to look for gaps of a symbol and to fill them; False if that is in the queue, or at work, already.
+
+        Args:
+            turn: Of the job at work, when it asks for its successor: its own id is taken until it ends.
+        """
+        ids = [f"{FILL_GAP}:{symbol}:{each}" for each in (0, 1)]
+        if turn is None:
+            for id_ in ids:
+                if await self._arq.zscore(self._arq.default_queue_name, id_) is not None:
+                    return False
+        next_turn = 0 if turn is None else 1 - turn
+        job = await self._arq.enqueue_job(
+            FILL_GAP, symbol, float(min_gap_minutes), next_turn, _job_id=ids[next_turn], _defer_by=delay_s
+        )
+        return job is not None
+
+    async def fill_gaps(self, symbols: Iterable[str], *, min_gap_minutes: float = 2, delay_s: float = 0) -> int:
+        """:meth:`fill_gap` for several symbols; return how many were not in the queue already."""
+        return sum([await self.fill_gap(s, min_gap_minutes=min_gap_minutes, delay_s=delay_s) for s in symbols])
+
+    async def fill_gaps_after_connecting(self, symbols: Iterable[str]) -> None:
+        """:meth:`fill_gaps`, once what a connection brings is stored. Never raises: the clock asks too."""
+        try:
+            await self.fill_gaps(symbols, delay_s=self._heal_delay_s + _SETTLING_S)
+        except (RedisError, OSError) as error:
+            _log.warning("gap_fill_not_queued", error=str(error) or type(error).__name__)
+
+    async def import_csv(self, paths: Sequence[str], *, symbol: str | None = None) -> bool:
+        """Ask to import files, folders and zips that the worker can see; False if that is in the queue already."""
+        job = await self._arq.enqueue_job(
+            IMPORT_CSV, list(paths), symbol, _job_id=":".join([IMPORT_CSV, symbol or "", *paths])
+        )
+        return job is not None
+
+    async def refresh(self, *, delay_s: float = 0) -> bool:
+        """Ask to refresh the longer intervals, after a burst; False if that is in the queue already.
+
+        Without it the next minute does.
+        """
+        return await self._arq.enqueue_job(REFRESH, _job_id=REFRESH, _defer_by=delay_s) is not None
+
+    async def _ranges_in_queue(self) -> dict[str, list[IdRange]]:
+        """By symbol, what jobs are about that wait or are at work: arq takes them from the queue at their end."""
+        ranges: dict[str, list[IdRange]] = {}
+        for id_ in await self._arq.zrange(self._arq.default_queue_name, 0, -1):
+            match id_.decode().split(":"):
+                case [name, symbol, first, stop, _] if name == HEAL:
+                    ranges.setdefault(symbol, []).append((int(first), int(stop)))
+        return ranges
+
+
+def _covers(ranges: Iterable[IdRange], hole: IdRange) -> bool:
+    return any(start <= hole[0] and hole[1] <= stop for start, stop in ranges)

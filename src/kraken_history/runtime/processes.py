@@ -1,0 +1,145 @@
+"""What the long-running processes share: connecting to Redis, and stopping when told to, in time."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from redis import Redis as BlockingRedis
+from redis.asyncio import ConnectionPool, Redis
+from redis.exceptions import AuthenticationError, RedisError
+
+from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
+from kraken_history.runtime import telemetry
+from kraken_history.runtime.redis_connections import pool_at
+from kraken_history.runtime.tasks import end
+from kraken_history.settings import Settings, load_settings
+from kraken_history.urls import without_password
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+_FINISH_S = 12.0  # of the 20 s that `up` gives a service to stop in; compose gives 30
+
+_log = telemetry.get_logger("process")
+
+
+async def connect_redis(url: str) -> Redis:
+    """Open a client and see that somebody answers.
+
+    Raises:
+        UsageError: The URL is not one, or its password is wrong.
+        ServiceUnavailable: Nobody answers there, or the server is still loading.
+    """
+    with _told_plainly(url):
+        redis: Redis = Redis.from_pool(pool_at(url, ConnectionPool))
+        try:
+            await redis.ping()
+        except BaseException:
+            await redis.aclose()
+            raise
+    return redis
+
+
+def see_that_redis_answers(url: str) -> None:
+    """:func:`connect_redis` for a place without an event loop; nothing stays open."""
+    with _told_plainly(url), BlockingRedis.from_url(url, socket_timeout=5.0, socket_connect_timeout=5.0) as redis:
+        redis.ping()
+
+
+@contextmanager
+def _told_plainly(url: str) -> Iterator[None]:
+    place = without_password(url)
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"REDIS_URL is not like redis://:password@host:6379/0 ({error})") from error
+    except AuthenticationError as error:
+        raise UsageError(f"the Redis at {place} refuses the password: correct REDIS_URL") from error
+    except (RedisError, OSError) as error:
+        if "NOAUTH" in str(error) or "WRONGPASS" in str(error):
+            raise UsageError(f"the Redis at {place} wants a password: correct REDIS_URL") from error
+        raise ServiceUnavailable(f"no Redis answers at {place} ({error}): start it, or correct REDIS_URL") from error
+
+
+async def run_until(stop: asyncio.Event, *forever: Coroutine[Any, Any, None]) -> None:
+    """Run coroutines that never end until ``stop`` is set or one fails, then cancel them.
+
+    Raises:
+        Exception: What the first failing coroutine raised.
+    """
+    tasks = [asyncio.create_task(coroutine) for coroutine in forever]
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        await end(*tasks, stopping)
+
+
+def run_service(
+    name: str,
+    main: Callable[[Settings, asyncio.Event], Awaitable[None]],
+    *,
+    outages: tuple[type[Exception], ...] = (RedisError, OSError),
+) -> int:
+    """Run a service until SIGTERM or SIGINT; return its exit code.
+
+    Args:
+        main: Gets the settings and an event that is set when it is to finish its work and return. It is cancelled if
+            that takes longer than it does with servers that answer.
+        outages: Exceptions which mean that a server of this service is away.
+    """
+    try:
+        settings = load_settings()
+        telemetry.configure_logging(settings.log_level, as_json=settings.log_json)
+        telemetry.serve_metrics(settings.metrics_port)
+        asyncio.run(_run(settings, main, outages))
+    except HistoryError as error:
+        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201 — the one line that a user is to read
+        return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+    return 0
+
+
+async def _run(
+    settings: Settings,
+    main: Callable[[Settings, asyncio.Event], Awaitable[None]],
+    outages: tuple[type[Exception], ...],
+) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await finish_in_time(main(settings, stop), stop, outages=outages)
+
+
+async def finish_in_time(
+    main: Awaitable[None],
+    stop: asyncio.Event,
+    *,
+    within_s: float = _FINISH_S,
+    outages: tuple[type[Exception], ...] = (RedisError, OSError),
+) -> None:
+    """Run what ends by itself once ``stop`` is set, and cancel it if it has not ``within_s`` later.
+
+    Raises:
+        Exception: What it raised, but for a server that is away while it is to end.
+    """
+    running = asyncio.ensure_future(main)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([running], timeout=within_s)
+        if not running.done():
+            _log.warning("left_unfinished")
+            return
+        running.result()
+    except outages as error:
+        if not stop.is_set():
+            raise
+        _log.warning("left_unfinished", error=str(error) or type(error).__name__)
+    finally:
+        await end(running, stopping)

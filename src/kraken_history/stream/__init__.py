@@ -1,0 +1,1 @@
+"""Redis Streams between the producers and the consumers."""

@@ -1,0 +1,292 @@
+"""Trades and candles into Redis Streams, in micro-batches, with bounded memory.
+
+Records are taken in without waiting and published by :meth:`Publisher.run`, an entry for each symbol and
+micro-batch. When Redis is away or the stream is at its bound, they wait in a buffer; when that is full too,
+new ones are let go and counted. What is let go leaves a hole in the ledger, which the worker heals.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from kraken_history.errors import MalformedMessage
+from kraken_history.kraken.websocket import candle_from_dict, trade_from_dict
+from kraken_history.records import MINUTE, HistoricalCandle, HistoricalTrade, group_by_symbol
+from kraken_history.runtime import telemetry
+from kraken_history.runtime.tasks import end
+from kraken_history.stream import wire
+from kraken_history.stream.dead_letters import DeadLetters
+
+_LONGEST_BACKOFF_S = 2.0
+_LAST_WORD_S = 5.0
+_LOOK_AT_CANDLES_EVERY_S = 1.0
+_CLOCK_SLACK = timedelta(seconds=2)  # for the last trades of a minute, and for a clock that is a little ahead
+_MOST_FRAMES_WAITING = 1_000
+
+_log = telemetry.get_logger("publisher")
+
+
+class Publisher:
+    """Publishes into the streams of one Redis; ``async with`` runs it and, on leaving, publishes the rest.
+
+    Args:
+        shards: Streams that the symbols are spread over; the same in every process.
+        stream_max_entries: Entries in a stream at which publishing stops until consumers catch up.
+        publish_after_s: How long a record may wait for others to share its entry.
+        entry_max_trades: Most trades an entry.
+        buffer_max_trades: Most trades held back before new ones are let go.
+        now: What decides if a candle's minute is over.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        shards: int = 1,
+        stream_max_entries: int = 200_000,
+        publish_after_s: float = 0.02,
+        entry_max_trades: int = 200,
+        buffer_max_trades: int = 200_000,
+        dead_letters_max: int = 100_000,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._now = now
+        self._holds_running_candles = True
+        self._redis = redis
+        self._shards = shards
+        self._stream_max_entries = stream_max_entries
+        self._publish_after_s = publish_after_s
+        self._entry_max_trades = entry_max_trades
+        self._buffer_max_trades = buffer_max_trades
+        self._dead_letters = DeadLetters(redis, max_letters=dead_letters_max)
+        self._trades: list[HistoricalTrade] = []
+        self._candles: dict[tuple[str, datetime], HistoricalCandle] = {}
+        self._malformed: list[MalformedMessage] = []
+        self._waiting = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.published_trades = 0
+        self.let_go_trades = 0
+        self.is_held_back = False
+        """True while Redis is away or full, so that records only gather here."""
+
+    async def __aenter__(self) -> "Publisher":
+        self._task = asyncio.create_task(self.run(), name="publisher")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._task is not None
+        await end(self._task)
+        if self.waiting_trades or self._candles or self._malformed:
+            await self._publish_the_rest()
+        if error is None and not self._task.cancelled():
+            self._task.result()
+
+    async def failure(self) -> None:
+        """Wait for ever; raises what ended publishing. No outage does, so it is a bug."""
+        assert self._task is not None
+        await asyncio.shield(self._task)
+
+    @property
+    def waiting_trades(self) -> int:
+        """Trades taken in and not yet published."""
+        return len(self._trades)
+
+    def add_trades(self, trades: Sequence[HistoricalTrade]) -> None:
+        """Take trades in, or let them go if the buffer is full. Never waits."""
+        room = self._buffer_max_trades - len(self._trades)
+        if room < len(trades):
+            self._let_go(len(trades) - max(room, 0))
+            trades = trades[: max(room, 0)]
+        if trades:
+            self._trades.extend(trades)
+            self._waiting.set()
+
+    def add_candles(self, candles: Sequence[HistoricalCandle]) -> None:
+        """Take running candles in; the latest of each minute is published when the minute is over. Never waits.
+
+        The trades of a running minute come at the same time and make its candle. The exchange's, a trade or two
+        ahead of them, would take its place again and again, and each time the minute would be built anew from its
+        trades: of heavy minutes, that is most of the database's work.
+        """
+        for candle in candles:
+            key = candle.symbol, candle.timestamp
+            if key not in self._candles and len(self._candles) >= self._buffer_max_trades:
+                telemetry.LET_GO.labels(kind="candle").inc()
+                continue
+            self._candles[key] = candle
+        if candles:
+            self._waiting.set()
+
+    def add_malformed(self, error: MalformedMessage) -> None:
+        """Keep a frame that could not be decoded, for the dead-letter stream. Never waits."""
+        telemetry.MALFORMED.labels(where="frame").inc()
+        if len(self._malformed) < _MOST_FRAMES_WAITING:
+            self._malformed.append(error)
+            self._waiting.set()
+        else:
+            telemetry.DEAD_LETTERS.labels(kept="false").inc()
+
+    async def run(self) -> None:
+        """Publish until cancelled. What is taken in and not yet published then stays here."""
+        backoff_s = 0.0
+        while True:
+            await self._something_to_publish()
+            await asyncio.sleep(max(self._publish_after_s, backoff_s))
+            self._waiting.clear()
+            if await self._publish_or_hold_back():
+                backoff_s = 0.0
+            else:
+                self._waiting.set()
+                backoff_s = min(max(2 * backoff_s, 0.05), _LONGEST_BACKOFF_S)
+
+    async def _something_to_publish(self) -> None:
+        """Wait for a record, or, while running candles are held, at most a second."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_AT_CANDLES_EVERY_S if self._candles else None):
+                await self._waiting.wait()
+
+    async def _publish_the_rest(self) -> None:
+        """Publish what waits, or count it as let go: in less time than a service has for its end."""
+        self._holds_running_candles = False
+        if not await self._publish_or_hold_back(within_s=_LAST_WORD_S):
+            self._let_go(len(self._trades))
+            telemetry.LET_GO.labels(kind="candle").inc(len(self._candles))
+            telemetry.DEAD_LETTERS.labels(kept="false").inc(len(self._malformed))
+
+    async def _publish_or_hold_back(self, within_s: float | None = None) -> bool:
+        try:
+            async with asyncio.timeout(within_s):
+                reason = await self._publish()
+        except (RedisError, OSError) as error:
+            reason = f"{type(error).__name__}: {error}"
+        if reason and not self.is_held_back:
+            _log.warning("held_back", reason=reason, waiting_trades=self.waiting_trades)
+        elif self.is_held_back and not reason:
+            _log.info("publishing_again", let_go_trades=self.let_go_trades)
+        self.is_held_back = bool(reason)
+        return not reason
+
+    async def _publish(self) -> str:
+        """Publish what waits, at most a few thousand trades; say why if nothing may be published."""
+        while self._malformed:
+            await self._dead_letters.put_frame(self._malformed[0])
+            del self._malformed[0]
+        while (candles := self._candles_that_are_over()) or self._trades:
+            # Taken by number and removed after Redis has them: cancelled in between they are published twice,
+            # which the ledger forgives, rather than never.
+            trades = self._trades[: 50 * self._entry_max_trades]
+            if full := await self._full_stream():
+                return f"{full} holds {self._stream_max_entries} entries that no consumer has finished"
+            await self._send(trades, list(candles.values()))
+            del self._trades[: len(trades)]
+            for key, candle in candles.items():
+                if self._candles[key] is candle:
+                    del self._candles[key]
+        return ""
+
+    def _candles_that_are_over(self) -> dict[tuple[str, datetime], HistoricalCandle]:
+        if not self._holds_running_candles:
+            return dict(self._candles)
+        over_before = self._now() - MINUTE - _CLOCK_SLACK
+        return {key: candle for key, candle in self._candles.items() if candle.timestamp <= over_before}
+
+    async def _full_stream(self) -> str:
+        names = [
+            name for shard in range(self._shards) for name in (wire.trades_stream(shard), wire.candles_stream(shard))
+        ]
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.xlen(name)
+            lengths = await pipeline.execute()
+        return next((name for name, n in zip(names, lengths, strict=True) if n >= self._stream_max_entries), "")
+
+    async def _send(self, trades: Sequence[HistoricalTrade], candles: Sequence[HistoricalCandle]) -> None:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for symbol, group in group_by_symbol(trades).items():
+                stream = wire.trades_stream(wire.shard_of(symbol, self._shards))
+                for at in range(0, len(group), self._entry_max_trades):
+                    pipeline.xadd(stream, wire.encode(group[at : at + self._entry_max_trades]))
+            for symbol, running in group_by_symbol(candles).items():
+                pipeline.xadd(wire.candles_stream(wire.shard_of(symbol, self._shards)), wire.encode(running))
+            await pipeline.execute()
+        self.published_trades += len(trades)
+        telemetry.PUBLISHED.labels(kind="trade").inc(len(trades))
+        telemetry.PUBLISHED.labels(kind="candle").inc(len(candles))
+
+    def _let_go(self, count: int) -> None:
+        if count and not self.let_go_trades:
+            _log.error("letting_trades_go", buffered=len(self._trades))
+        self.let_go_trades += count
+        telemetry.LET_GO.labels(kind="trade").inc(count)
+
+
+Handler = Callable[..., Any]
+
+
+def attach(ws_client: Any, publisher: Publisher) -> None:
+    """Publish what somebody's own WebSocket client sees.
+
+    Wraps the client's ``on_trade(symbol, dict)`` and ``on_ohlc(symbol, dict, interval=1)``, plain or async.
+    The dicts are rows of Kraken's WebSocket v2; the original handler, if there is one, is called after. A
+    dict that is no trade or candle goes to the dead letters and never disturbs the client.
+
+    Args:
+        ws_client: Any object; its two handlers are replaced.
+        publisher: A running publisher, in the same event loop.
+    """
+
+    def take_trade(symbol: str, row: Mapping[str, Any]) -> None:
+        publisher.add_trades([trade_from_dict(symbol, row)])
+
+    def take_candle(symbol: str, row: Mapping[str, Any], interval: int = 1) -> None:
+        if interval == 1 and (candle := candle_from_dict(symbol, row)).interval_minutes == 1:
+            publisher.add_candles([candle])  # longer ones are aggregated from these
+
+    ws_client.on_trade = _followed_by(getattr(ws_client, "on_trade", None), take_trade, publisher)
+    ws_client.on_ohlc = _followed_by(getattr(ws_client, "on_ohlc", None), take_candle, publisher)
+
+
+def _followed_by(original: Handler | None, take: Handler, publisher: Publisher) -> Handler:
+    def try_to_take(*args: Any, **kwargs: Any) -> None:
+        try:
+            take(*_in_order(original, args, kwargs))
+        except MalformedMessage as error:
+            publisher.add_malformed(error)
+        except (TypeError, ValueError) as error:  # not called with a symbol and a dict
+            payload = repr((args, kwargs)).encode(errors="backslashreplace")
+            publisher.add_malformed(MalformedMessage(str(error), payload))
+
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        try_to_take(*args, **kwargs)
+        return _Done() if original is None else original(*args, **kwargs)
+
+    async def awaited(*args: Any, **kwargs: Any) -> Any:
+        try_to_take(*args, **kwargs)
+        assert original is not None
+        return await original(*args, **kwargs)
+
+    return awaited if inspect.iscoroutinefunction(original) else plain
+
+
+def _in_order(original: Handler | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The values of a call by position, whatever the client calls its handler's parameters."""
+    if original is None or not kwargs:
+        return (*args, *kwargs.values())
+    bound = inspect.signature(original).bind(*args, **kwargs)
+    return (*bound.args, *bound.kwargs.values())
+
+
+class _Done:
+    """Where there was no handler, nobody knows if the client awaits it: this may be awaited or left."""
+
+    def __await__(self) -> Iterator[None]:
+        return iter(())

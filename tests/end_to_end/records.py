@@ -1,0 +1,37 @@
+"""Trades and candles to send through the thread."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from kraken_history.records import HistoricalCandle, HistoricalTrade
+from kraken_history.storing.candle_deltas import build_candles
+
+NOON = datetime(2025, 11, 10, 12, tzinfo=UTC)
+SPACING_S = 7
+"""Between two trades of a symbol: eight or nine make a minute."""
+
+
+def trade(id_: int, symbol: str = "BTC/USDT", *, misc: str = "") -> HistoricalTrade:
+    """A trade of which everything follows from its id."""
+    return HistoricalTrade(
+        id_,
+        symbol,
+        NOON + timedelta(seconds=SPACING_S * id_),
+        Decimal(100_000 + id_ * 37 % 101) / 10,
+        Decimal(1 + id_ % 13).scaleb(-8),
+        "buy" if id_ % 3 else "sell",
+        "market" if id_ % 2 else "limit",
+        misc,
+    )
+
+
+def trades(ids: Iterable[int], symbol: str = "BTC/USDT") -> list[HistoricalTrade]:
+    """Several of them."""
+    return [trade(id_, symbol) for id_ in ids]
+
+
+def candle(of: Sequence[HistoricalTrade]) -> HistoricalCandle:
+    """The candle of trades of one symbol and minute."""
+    (only,) = build_candles(of)
+    return only

@@ -1,0 +1,145 @@
+"""What the processes share: running until told to stop, and signs of life."""
+
+import asyncio
+import os
+from contextlib import suppress
+
+import asyncpg
+import pytest
+from fakeredis import FakeAsyncRedis
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import RedisError
+
+from kraken_history.database.connections import UNAVAILABLE, create_pool, leaving_in_time
+from kraken_history.runtime.liveness import BEAT_LASTS_S, beat, signs_of_life
+from kraken_history.runtime.processes import finish_in_time, run_until
+from tests.end_to_end.proxy import Proxy
+from tests.end_to_end.waiting import until
+
+
+async def for_ever(cancelled: list[str], name: str) -> None:
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        cancelled.append(name)
+        raise
+
+
+async def fail() -> None:
+    raise ZeroDivisionError
+
+
+async def test_told_to_stop_everything_is_cancelled() -> None:
+    cancelled: list[str] = []
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.01, stop.set)
+    await run_until(stop, for_ever(cancelled, "a"), for_ever(cancelled, "b"))
+
+    assert sorted(cancelled) == ["a", "b"]
+
+
+async def test_the_first_failure_ends_the_others_and_is_raised() -> None:
+    cancelled: list[str] = []
+    with pytest.raises(ZeroDivisionError):
+        await run_until(asyncio.Event(), for_ever(cancelled, "a"), fail())
+
+    assert cancelled == ["a"]
+
+
+async def test_a_service_leaves_a_sign_of_life_that_fades() -> None:
+    async with FakeAsyncRedis() as redis:
+        task = asyncio.create_task(beat(redis, "producer", "host", lambda: {"healthy": False, "sessions": 3}))
+        await until(lambda: signs_of_life(redis))
+        task.cancel()
+        alive = await signs_of_life(redis)
+        (key,) = await redis.keys()
+
+        assert alive["producer:host"] | {"at": ""} == {"pid": os.getpid(), "at": "", "healthy": False, "sessions": 3}
+        assert 0 < await redis.ttl(key) <= BEAT_LASTS_S
+
+
+async def test_a_redis_that_is_away_does_not_stop_the_heart(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kraken_history.runtime.liveness.BEAT_EVERY_S", 0.02)
+    asked = 0
+
+    def facts() -> dict[str, object]:
+        nonlocal asked
+        asked += 1
+        return {}
+
+    async with Proxy(redis_url) as proxy, Redis.from_url(proxy.url) as through, Redis.from_url(redis_url) as redis:
+        await proxy.cut()
+        task = asyncio.create_task(beat(through, "worker", "host", facts))
+        await until(lambda: asked >= 3)
+        assert await signs_of_life(redis) == {}
+        await proxy.restore()
+        await until(lambda: signs_of_life(redis))
+        task.cancel()
+
+
+async def test_what_ends_by_itself_when_told_to_stop_is_let_end() -> None:
+    stop, finished = asyncio.Event(), asyncio.Event()
+
+    async def finish() -> None:
+        await stop.wait()
+        await asyncio.sleep(0.02)
+        finished.set()
+
+    asyncio.get_running_loop().call_later(0.01, stop.set)
+    await finish_in_time(finish(), stop)
+
+    assert finished.is_set()
+
+
+async def test_what_does_not_end_when_told_to_stop_is_cancelled() -> None:
+    cancelled: list[str] = []
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.01, stop.set)
+    await finish_in_time(for_ever(cancelled, "a"), stop, within_s=0.01)
+
+    assert cancelled == ["a"]
+
+
+@pytest.mark.parametrize("error", [NoConnection(), asyncpg.InterfaceError("pool is closed"), TimeoutError()])
+async def test_a_server_that_is_away_is_no_failure_of_what_is_to_end(error: Exception) -> None:
+    stop = asyncio.Event()
+
+    async def fail_when_told_to_stop() -> None:
+        await stop.wait()
+        raise error
+
+    asyncio.get_running_loop().call_later(0.01, stop.set)
+    await finish_in_time(fail_when_told_to_stop(), stop, outages=(RedisError, *UNAVAILABLE))
+
+    async def fail_at_once() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        await finish_in_time(fail_at_once(), asyncio.Event())
+
+
+async def test_a_bug_is_a_failure_of_what_is_to_end_too() -> None:
+    stop = asyncio.Event()
+    stop.set()
+
+    with pytest.raises(ZeroDivisionError):
+        await finish_in_time(fail(), stop)
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+async def test_a_database_that_fell_silent_keeps_nobody_who_leaves(database_url: str) -> None:
+    # The worker waited for its connections without a bound, the consumer for 80 s.
+    stop = asyncio.Event()
+    async with Proxy(database_url) as proxy:
+        pool = await create_pool(proxy.url, min_size=1, max_size=1)
+        async with asyncio.timeout(4), leaving_in_time(pool, stop, within_s=0.1):
+            await pool.fetchval("SELECT 1")
+            proxy.silence()
+            asking = asyncio.create_task(pool.fetchval("SELECT 2"))
+            await asyncio.sleep(0)
+            stop.set()
+            with suppress(asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
+                await asking
+
+        assert pool.is_closing()
