@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 
 from kraken_history.embedded import Servers
 from kraken_history.errors import UsageError
-from tests.servers import Background, DatabaseServer, TimescaleCluster, timescaledb_bin_dir
+from tests.support.servers import Background, DatabaseServer, TimescaleCluster, timescaledb_bin_dir
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

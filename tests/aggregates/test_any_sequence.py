@@ -15,7 +15,7 @@ from kraken_history.records import HistoricalCandle, HistoricalTrade, TimeRange
 from kraken_history.storing.aggregates import AGGREGATES, refresh
 from kraken_history.storing.store import Store
 from tests.aggregates.truth import assert_right, assert_wrong_only_where_marked, marked_ranges
-from tests.servers import DatabaseServer
+from tests.support.servers import DatabaseServer
 
 SUNDAY = datetime(2025, 11, 9, 12, tzinfo=UTC)
 PERIOD = timedelta(days=16)

@@ -14,8 +14,8 @@ from kraken_history.database.connections import create_pool
 from kraken_history.storing.aggregates import AGGREGATES, sole_refresher
 from kraken_history.storing.store import Store
 from tests.aggregates.truth import assert_right, materialized
-from tests.core.examples import make_trade
-from tests.servers import Background
+from tests.support.examples import make_trade
+from tests.support.servers import Background
 
 MONDAY = datetime(2025, 11, 10, tzinfo=UTC)
 

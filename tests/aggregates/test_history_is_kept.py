@@ -10,7 +10,7 @@ from kraken_history.records import HistoricalTrade, TimeRange
 from kraken_history.storing.aggregates import AGGREGATES, refresh
 from kraken_history.storing.store import Store
 from tests.aggregates.truth import Rows, assert_right, grouped, marked_ranges, shown
-from tests.core.examples import make_candle, make_trade
+from tests.support.examples import make_candle, make_trade
 
 OLD = datetime(2025, 3, 3, tzinfo=UTC)  # a Monday, and the start of a partition
 NOW = OLD + timedelta(days=60)

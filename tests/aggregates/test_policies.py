@@ -8,7 +8,7 @@ import pytest
 from kraken_history.storing.aggregates import AGGREGATES, refresh
 from kraken_history.storing.store import Store
 from tests.aggregates.truth import assert_right, assert_wrong_only_where_marked, grouped, shown
-from tests.core.examples import make_trade
+from tests.support.examples import make_trade
 
 pytestmark = pytest.mark.parametrize("database_server", ["timescaledb"], indirect=True)
 

@@ -21,7 +21,7 @@ from tests.aggregates.truth import (
     materialized,
     shown,
 )
-from tests.core.examples import make_candle, make_trade
+from tests.support.examples import make_candle, make_trade
 
 MONDAY = datetime(2025, 11, 10, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

@@ -12,8 +12,8 @@ from kraken_history.storing.aggregates import AGGREGATES, RefreshIsRunning, refr
 from kraken_history.storing.store import Store
 from tests.aggregates.test_history_is_kept import everything, history
 from tests.aggregates.truth import materialized, shown
-from tests.core.examples import make_candle, make_trade
-from tests.store.contents import ledger
+from tests.support.contents import ledger
+from tests.support.examples import make_candle, make_trade
 
 OLD = datetime(2025, 3, 3, tzinfo=UTC)
 NOW = OLD + timedelta(days=100)

@@ -9,8 +9,8 @@ import pytest
 from kraken_history.database.connections import create_pool
 from kraken_history.records import HistoricalTrade
 from kraken_history.storing.store import Store
-from tests.core.examples import NOON, make_trade
-from tests.servers import Background
+from tests.support.examples import NOON, make_trade
+from tests.support.servers import Background
 
 MINUTES = 3_000
 """More than an iteration reads ahead, several times."""

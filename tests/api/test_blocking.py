@@ -21,8 +21,8 @@ from kraken_history.blocking import BlockingHistoricalDataProvider
 from kraken_history.errors import InvalidNumber, ProviderClosed, ServiceUnavailable, UnknownSymbol, UsageError
 from kraken_history.provider import HistoricalDataProvider
 from tests.api.conftest import END, MINUTES, store_trades
-from tests.core.examples import NOON, make_trade
-from tests.servers import Background
+from tests.support.examples import NOON, make_trade
+from tests.support.servers import Background
 
 # What the server can do makes no difference to threads.
 pytestmark = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)

@@ -17,9 +17,9 @@ from kraken_history.records import HistoricalTrade, floor_minute
 from kraken_history.storing.store import Store
 from kraken_history.symbols import DEFAULT_SYMBOLS
 from tests.api.code_blocks import Block, read_blocks
-from tests.core.examples import make_trade
-from tests.packaging.compose_file import REPOSITORY
-from tests.servers import Background, DatabaseServer
+from tests.support.compose_file import REPOSITORY
+from tests.support.examples import make_trade
+from tests.support.servers import Background, DatabaseServer
 
 DOCUMENTS = [Path("README.md"), *sorted(path.relative_to(REPOSITORY) for path in REPOSITORY.glob("docs/**/*.md"))]
 STAND_ALONE = [Path("README.md"), Path("docs/quick-start.md")]

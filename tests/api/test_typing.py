@@ -9,7 +9,7 @@ from mypy import api
 
 from kraken_history.blocking import BlockingHistoricalDataProvider
 from kraken_history.provider import HistoricalDataProvider
-from tests.packaging.compose_file import REPOSITORY
+from tests.support.compose_file import REPOSITORY
 
 USE = Path(__file__).with_name("typed_api.py")
 

@@ -14,7 +14,7 @@ from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.candle_deltas import build_candles
 from kraken_history.storing.store import Store
 from tests.as_of.test_known_earlier import instant
-from tests.core.examples import NOON, make_candle, moments, trades
+from tests.support.examples import NOON, make_candle, moments, trades
 
 SPAN = timedelta(minutes=100)
 END = NOON + timedelta(hours=4)

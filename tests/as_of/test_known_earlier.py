@@ -11,7 +11,7 @@ from kraken_history.errors import InvalidTime, UnknownSymbol, UsageError
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.storing.candle_building import build_candles_from_trades
 from kraken_history.storing.store import Store
-from tests.core.examples import NOON, make_candle, make_trade
+from tests.support.examples import NOON, make_candle, make_trade
 
 SYMBOL = "BTC/USDT"
 MINUTE = timedelta(minutes=1)

@@ -7,8 +7,8 @@ from kraken_history.database.migrations import migrate, read_migrations
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.storing.store import Store
 from tests.as_of.test_known_earlier import END, MINUTE, SYMBOL, instant
-from tests.core.examples import NOON, make_trade
-from tests.servers import DatabaseServer
+from tests.support.examples import NOON, make_trade
+from tests.support.servers import DatabaseServer
 
 HALF_A_MINUTE = timedelta(seconds=30)
 

@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from kraken_history.database.connections import create_pool
-from tests.cli.conftest import clean_environment, command  # noqa: F401 — fixtures
+from tests.support.command import clean_environment, command  # noqa: F401 — fixtures
 
 
 @pytest.fixture

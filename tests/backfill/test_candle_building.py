@@ -6,8 +6,8 @@ import asyncpg
 
 from kraken_history.fetching.backfill import build_candles_from_trades
 from kraken_history.storing.store import Store
-from tests.store.contents import StoredCandle, stored_candles
-from tests.end_to_end.records import NOON, trades
+from tests.support.contents import StoredCandle, stored_candles
+from tests.support.records import NOON, trades
 
 SYMBOL = "BTC/USDT"
 

@@ -19,9 +19,9 @@ from kraken_history.cli.backfill import FUTURE, NO_WORKER
 from kraken_history.cli.backfill_progress import Pace, describe, part_done, rough
 from kraken_history.fetching.backfill_targets import Backfill
 from kraken_history.records import unix_ns
-from tests.backfill.kraken import CountedSimulator, assert_equals_truth
-from tests.cli.conftest import Run
-from tests.servers import Background
+from tests.support.command import Run
+from tests.support.kraken import CountedSimulator, assert_equals_truth
+from tests.support.servers import Background
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SYMBOL = "BTC/USDT"

@@ -12,23 +12,11 @@ from kraken_history.kraken.client import KrakenRest
 from kraken_history.records import DataGap
 from kraken_history.storing.store import Store
 from kraken_history.symbols import Pair, PairMap
-from tests.backfill.kraken import CountedSimulator, NoLimit, assert_equals_truth
+from tests.support.database import deadlock
+from tests.support.kraken import CountedSimulator, NoLimit, assert_equals_truth
 
 SYMBOL = "BTC/USDT"
 pytestmark = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
-
-
-async def deadlock(pool: asyncpg.Pool, *, times: int) -> None:
-    """Let the next transactions that write candles end as if they had lost a deadlock."""
-    await pool.execute(f"""
-        CREATE SEQUENCE losses;
-        CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            IF nextval('losses') <= {times} THEN RAISE 'deadlock detected' USING ERRCODE = '40P01'; END IF;
-            RETURN NEW;
-        END $$;
-        CREATE TRIGGER lose BEFORE INSERT ON candles FOR EACH ROW EXECUTE FUNCTION lose();
-    """)
 
 
 async def find_pair(symbol: str) -> Pair:

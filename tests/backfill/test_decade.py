@@ -21,9 +21,9 @@ from kraken_history.kraken.rest import decode_result, decode_trades_page
 from kraken_history.ledger import IdRanges
 from kraken_history.storing.pages import parts_of
 from kraken_history.storing.store import Store
-from tests.backfill.kraken import BTC, NoLimit, scripted_kraken
-from tests.core.examples import NOON, make_trade
-from tests.store.contents import ledger
+from tests.support.contents import ledger
+from tests.support.examples import NOON, make_trade
+from tests.support.kraken import BTC, NoLimit, scripted_kraken
 
 SYMBOL = "BTC/USDT"
 TRADES, DAYS_APART = 110, 33

@@ -15,8 +15,8 @@ from kraken_history.fetching.queue import JobQueue
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.settings import Settings
 from kraken_history.storing.store import Store
-from tests.backfill.kraken import CountedSimulator, NoLimit, assert_equals_truth, scripted_kraken
-from tests.jobs.queue import connect_queue
+from tests.support.kraken import CountedSimulator, NoLimit, assert_equals_truth, scripted_kraken
+from tests.support.queue import connect_queue
 
 SYMBOL = "BTC/USDT"
 pytestmark = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)

@@ -1,6 +1,5 @@
 """Backfills from a Kraken that says odd things."""
 
-import json
 from decimal import Decimal
 
 import asyncpg
@@ -19,31 +18,11 @@ from kraken_history.fetching.backfill_targets import Backfill, list_backfills, r
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
 from kraken_history.storing.store import Store
-from tests.backfill.kraken import BTC, NoLimit, scripted_kraken
+from tests.support.kraken import BEGIN_S, BTC, NoLimit, full_page, page, row, scripted_kraken
 
 SYMBOL = "BTC/USDT"
 NS = 10**9
-BEGIN_S = 1_700_000_000
 POSTGRESQL = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
-
-
-def row(id_: int | None, second: float) -> list[object]:
-    """A trade as Trades has it; without an id, the six fields of old pages."""
-    fields: list[object] = ["30000.10000", "0.00100000", BEGIN_S + second, "b", "l", ""]
-    return fields if id_ is None else [*fields, id_]
-
-
-def page(*rows: list[object], last: int | None = None) -> str:
-    result: dict[str, object] = {"XXBTZUSD": rows}
-    if last is not None:
-        result["last"] = str(last)
-    return json.dumps({"error": [], "result": result})
-
-
-def full_page(first_id: int | None, first_second: int, *, has_last: bool = True) -> str:
-    """1,000 trades, one a second."""
-    rows = [row(None if first_id is None else first_id + n, first_second + n) for n in range(TRADES_PAGE)]
-    return page(*rows, last=(BEGIN_S + first_second + TRADES_PAGE - 1) * NS if has_last else None)
 
 
 async def run(pool: asyncpg.Pool, *answers: str) -> tuple[Backfill, list[int]]:

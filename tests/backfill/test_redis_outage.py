@@ -16,10 +16,10 @@ from kraken_history.embedded.binaries import find_binaries
 from kraken_history.embedded.process import free_port, reap
 from kraken_history.embedded.valkey import Valkey
 from kraken_history.fetching.backfill_targets import list_backfills
-from tests.backfill.kraken import CountedSimulator, assert_equals_truth
 from tests.backfill.workers import surroundings
-from tests.end_to_end.services import WORKER, Service
-from tests.end_to_end.waiting import until
+from tests.support.kraken import CountedSimulator, assert_equals_truth
+from tests.support.services import WORKER, Service
+from tests.support.waiting import until
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "XRP/USDT")
 PAIRS = ("XBTUSDT", "ETHUSDT", "XRPUSDT")

@@ -14,7 +14,7 @@ from kraken_history.kraken import limiter as limits
 from kraken_history.kraken.client import KrakenRest, Limiter
 from kraken_history.kraken.limiter import JITTER, LocalRateLimiter, Pacing, RateLimiter
 from kraken_history.kraken.rest import LOCKOUT_S, Refusal, decode_result, decode_system_status, decode_time, refusal_of
-from tests.backfill.kraken import BTC, CountedSimulator, NoLimit, scripted_kraken
+from tests.support.kraken import BTC, CountedSimulator, NoLimit, scripted_kraken
 
 NOW = datetime(2025, 11, 10, 17, 23, 53, tzinfo=UTC)
 TOO_OFTEN = Refusal(too_often=True)

@@ -23,8 +23,8 @@ from kraken_history.kraken.client import KrakenRest
 from kraken_history.ledger import IdRanges
 from kraken_history.records import unix_ns, utc_from_unix_ns
 from kraken_history.storing.store import Store
-from tests.backfill.kraken import BTC, CountedSimulator, NoLimit, assert_equals_truth
-from tests.store.contents import ledger
+from tests.support.contents import ledger
+from tests.support.kraken import BTC, CountedSimulator, NoLimit, assert_equals_truth
 
 SYMBOL = "BTC/USDT"
 

@@ -13,9 +13,9 @@ from kraken_history.fetching.backfill_targets import list_backfills
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.storing.store import Store
 from kraken_history.symbols import PairMap
-from tests.backfill.kraken import CountedSimulator, NoLimit, assert_equals_truth
-from tests.backfill.slots import TOTAL, assert_spaced, noted_slots
 from tests.backfill.workers import surroundings
+from tests.support.kraken import CountedSimulator, NoLimit, assert_equals_truth
+from tests.support.slots import TOTAL, assert_spaced, noted_slots
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "XRP/USDT")
 PAIRS = ("XBTUSDT", "ETHUSDT", "XRPUSDT")

@@ -15,8 +15,8 @@ from arq.connections import ArqRedis
 
 from kraken_history.fetching.backfill_targets import list_backfills, request_backfill
 from kraken_history.fetching.queue import JobQueue
-from tests.backfill.kraken import CountedSimulator
-from tests.jobs.queue import connect_queue
+from tests.support.kraken import CountedSimulator
+from tests.support.queue import connect_queue
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

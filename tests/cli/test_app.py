@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Run
 from tests.cli.samples import execute, store, trade
-from tests.servers import Background
+from tests.support.command import Run
+from tests.support.servers import Background
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMANDS = (

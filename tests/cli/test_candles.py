@@ -11,9 +11,9 @@ import pytest
 
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import HistoricalCandle
-from tests.cli.conftest import Run
 from tests.cli.samples import store, trade
-from tests.servers import Background
+from tests.support.command import Run
+from tests.support.servers import Background
 
 pytestmark = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 FIELDS = list(HistoricalCandle.__struct_fields__)

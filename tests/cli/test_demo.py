@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Run
 from tests.cli.samples import store, trade
-from tests.servers import Background
+from tests.support.command import Run
+from tests.support.servers import Background
 
 COMMAND = [sys.executable, "-m", "kraken_history"]
 

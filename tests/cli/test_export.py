@@ -14,9 +14,9 @@ from pyarrow import parquet
 from kraken_history.cli.export import pages
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import HistoricalCandle
-from tests.cli.conftest import Run
 from tests.cli.samples import START, execute, store, trade
-from tests.servers import Background
+from tests.support.command import Run
+from tests.support.servers import Background
 
 pytestmark = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 FIELDS = list(HistoricalCandle.__struct_fields__)

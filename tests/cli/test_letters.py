@@ -8,9 +8,9 @@ from redis.asyncio import Redis
 from kraken_history.errors import MalformedMessage
 from kraken_history.stream import wire
 from kraken_history.stream.dead_letters import DeadLetters
-from tests.cli.conftest import Run
 from tests.cli.samples import trade
-from tests.servers import Background
+from tests.support.command import Run
+from tests.support.servers import Background
 
 STREAM = wire.trades_stream(0)
 

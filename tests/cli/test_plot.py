@@ -11,10 +11,10 @@ import pytest
 from kraken_history.cli.plot import MOST_CANDLES, write_plot
 from kraken_history.errors import UsageError
 from kraken_history.records import HistoricalCandle
-from tests.cli.conftest import Run
 from tests.cli.samples import START, store, trade
-from tests.core.examples import make_candle
-from tests.servers import Background
+from tests.support.command import Run
+from tests.support.examples import make_candle
+from tests.support.servers import Background
 
 POSTGRESQL = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 
 from kraken_history.runtime import liveness
 from kraken_history.stream import wire
-from tests.cli.conftest import Run
 from tests.cli.samples import START, store, trade
-from tests.servers import Background
+from tests.support.command import Run
+from tests.support.servers import Background
 
 
 async def sign(redis_url: str, key: str, body: Mapping[str, object]) -> None:

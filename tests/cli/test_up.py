@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Run
 from tests.cli.samples import execute
 from tests.cli.test_demo import COMMAND, environment, processes_naming
-from tests.servers import Background
+from tests.support.command import Run
+from tests.support.servers import Background
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

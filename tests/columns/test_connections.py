@@ -12,7 +12,7 @@ from kraken_history.errors import ProviderClosed, ServiceUnavailable
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.arrow_stream import libpq_url
 from tests.columns.conftest import END, START, SYMBOL
-from tests.end_to_end.proxy import Proxy
+from tests.support.proxy import Proxy
 
 POSTGRESQL = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 

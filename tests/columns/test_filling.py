@@ -21,7 +21,7 @@ from kraken_history.records import MINUTE, HistoricalCandle
 from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.store import Store
 from tests.columns.conftest import SYMBOL
-from tests.core.examples import NOON, make_candle
+from tests.support.examples import NOON, make_candle
 
 FIELDS = HistoricalCandle.__struct_fields__
 FILLED = [*FIELDS, "is_made_up"]

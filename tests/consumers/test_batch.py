@@ -1,7 +1,7 @@
 """When a batch is due, with time as an argument."""
 
 from consumers.batch import Batch, Entry
-from tests.end_to_end.records import candle, trade, trades
+from tests.support.records import candle, trade, trades
 
 
 def entry(rows: int, id_: bytes = b"1-0") -> Entry:

@@ -18,11 +18,11 @@ from kraken_history.storing.candle_deltas import build_candles
 from kraken_history.storing.store import Store, Stored
 from kraken_history.stream import wire
 from kraken_history.stream.dead_letters import DeadLetters
-from tests.end_to_end.database import ledger, stored_candles, stored_ids, stored_trades
-from tests.end_to_end.proxy import Proxy
-from tests.end_to_end.records import candle, trade, trades
-from tests.end_to_end.streams import STREAMS, is_settled, pending, publish
-from tests.end_to_end.waiting import until
+from tests.support.database import ledger, stored_candles, stored_ids, stored_trades
+from tests.support.proxy import Proxy
+from tests.support.records import candle, trade, trades
+from tests.support.streams import STREAMS, is_settled, pending, publish
+from tests.support.waiting import until
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"
 

@@ -13,10 +13,10 @@ from kraken_history.ledger import IdRanges
 from kraken_history.records import HistoricalCandle, HistoricalTrade
 from kraken_history.storing.candle_deltas import build_candles
 from kraken_history.storing.store import Store
-from tests.end_to_end.database import ledger, stored_candles, stored_trades
-from tests.end_to_end.records import candle, trade, trades
-from tests.end_to_end.streams import STREAMS, is_settled, publish
-from tests.end_to_end.waiting import until
+from tests.support.database import ledger, stored_candles, stored_trades
+from tests.support.records import candle, trade, trades
+from tests.support.streams import STREAMS, is_settled, publish
+from tests.support.waiting import until
 
 SENT = [*trades(range(1, 41), "BTC/USDT"), *trades(range(5, 25), "ETH/USDT")]
 FULLER = candle(trades(range(60, 66)))

@@ -11,7 +11,7 @@ from fakeredis import FakeAsyncRedis
 from kraken_history.errors import MalformedMessage
 from kraken_history.stream import wire
 from kraken_history.stream.dead_letters import WEBSOCKET, DeadLetter, DeadLetters
-from tests.end_to_end.records import trade, trades
+from tests.support.records import trade, trades
 
 STREAM = wire.trades_stream(0)
 ROW = {

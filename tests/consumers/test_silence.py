@@ -10,11 +10,11 @@ from consumers.__main__ import consume
 from kraken_history.runtime import redis_connections
 from kraken_history.runtime.liveness import signs_of_life
 from kraken_history.settings import Settings
-from tests.end_to_end.database import stored_ids
-from tests.end_to_end.proxy import Proxy
-from tests.end_to_end.records import trade, trades
-from tests.end_to_end.streams import is_settled, publish
-from tests.end_to_end.waiting import until
+from tests.support.database import stored_ids
+from tests.support.proxy import Proxy
+from tests.support.records import trade, trades
+from tests.support.streams import is_settled, publish
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)

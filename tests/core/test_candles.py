@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kraken_history.kraken.rest import decode_result, decode_trades_page
 from kraken_history.records import HistoricalCandle, HistoricalTrade
 from kraken_history.storing.candle_deltas import build_candles
-from tests.core.examples import NOON, distinct_trades, make_trade
+from tests.support.examples import NOON, distinct_trades, make_trade
 
 SPAN = timedelta(minutes=4)
 

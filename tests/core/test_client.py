@@ -10,33 +10,12 @@ from kraken_history.errors import KrakenBusy, KrakenRefused, MalformedMessage, S
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import Refusal
 from kraken_history.symbols import PairMap
+from tests.support.kraken import CountingLimiter
 
 REFUSAL = Refusal()
 PAIR = PairMap().find("BTC/USDT")
 PAGE = '{"error":[],"result":{"XBTUSDT":[["1.0","2.0",1762795433.97,"b","l","",7]],"last":"1762795433970000000"}}'
 BUSY = '{"error":["EGeneral:Too many requests"]}'
-
-
-@dataclass
-class CountingLimiter:
-    """Waits for nothing, and remembers what it was asked and told."""
-
-    events: list[tuple[str, str]] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
-
-    async def wait_for_turn(self, pair: str) -> None:
-        self.events.append(("turn", pair))
-
-    async def note_refusal(self, pair: str, refusal: Refusal = REFUSAL) -> float:
-        self.events.append(("refusal", pair))
-        self.refusals.append(refusal)
-        return 0.0
-
-    async def note_success(self, pair: str) -> None:
-        self.events.append(("success", pair))
-
-    def count(self, event: str) -> int:
-        return sum(kind == event for kind, _ in self.events)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from kraken_history.intervals import (
     width_of,
 )
 from kraken_history.reading.candle_query import Query, buckets_of, windows_back
-from tests.core.examples import moments
+from tests.support.examples import moments
 
 intervals = st.sampled_from(sorted(VIEWS)) | st.integers(1, LONGEST_INTERVAL)
 

@@ -11,7 +11,7 @@ from kraken_history.errors import ServiceUnavailable
 from kraken_history.kraken import limiter as limits
 from kraken_history.kraken.limiter import JITTER, Pacing, RateLimiter
 from kraken_history.kraken.rest import Refusal
-from tests.backfill.slots import TOTAL, assert_spaced, noted_slots
+from tests.support.slots import TOTAL, assert_spaced, noted_slots
 
 SPACING_S, TOTAL_SPACING_S = 0.12, 0.04
 

@@ -21,7 +21,7 @@ from kraken_history.records import (
     truncated_vwap,
     utc_from_unix_ns,
 )
-from tests.core.examples import NOON, SYMBOLS, decimals, digits, make_candle, make_trade, moments
+from tests.support.examples import NOON, SYMBOLS, decimals, digits, make_candle, make_trade, moments
 
 
 def test_a_trade_keeps_every_digit_it_was_given() -> None:

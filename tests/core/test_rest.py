@@ -21,8 +21,7 @@ from kraken_history.kraken.rest import (
     error_kind,
     error_of,
 )
-from tests.core.examples import digits
-from tests.core.test_websocket import json_values
+from tests.support.examples import digits, json_values
 
 ROW = ["105433.60000", "0.00027625", 1762795433.9717445, "b", "l", "", 10218208]
 

@@ -32,7 +32,7 @@ from kraken_history.kraken.websocket import (
     trade_from_dict,
 )
 from kraken_history.records import HistoricalCandle, HistoricalTrade
-from tests.core.examples import digits
+from tests.support.examples import digits, json_values
 
 TRADE_ROW: dict[str, Any] = {
     "symbol": "BTC/USD",
@@ -452,18 +452,6 @@ def test_a_dict_that_is_no_candle_is_malformed(field: str) -> None:
 
 # Anything at all
 
-json_values: st.SearchStrategy[Any] = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=20)
-    | st.sampled_from(
-        ("NaN", "sNaN", "-Infinity", "1e999999", "1e-999999", "2026-03-04T05:06:07Z", "BTC/USD\n", "2e5")
-    ),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=8,
-)
 FIELDS = sorted({*TRADE_ROW, *OHLC_ROW, *(key for frame in FRAMES for key in frame)})
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kraken_history.errors import MalformedMessage
 from kraken_history.records import HistoricalCandle, HistoricalTrade
 from kraken_history.stream import wire
-from tests.core.examples import NOON, candles, digits, make_trade, trades
+from tests.support.examples import NOON, candles, digits, make_trade, trades
 
 
 @given(st.lists(trades(), max_size=20))

@@ -8,8 +8,8 @@ from msgspec import Struct
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import CandleSource
 from kraken_history.storing.store import Store
-from tests.core.examples import make_candle, make_trade
 from tests.coverage_reads.truth import Known, at, ranges_of, slots_of
+from tests.support.examples import make_candle, make_trade
 
 SLOTS = 60
 """Ten minutes."""

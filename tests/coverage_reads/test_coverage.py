@@ -12,8 +12,8 @@ from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.coverage import CoveredSpan
 from kraken_history.records import MINUTE, HistoricalTrade, TimeRange
 from kraken_history.storing.store import Store
-from tests.core.examples import NOON, make_candle, make_trade
 from tests.coverage_reads.meeting import locked, until_blocked
+from tests.support.examples import NOON, make_candle, make_trade
 
 HOUR = timedelta(hours=1)
 SECOND = timedelta(seconds=1)

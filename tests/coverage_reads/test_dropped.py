@@ -16,8 +16,8 @@ from kraken_history.reading.database import Database
 from kraken_history.records import HistoricalTrade, TimeRange
 from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.store import Store
-from tests.core.examples import make_trade
 from tests.coverage_reads.meeting import locked, until_blocked
+from tests.support.examples import make_trade
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)

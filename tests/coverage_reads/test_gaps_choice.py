@@ -17,8 +17,8 @@ from kraken_history.reading.coverage import fill_buckets
 from kraken_history.records import MINUTE, HistoricalCandle, MadeUpCandle, TimeRange
 from kraken_history.storing.store import Store
 from kraken_history.stream import wire
-from tests.core.examples import NOON, make_candle, make_trade
 from tests.coverage_reads.meeting import locked, until_blocked
+from tests.support.examples import NOON, make_candle, make_trade
 
 HOUR = timedelta(hours=1)
 

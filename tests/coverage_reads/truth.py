@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from kraken_history.reading.coverage import Coverage, CoverageKind
 from kraken_history.records import MINUTE, TimeRange, floor_minute
-from tests.core.examples import NOON
+from tests.support.examples import NOON
 
 SLOT = timedelta(seconds=10)
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from kraken_history.csv_import import CsvError, CsvFile, CsvImporter, Imported, found_files
 from kraken_history.database.connections import create_pool
 from tests.csv_import.conftest import Outcome, no_kraken
-from tests.csv_import.files import START_S, candle_line, trade_line, write_zip
-from tests.servers import Background
+from tests.support.csv_files import START_S, candle_line, trade_line, write_zip
+from tests.support.servers import Background
 
 pytestmark = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 

@@ -17,10 +17,10 @@ from kraken_history.kraken.limiter import LocalRateLimiter
 from kraken_history.settings import Settings
 from kraken_history.storing.store import Store
 from simulator import Simulator
-from tests.cli.conftest import Run, clean_environment, command
-from tests.csv_import.files import candle_line, write, write_zip
-from tests.jobs.queue import connect_queue
-from tests.servers import Background
+from tests.support.command import Run, clean_environment, command
+from tests.support.csv_files import candle_line, write, write_zip
+from tests.support.queue import connect_queue
+from tests.support.servers import Background
 
 __all__ = ["clean_environment", "command"]  # fixtures
 

@@ -21,12 +21,12 @@ from kraken_history.records import HistoricalCandle
 from kraken_history.storing.candle_writing import CANDLES_CHANNEL
 from kraken_history.storing.store import Store
 from kraken_history.symbols import Pair
-from tests.backfill.test_deadlocks import deadlock
-from tests.core.examples import make_candle, make_trade
 from tests.csv_import.conftest import Import, no_kraken
-from tests.csv_import.files import START, START_S, candle_line, column_sum, trade_line, write, write_zip
-from tests.servers import Background
-from tests.store.contents import everything, only_candle, stored_candles, sync_status
+from tests.support.contents import everything, only_candle, stored_candles, sync_status
+from tests.support.csv_files import START, START_S, candle_line, column_sum, trade_line, write, write_zip
+from tests.support.database import deadlock
+from tests.support.examples import make_candle, make_trade
+from tests.support.servers import Background
 
 MINUTE = timedelta(minutes=1)
 POSTGRESQL = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)

@@ -19,8 +19,8 @@ from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import LocalRateLimiter
 from kraken_history.settings import Settings
 from kraken_history.storing.store import Store
-from tests.csv_import.files import candle_line, write
-from tests.jobs.queue import connect_queue
+from tests.support.csv_files import candle_line, write
+from tests.support.queue import connect_queue
 
 pytestmark = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 AWAY = "http://127.0.0.1:9"

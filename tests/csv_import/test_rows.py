@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kraken_history.csv_import import CandleReader, Candles, CsvError, CsvFile, TradeReader
 from kraken_history.csv_import.rows import candle_fault, trade_fault
-from tests.csv_import.files import START_S, candle_line, column_sum, trade_line
+from tests.support.csv_files import START_S, candle_line, column_sum, trade_line
 
 GOOD_CANDLE, GOOD_TRADE = candle_line(0), trade_line(0)
 T = START_S

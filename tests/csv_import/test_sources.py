@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kraken_history.csv_import import Content, CsvError, CsvFile, content_of, found_files
 from kraken_history.csv_import.extent import find_extent
 from kraken_history.errors import UsageError
-from tests.csv_import.files import START, START_S, candle_line, trade_line, write, write_zip
+from tests.support.csv_files import START, START_S, candle_line, trade_line, write, write_zip
 
 LINE = candle_line(0)
 

@@ -8,9 +8,9 @@ from redis.asyncio import Redis
 
 from kraken_history.runtime.liveness import signs_of_life
 from simulator import Simulator
-from tests.end_to_end.services import CONSUMER, PRODUCER, Service
-from tests.end_to_end.streams import STREAMS
-from tests.end_to_end.waiting import until
+from tests.support.services import CONSUMER, PRODUCER, Service
+from tests.support.streams import STREAMS
+from tests.support.waiting import until
 
 NOBODY = "redis://127.0.0.1:1/0"
 

@@ -17,10 +17,10 @@ from kraken_history.completeness.holes import find_holes
 from kraken_history.database.connections import create_pool
 from kraken_history.records import HistoricalTrade, floor_minute, utc_from_unix_ns
 from kraken_history.storing.candle_deltas import build_candles
-from tests.end_to_end.database import stored_candles, stored_trades
-from tests.end_to_end.services import CONSUMER, PRODUCER, SIMULATOR, WORKER, Service, simulator_urls
-from tests.end_to_end.streams import pending
-from tests.end_to_end.waiting import until
+from tests.support.database import stored_candles, stored_trades
+from tests.support.services import CONSUMER, PRODUCER, SIMULATOR, WORKER, Service, simulator_urls
+from tests.support.streams import pending
+from tests.support.waiting import until
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
 CLOCK_SLACK = timedelta(microseconds=2)

@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 from kraken_history.database.connections import UNAVAILABLE, create_pool, leaving_in_time
 from kraken_history.runtime.liveness import BEAT_LASTS_S, beat, signs_of_life
 from kraken_history.runtime.processes import finish_in_time, run_until
-from tests.end_to_end.proxy import Proxy
-from tests.end_to_end.waiting import until
+from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 
 async def for_ever(cancelled: list[str], name: str) -> None:

@@ -24,9 +24,9 @@ from kraken_history.stream import wire
 from kraken_history.stream.publisher import Publisher
 from producers.feed import Feed
 from simulator import Simulator
-from tests.end_to_end.database import ledger, stored_ids, stored_trades
-from tests.end_to_end.streams import STREAMS, is_settled
-from tests.end_to_end.waiting import until
+from tests.support.database import ledger, stored_ids, stored_trades
+from tests.support.streams import STREAMS, is_settled
+from tests.support.waiting import until
 
 SYMBOL = "BTC/USDT"
 FIRST_ID, LAST_ID = 10218208, 10219207

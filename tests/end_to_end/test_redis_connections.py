@@ -10,7 +10,7 @@ from redis.exceptions import TimeoutError as NoAnswer
 from kraken_history.runtime import redis_connections
 from kraken_history.runtime.processes import connect_redis
 from kraken_history.runtime.redis_connections import pool_at
-from tests.end_to_end.proxy import Proxy
+from tests.support.proxy import Proxy
 
 
 async def test_no_cancellation_is_lost_at_any_step_of_a_command(redis_url: str) -> None:

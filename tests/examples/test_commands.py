@@ -16,9 +16,9 @@ from kraken_history.database.connections import create_pool
 from kraken_history.records import HistoricalTrade, floor_minute
 from kraken_history.storing.store import Store
 from simulator import Simulator
-from tests.core.examples import NOON, make_trade
 from tests.examples.testers import PaperTester, run_example, saved_run
-from tests.end_to_end.waiting import until
+from tests.support.examples import NOON, make_trade
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.parametrize("database_server", ["timescaledb"], indirect=True)
 

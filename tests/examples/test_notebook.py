@@ -10,8 +10,8 @@ import pytest
 from kraken_history.completeness.covered_time import cover
 from kraken_history.database.connections import create_pool
 from kraken_history.records import TimeRange
-from tests.core.examples import NOON
 from tests.examples.testers import REPOSITORY
+from tests.support.examples import NOON
 
 pytestmark = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 

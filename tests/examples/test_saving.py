@@ -13,10 +13,10 @@ from kraken_history.backtests import BacktestRun, list_runs
 from kraken_history.database.connections import Connection, create_pool
 from kraken_history.records import HistoricalTrade
 from kraken_history.storing.store import Store
-from tests.core.examples import NOON, make_trade
 from tests.examples.testers import PaperTester, saved_run
-from tests.end_to_end.proxy import Proxy
-from tests.end_to_end.waiting import until
+from tests.support.examples import NOON, make_trade
+from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.parametrize("database_server", ["timescaledb"], indirect=True)
 

@@ -8,7 +8,7 @@ import pytest
 
 from kraken_history.records import HistoricalCandle
 from strategy import MovingAverage, Rules, Trader, result_of
-from tests.core.examples import NOON, make_candle
+from tests.support.examples import NOON, make_candle
 
 RULES = Rules(fast=1, slow=2, fee=Decimal("0.01"))
 

@@ -16,10 +16,10 @@ from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import floor_minute, utc_from_unix_ns
 from simulator import Simulator
 from tests.examples.testers import PaperTester, saved_run
-from tests.following.followed import Following
-from tests.end_to_end.database import stored_candles
-from tests.end_to_end.services import CONSUMER, PRODUCER, WORKER, Service
-from tests.end_to_end.waiting import until
+from tests.support.database import stored_candles
+from tests.support.followed import Following
+from tests.support.services import CONSUMER, PRODUCER, WORKER, Service
+from tests.support.waiting import until
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
 SPEED = 30

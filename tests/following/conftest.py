@@ -7,7 +7,7 @@ import pytest
 
 from kraken_history.database.connections import create_pool
 from kraken_history.storing.store import Store
-from tests.following.followed import Watched
+from tests.support.followed import Watched
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from kraken_history.reading.following import follow_candles, read_warmup
 from kraken_history.reading.settling import Timing
 from kraken_history.records import MINUTE, HistoricalCandle, HistoricalTrade, floor_minute
 from kraken_history.storing.store import Store
-from tests.core.examples import NOON, make_candle, make_trade
-from tests.following.followed import NEVER_POLLS, QUICK, Following, Watched, opened, take
-from tests.end_to_end.database import stored_candles
-from tests.end_to_end.waiting import until
+from tests.support.database import stored_candles
+from tests.support.examples import NOON, make_candle, make_trade
+from tests.support.followed import NEVER_POLLS, QUICK, Following, Watched, opened, take
+from tests.support.waiting import until
 
 SECOND = timedelta(seconds=1)
 BTC, ETH = "BTC/USDT", "ETH/USDT"

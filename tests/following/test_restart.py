@@ -13,9 +13,9 @@ from kraken_history.embedded import Servers
 from kraken_history.reading.following import follow_candles
 from kraken_history.records import MINUTE
 from kraken_history.storing.store import Store
-from tests.core.examples import NOON, make_trade
-from tests.following.followed import QUICK, Following, Watched
-from tests.end_to_end.waiting import until
+from tests.support.examples import NOON, make_trade
+from tests.support.followed import QUICK, Following, Watched
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from kraken_history.reading.database import Database
 from kraken_history.reading.settling import Timing, read_settled
 from kraken_history.records import MINUTE, TimeRange
 from kraken_history.storing.store import Store
-from tests.core.examples import NOON, make_candle, make_trade
+from tests.support.examples import NOON, make_candle, make_trade
 
 SECOND = timedelta(seconds=1)
 DAY = timedelta(days=1)

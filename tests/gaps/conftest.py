@@ -14,7 +14,7 @@ from kraken_history.records import utc_from_unix_ns
 from kraken_history.storing.store import Store
 from kraken_history.symbols import Pair, PairMap
 from simulator import Simulator
-from tests.simulator.exchanges import ManualClock
+from tests.support.exchanges import ManualClock
 
 SYMBOL = "BTC/USDT"
 PAIR = PairMap().find(SYMBOL)

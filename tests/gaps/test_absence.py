@@ -18,10 +18,10 @@ from kraken_history.storing.store import Store
 from simulator import Simulator
 from tests.gaps.conftest import PAIR, SYMBOL, Counting
 from tests.gaps.truth import true_ids
-from tests.jobs.kraken import all_trades
-from tests.simulator.exchanges import ManualClock
-from tests.end_to_end.database import stored_ids
-from tests.end_to_end.records import trade, trades
+from tests.support.database import stored_ids
+from tests.support.exchanges import ManualClock
+from tests.support.kraken import all_trades
+from tests.support.records import trade, trades
 
 Now = Callable[[], datetime]
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)

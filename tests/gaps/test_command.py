@@ -9,11 +9,11 @@ import pytest
 from redis.asyncio import Redis
 
 from simulator import Simulator
-from tests.backfill.kraken import scripted_kraken
-from tests.cli.conftest import Run, clean_environment, command  # noqa: F401 — fixtures
 from tests.gaps.conftest import SYMBOL
 from tests.gaps.truth import true_ids
-from tests.servers import Background, DatabaseServer
+from tests.support.command import Run, clean_environment, command  # noqa: F401 — fixtures
+from tests.support.kraken import scripted_kraken
+from tests.support.servers import Background, DatabaseServer
 
 WANTED = {"SYMBOLS": SYMBOL, "HISTORY_DAYS": "1", "REST_CALL_SPACING_S": "0.01", "REST_TOTAL_SPACING_S": "0.01"}
 

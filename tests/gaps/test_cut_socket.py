@@ -27,10 +27,10 @@ from simulator import Simulator
 from simulator.rate_limit import RateLimit
 from tests.gaps.conftest import PAIR, SYMBOL
 from tests.gaps.truth import assert_complete, emit_over, true_ids
-from tests.simulator.exchanges import ManualClock
-from tests.end_to_end.proxy import Proxy
-from tests.end_to_end.streams import STREAMS
-from tests.end_to_end.waiting import until
+from tests.support.exchanges import ManualClock
+from tests.support.proxy import Proxy
+from tests.support.streams import STREAMS
+from tests.support.waiting import until
 
 SPACING_S = 1.0
 MINUTES, TRADES_A_MINUTE = 10, 900

@@ -15,9 +15,9 @@ from kraken_history.storing.store import Store
 from simulator import Simulator
 from tests.gaps.conftest import PAIR, SYMBOL, Counting, find_pair
 from tests.gaps.truth import assert_complete, emit_over, true_ids, without
-from tests.jobs.kraken import all_trades
-from tests.simulator.exchanges import ManualClock
-from tests.end_to_end.database import stored_candles, stored_ids
+from tests.support.database import stored_candles, stored_ids
+from tests.support.exchanges import ManualClock
+from tests.support.kraken import all_trades
 
 Now = Callable[[], datetime]
 PLAIN = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)

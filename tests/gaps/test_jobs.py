@@ -28,11 +28,11 @@ from kraken_history.storing.store import Store
 from simulator import Simulator
 from tests.gaps.conftest import PAIR, SYMBOL, Counting
 from tests.gaps.truth import assert_complete
-from tests.jobs.kraken import all_trades
-from tests.jobs.queue import connect_queue
-from tests.servers import DatabaseServer
-from tests.end_to_end.proxy import Proxy
-from tests.end_to_end.records import trades
+from tests.support.kraken import all_trades
+from tests.support.proxy import Proxy
+from tests.support.queue import connect_queue
+from tests.support.records import trades
+from tests.support.servers import DatabaseServer
 
 
 @pytest.fixture

@@ -15,9 +15,8 @@ from kraken_history.records import HistoricalTrade
 from kraken_history.storing.store import Store
 from kraken_history.symbols import DEFAULT_SYMBOLS, Pair, PairMap
 from simulator import Simulator
-from tests.backfill.kraken import BTC, NoLimit, scripted_kraken
-from tests.backfill.test_odd_answers import BEGIN_S, full_page, page, row
 from tests.gaps.conftest import SYMBOL, Counting, find_pair
+from tests.support.kraken import BEGIN_S, BTC, NoLimit, full_page, page, row, scripted_kraken
 
 pytestmark = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 

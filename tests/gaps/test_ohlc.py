@@ -16,10 +16,10 @@ from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import OhlcPage, decode_ohlc_page, decode_result
 from kraken_history.records import MINUTE
 from simulator import Simulator
-from tests.core.test_websocket import json_values
 from tests.gaps.conftest import PAIR, Counting
-from tests.jobs.kraken import all_trades
-from tests.simulator.exchanges import NOON_NS, ManualClock
+from tests.support.examples import json_values
+from tests.support.exchanges import NOON_NS, ManualClock
+from tests.support.kraken import all_trades
 
 ROW = [1762820100, "105433.6", "105433.7", "105433.5", "105433.6", "105433.6", "0.00027625", 3]
 EMPTY = [1762820160, "105433.6", "105433.6", "105433.6", "105433.6", "0.0", "0.00000000", 0]

@@ -10,8 +10,8 @@ from kraken_history.records import HistoricalTrade
 from kraken_history.storing.candle_deltas import build_candles
 from kraken_history.symbols import Pair
 from simulator import Simulator
-from tests.jobs.kraken import all_trades
-from tests.end_to_end.database import ledger, stored_candles, stored_ids
+from tests.support.database import ledger, stored_candles, stored_ids
+from tests.support.kraken import all_trades
 
 
 def true_ids(kraken: Simulator, symbol: str) -> list[int]:

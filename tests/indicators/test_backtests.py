@@ -12,7 +12,7 @@ import pytest
 
 from kraken_history.backtests import BacktestRun, EquityPoint, UnknownRun, list_runs, load_run, save_run
 from kraken_history.errors import HistoryError, InvalidNumber, UsageError
-from tests.core.examples import make_candle
+from tests.support.examples import make_candle
 
 ONE_FLAVOUR = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 START = datetime(2025, 1, 1, tzinfo=UTC)

@@ -16,8 +16,8 @@ from kraken_history.kraken.client import KrakenRest
 from kraken_history.settings import Settings
 from kraken_history.storing.store import Store
 from simulator import Simulator
-from tests.jobs.kraken import NoLimit
-from tests.jobs.queue import connect_queue
+from tests.support.kraken import NoLimit
+from tests.support.queue import connect_queue
 
 
 @pytest.fixture

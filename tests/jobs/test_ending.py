@@ -11,7 +11,7 @@ from arq.connections import ArqRedis
 from arq.worker import Worker, func
 
 from jobs.ending import Ending
-from tests.end_to_end.waiting import until
+from tests.support.waiting import until
 
 AGAIN_S = 0.05
 

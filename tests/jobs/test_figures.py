@@ -19,7 +19,7 @@ from kraken_history.fetching.backfill_targets import cancel_backfills, list_back
 from kraken_history.runtime import telemetry
 from kraken_history.symbols import PairMap
 from simulator import Simulator
-from tests.jobs.kraken import all_trades
+from tests.support.kraken import all_trades
 
 SYMBOL = "BTC/USDT"
 pytestmark = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)

@@ -24,10 +24,10 @@ from kraken_history.storing.candle_deltas import build_candles
 from kraken_history.storing.store import Store
 from kraken_history.symbols import PairMap
 from simulator import Simulator
-from tests.jobs.kraken import NoLimit, all_trades
-from tests.end_to_end.database import ledger, stored_candles, stored_ids, stored_trades
-from tests.end_to_end.streams import STREAMS, is_settled, publish
-from tests.end_to_end.waiting import until
+from tests.support.database import ledger, stored_candles, stored_ids, stored_trades
+from tests.support.kraken import NoLimit, all_trades
+from tests.support.streams import STREAMS, is_settled, publish
+from tests.support.waiting import until
 
 BTC, ETH = PairMap().find("BTC/USDT"), PairMap().find("ETH/USDT")
 

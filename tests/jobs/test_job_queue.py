@@ -6,8 +6,8 @@ from arq.worker import JobExecutionFailed
 
 from kraken_history.fetching.queue import JobQueue, decode_job, encode_job
 from kraken_history.ledger import IdRanges
-from tests.jobs.queue import connect_queue
-from tests.end_to_end.proxy import Proxy
+from tests.support.proxy import Proxy
+from tests.support.queue import connect_queue
 
 
 async def length(arq: ArqRedis) -> int:

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from jobs.patience import Patience, PatientRedis
 from kraken_history.runtime import redis_connections
-from tests.end_to_end.proxy import Proxy
+from tests.support.proxy import Proxy
 
 ANSWER_S = 0.3
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from kraken_history.settings import Settings
-from tests.packaging.compose_file import ENV_FILE, REPOSITORY, ComposeError, environment_of, load_compose
+from tests.support.compose_file import ENV_FILE, REPOSITORY, ComposeError, environment_of, load_compose
 
 OURS = ("migrate", "producer", "consumer", "worker")
 LONG_RUNNING = ("timescaledb", "redis", "producer", "consumer", "worker", "pgadmin")

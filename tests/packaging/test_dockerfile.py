@@ -4,7 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
-from tests.packaging.compose_file import REPOSITORY
+from tests.support.compose_file import REPOSITORY
 
 INSTRUCTIONS = [
     shlex.split(line, comments=True)

@@ -9,7 +9,7 @@ from pydantic_core import PydanticUndefined
 
 import kraken_history.runtime.telemetry  # noqa: F401 — registers the metrics
 from kraken_history.settings import Settings
-from tests.packaging.compose_file import REPOSITORY
+from tests.support.compose_file import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
 DOCUMENTS = [

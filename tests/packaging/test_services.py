@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 from simulator.server import Simulator
-from tests.packaging.compose_file import ENV_FILE, REPOSITORY, environment_of, load_compose
+from tests.support.compose_file import ENV_FILE, REPOSITORY, environment_of, load_compose
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
 HEALTHY_WITHIN_S = 40.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.compose_file import REPOSITORY
+from tests.support.compose_file import REPOSITORY
 
 # Runs outside of the checkout, with the unpacked wheel in front; of other packages only the named ones are there.
 _ISOLATED = """

@@ -19,7 +19,7 @@ from kraken_history.stream.publisher import Publisher
 from producers.feed import Feed
 from tests.producers.kraken_server import STATUS, Conversation, kraken_server
 from tests.producers.streams import published_candles, published_trades
-from tests.end_to_end.waiting import until
+from tests.support.waiting import until
 
 BTC, ETH, NOT_LISTED = "BTC/USDT", "ETH/USDT", "XBT/USDT"
 

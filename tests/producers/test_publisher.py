@@ -25,9 +25,9 @@ from kraken_history.stream import wire
 from kraken_history.stream.dead_letters import DeadLetters
 from kraken_history.stream.publisher import Publisher
 from tests.producers.streams import candle_entries, published_trades, trade_entries
-from tests.end_to_end.proxy import Proxy
-from tests.end_to_end.records import candle, trade, trades
-from tests.end_to_end.waiting import until
+from tests.support.proxy import Proxy
+from tests.support.records import candle, trade, trades
+from tests.support.waiting import until
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"
 TRADES, CANDLES = wire.trades_stream(0), wire.candles_stream(0)

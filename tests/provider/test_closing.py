@@ -13,7 +13,7 @@ from kraken_history.backtests import BacktestRun
 from kraken_history.errors import ProviderClosed, ServiceUnavailable
 from kraken_history.provider import HistoricalDataProvider
 from tests.provider.test_silence import MONDAY
-from tests.end_to_end.waiting import until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 

@@ -15,7 +15,7 @@ from kraken_history.records import HistoricalCandle, HistoricalTrade
 from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.store import Store
 from tests.provider.model import Model
-from tests.servers import DatabaseServer
+from tests.support.servers import DatabaseServer
 
 SATURDAY = datetime(2025, 11, 8, 22, tzinfo=UTC)  # the first week and the first day end soon
 SYMBOLS = ("BTC/USDT", "XRP/BTC")

@@ -13,7 +13,7 @@ from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import HistoricalTrade
 from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.store import Store
-from tests.servers import DatabaseServer
+from tests.support.servers import DatabaseServer
 
 MONDAY = datetime(2025, 11, 10, tzinfo=UTC)
 SPAN = timedelta(days=15)

@@ -19,8 +19,8 @@ from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.status import LONGEST_ANSWER_S
 from kraken_history.records import HistoricalTrade
 from kraken_history.storing.store import Store
-from tests.end_to_end.proxy import Proxy
-from tests.end_to_end.waiting import until
+from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 

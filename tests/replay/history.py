@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from kraken_history.reading.replay import Clock
 from kraken_history.records import HistoricalCandle, HistoricalTrade
-from tests.core.examples import make_trade
+from tests.support.examples import make_trade
 
 MONDAY = datetime(2025, 3, 3, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)

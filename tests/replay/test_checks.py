@@ -17,8 +17,8 @@ from kraken_history.errors import (
 )
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.storing.store import Store
-from tests.core.examples import make_trade
 from tests.replay.history import DAY, HOUR, MONDAY
+from tests.support.examples import make_trade
 
 NAIVE = MONDAY.replace(tzinfo=None)
 CLOSED = HistoricalDataProvider("postgresql://nobody@127.0.0.1:1/nowhere")

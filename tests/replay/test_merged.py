@@ -12,8 +12,8 @@ from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.replay import AnyStream, Clock, Pacer, Stream, candle_moment, replay_streams, trade_moment
 from kraken_history.records import HistoricalCandle, HistoricalTrade
 from kraken_history.storing.store import Store
-from tests.core.examples import make_candle, make_trade
 from tests.replay.history import HOUR, MINUTE, MONDAY, SYMBOLS, dense, opens, within
+from tests.support.examples import make_candle, make_trade
 
 Known = HistoricalCandle | HistoricalTrade
 

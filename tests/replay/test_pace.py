@@ -7,8 +7,8 @@ import pytest
 from kraken_history.reading.database import Database
 from kraken_history.reading.replay import Pacer, replay_candles, replay_merged, replay_trades
 from kraken_history.storing.store import Store
-from tests.core.examples import make_trade
 from tests.replay.history import DAY, HOUR, MINUTE, MONDAY, FakeClock
+from tests.support.examples import make_trade
 
 SECOND = timedelta(seconds=1)
 

@@ -18,8 +18,8 @@ from kraken_history.reading.trades import TradePages, read_trades
 from kraken_history.records import Record
 from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.store import Store
-from tests.core.examples import make_candle, make_trade
 from tests.replay.history import DAY, HOUR, MINUTE, MONDAY, assert_made_of, dense, opens, sparse, within
+from tests.support.examples import make_candle, make_trade
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ import pytest
 from kraken_history.database.migrations import migrate
 from kraken_history.errors import SchemaMismatch
 from tests.roles.conftest import url_for
-from tests.servers import DatabaseServer
+from tests.support.servers import DatabaseServer
 
 ROLES = ("kraken_reader", "kraken_writer")
 

@@ -13,7 +13,7 @@ from kraken_history.indicators import store_indicators
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import ExternalIndicator
 from kraken_history.storing.store import Store
-from tests.core.examples import NOON, make_candle, make_trade
+from tests.support.examples import NOON, make_candle, make_trade
 
 BASE_TABLES = (
     "trades", "candles", "external_indicators", "data_sync_status", "candle_aggregates", "backfills",

@@ -20,8 +20,8 @@ from kraken_history.records import ExternalIndicator, TimeRange
 from kraken_history.storing.candle_building import build_candles_from_trades
 from kraken_history.storing.store import Store
 from kraken_history.symbols import Pair
-from tests.core.examples import NOON, make_candle, make_trade
-from tests.csv_import.files import START, candle_line, write
+from tests.support.csv_files import START, candle_line, write
+from tests.support.examples import NOON, make_candle, make_trade
 
 hypertables_only = pytest.mark.parametrize("database_server", ["timescaledb"], indirect=True)
 MINUTE = timedelta(minutes=1)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from simulator.notation import NS
 from simulator.tape import TapeTrade
-from tests.simulator.exchanges import NOON_NS, ManualClock, identities, seeded_exchange
+from tests.support.exchanges import NOON_NS, ManualClock, identities, seeded_exchange
 
 
 def all_trades(batch_or_tapes: object) -> list[TapeTrade]:

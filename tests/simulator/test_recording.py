@@ -12,7 +12,7 @@ from simulator import frames
 from simulator.books import make_books
 from simulator.exchange import Exchange, RecordedFeed
 from simulator.recording import BadRecording, read_recording
-from tests.simulator.exchanges import ask, rest_of
+from tests.support.exchanges import ask, rest_of
 
 BOOKS = make_books()
 ROW = ["105433.60000", "0.00027625", 1762795433.9717445, "b", "l", "", 10218208]

@@ -10,7 +10,7 @@ import pytest
 from simulator.notation import NS
 from simulator.rate_limit import RateLimit
 from simulator.rest import RestApi
-from tests.simulator.exchanges import NOON_NS, ManualClock, ask, rest_of, seeded_exchange
+from tests.support.exchanges import NOON_NS, ManualClock, ask, rest_of, seeded_exchange
 
 
 def trades(rest: RestApi, **params: str) -> tuple[list[Any], str]:

@@ -24,7 +24,7 @@ from kraken_history.kraken.websocket import (
 )
 from kraken_history.symbols import DEFAULT_SYMBOLS
 from simulator import Simulator, digest_of
-from tests.simulator.exchanges import NOON_NS, ManualClock
+from tests.support.exchanges import NOON_NS, ManualClock
 
 
 @pytest.fixture

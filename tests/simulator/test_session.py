@@ -24,7 +24,7 @@ from kraken_history.records import HistoricalTrade
 from kraken_history.symbols import DEFAULT_SYMBOLS
 from simulator.exchange import Batch, Exchange
 from simulator.session import Session
-from tests.simulator.exchanges import NOON_NS, ManualClock, ask, rest_of, seeded_exchange
+from tests.support.exchanges import NOON_NS, ManualClock, ask, rest_of, seeded_exchange
 
 
 def session_of(exchange: Exchange) -> Session:

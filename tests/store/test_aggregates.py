@@ -11,8 +11,8 @@ import pytest
 
 from kraken_history.records import EXACT, HistoricalCandle, truncated_vwap
 from kraken_history.storing.store import Store
-from tests.core.examples import NOON, SYMBOLS, make_candle
-from tests.store.contents import CANDLE_COLUMNS
+from tests.support.contents import CANDLE_COLUMNS
+from tests.support.examples import NOON, SYMBOLS, make_candle
 
 VIEWS = {
     "candles_5m": 5,

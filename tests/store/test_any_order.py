@@ -14,8 +14,8 @@ from kraken_history.ledger import IdRanges
 from kraken_history.records import CandleSource, HistoricalCandle, HistoricalTrade
 from kraken_history.storing.candle_deltas import build_candles
 from kraken_history.storing.store import Store
-from tests.core.examples import NOON, SYMBOLS, distinct_trades
-from tests.store.contents import everything, ledger, stored_candles, stored_trades
+from tests.support.contents import everything, ledger, stored_candles, stored_trades
+from tests.support.examples import NOON, SYMBOLS, distinct_trades
 
 SPAN = timedelta(minutes=3)
 RANKS: dict[str, int] = {"ohlc": 0, "csv": 1, "trades": 2}

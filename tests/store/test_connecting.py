@@ -124,7 +124,7 @@ async def test_a_server_that_is_away_is_logged_in_one_line_where_logging_is_set_
     code = f"""
 import asyncio, logging, sys
 from kraken_history.database.connections import create_pool
-from tests.end_to_end.proxy import Proxy
+from tests.support.proxy import Proxy
 
 async def main():
     told = asyncio.Event()

@@ -18,9 +18,9 @@ from kraken_history.ledger import IdRanges
 from kraken_history.records import HistoricalTrade
 from kraken_history.storing.store import Store
 from kraken_history.symbols import Pair, PairMap
-from tests.core.examples import NOON, make_candle, make_trade
-from tests.core.test_client import CountingLimiter
-from tests.store.contents import ledger, stored_trades
+from tests.support.contents import ledger, stored_trades
+from tests.support.examples import NOON, make_candle, make_trade
+from tests.support.kraken import CountingLimiter
 
 PAIR = PairMap().find("BTC/USDT")
 SECOND = timedelta(seconds=1)

@@ -19,7 +19,7 @@ from kraken_history.database.migrations import (
     read_migrations,
 )
 from kraken_history.errors import SchemaMismatch, ServiceUnavailable
-from tests.servers import DatabaseServer
+from tests.support.servers import DatabaseServer
 
 FILES = {
     "postgresql": ["0001_core.sql", "0002_partitions.sql", "0003_aggregate_tables.sql"],

@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 
 from kraken_history.storing.store import Store
-from tests.core.examples import make_candle, make_trade
-from tests.store.contents import stored_candles, stored_trades
+from tests.support.contents import stored_candles, stored_trades
+from tests.support.examples import make_candle, make_trade
 
 plain_only = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 hypertables_only = pytest.mark.parametrize("database_server", ["timescaledb"], indirect=True)

@@ -9,8 +9,8 @@ import pytest
 from kraken_history.records import HistoricalCandle, HistoricalTrade
 from kraken_history.storing.candle_deltas import build_candles
 from kraken_history.storing.store import Store
-from tests.core.examples import NOON, make_candle, make_trade
-from tests.store.contents import everything, only_candle, stored_candles, sync_status
+from tests.support.contents import everything, only_candle, stored_candles, sync_status
+from tests.support.examples import NOON, make_candle, make_trade
 
 FOUR_TRADES = [make_trade(id_, NOON + timedelta(seconds=id_), f"{100 + id_}.0", f"0.{id_**2}") for id_ in range(1, 5)]
 

@@ -15,8 +15,8 @@ from kraken_history.records import HistoricalTrade
 from kraken_history.storing.candle_deltas import build_candles
 from kraken_history.storing.candle_writing import CANDLES_CHANNEL
 from kraken_history.storing.store import Store, write_within
-from tests.core.examples import NOON, SYMBOLS, make_candle, make_trade
-from tests.store.contents import everything, ledger, stored_candles, stored_trades, sync_status
+from tests.support.contents import everything, ledger, stored_candles, stored_trades, sync_status
+from tests.support.examples import NOON, SYMBOLS, make_candle, make_trade
 
 WRITERS = 4
 

@@ -13,8 +13,8 @@ from kraken_history.ledger import IdRanges
 from kraken_history.records import HistoricalTrade
 from kraken_history.storing.candle_deltas import build_candles
 from kraken_history.storing.store import MOST_HOLES_REPORTED, Store
-from tests.core.examples import NOON, make_trade
-from tests.store.contents import everything, ledger, stored_candles, stored_trades, sync_status
+from tests.support.contents import everything, ledger, stored_candles, stored_trades, sync_status
+from tests.support.examples import NOON, make_trade
 
 TRADES = [make_trade(id_, NOON + timedelta(seconds=7 * id_), f"{100 + id_}.50") for id_ in range(1, 31)]
 

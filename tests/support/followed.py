@@ -9,7 +9,7 @@ from kraken_history.database.connections import Connection
 from kraken_history.reading.database import Database
 from kraken_history.reading.settling import Timing
 from kraken_history.records import HistoricalCandle
-from tests.end_to_end.waiting import until
+from tests.support.waiting import until
 
 QUICK = Timing(grace_s=0.5, patience_s=600, poll_s=0.05)
 

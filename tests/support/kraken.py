@@ -1,8 +1,9 @@
 """The simulator with a note of each call, its truth beside the database, and a Kraken that says what it is told."""
 
+import json
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,14 +11,17 @@ from typing import Any
 import asyncpg
 from aiohttp import web
 
-from kraken_history.kraken.rest import Refusal
-from kraken_history.symbols import PairMap
+from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.rest import TRADES_PAGE, Refusal
+from kraken_history.records import HistoricalTrade
+from kraken_history.symbols import Pair, PairMap
 from simulator import Simulator
 from simulator.rate_limit import RateLimit
 from simulator.rest import RestApi
 from simulator.truth import Witness, candles_page, digest_of
 
 _REFUSAL = Refusal()
+_NS = 10**9
 
 
 class NoLimit:
@@ -142,3 +146,60 @@ async def scripted_kraken(*answers: str) -> AsyncIterator[ScriptedKraken]:
 
 
 BTC = PairMap().find("BTC/USDT")
+
+
+async def all_trades(rest: KrakenRest, pair: Pair) -> Sequence[HistoricalTrade]:
+    """Every trade that Kraken has of a pair, by id."""
+    found: dict[int, HistoricalTrade] = {}
+    cursor = 0
+    while True:
+        page = await rest.fetch_trades_page(pair, cursor)
+        before = len(found)
+        found |= {trade.id: trade for trade in page.trades}
+        if len(found) == before:
+            return [found[id_] for id_ in sorted(found)]
+        cursor = page.last
+
+
+BEGIN_S = 1_700_000_000
+
+
+def row(id_: int | None, second: float) -> list[object]:
+    """A trade as Trades has it; without an id, the six fields of old pages."""
+    fields: list[object] = ["30000.10000", "0.00100000", BEGIN_S + second, "b", "l", ""]
+    return fields if id_ is None else [*fields, id_]
+
+
+def page(*rows: list[object], last: int | None = None) -> str:
+    result: dict[str, object] = {"XXBTZUSD": rows}
+    if last is not None:
+        result["last"] = str(last)
+    return json.dumps({"error": [], "result": result})
+
+
+def full_page(first_id: int | None, first_second: int, *, has_last: bool = True) -> str:
+    """1,000 trades, one a second."""
+    rows = [row(None if first_id is None else first_id + n, first_second + n) for n in range(TRADES_PAGE)]
+    return page(*rows, last=(BEGIN_S + first_second + TRADES_PAGE - 1) * _NS if has_last else None)
+
+
+@dataclass
+class CountingLimiter:
+    """Waits for nothing, and remembers what it was asked and told."""
+
+    events: list[tuple[str, str]] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+
+    async def wait_for_turn(self, pair: str) -> None:
+        self.events.append(("turn", pair))
+
+    async def note_refusal(self, pair: str, refusal: Refusal = _REFUSAL) -> float:
+        self.events.append(("refusal", pair))
+        self.refusals.append(refusal)
+        return 0.0
+
+    async def note_success(self, pair: str) -> None:
+        self.events.append(("success", pair))
+
+    def count(self, event: str) -> int:
+        return sum(kind == event for kind, _ in self.events)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -102,3 +103,17 @@ def distinct_trades(*, span: timedelta, most: int = 40) -> st.SearchStrategy[lis
         max_size=most,
         unique_by=lambda trade: (trade.symbol, trade.id),
     )
+
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(
+        ("NaN", "sNaN", "-Infinity", "1e999999", "1e-999999", "2026-03-04T05:06:07Z", "BTC/USD\n", "2e5")
+    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)

@@ -33,3 +33,16 @@ async def ledger(pool: asyncpg.Pool) -> dict[str, IdRanges]:
     """By symbol, the ids that the ledger holds."""
     rows = await pool.fetch("SELECT symbol, id_ranges FROM data_sync_status WHERE data_type = 'trades'")
     return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["id_ranges"]) for row in rows}
+
+
+async def deadlock(pool: asyncpg.Pool, *, times: int) -> None:
+    """Let the next transactions that write candles end as if they had lost a deadlock."""
+    await pool.execute(f"""
+        CREATE SEQUENCE losses;
+        CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF nextval('losses') <= {times} THEN RAISE 'deadlock detected' USING ERRCODE = '40P01'; END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER lose BEFORE INSERT ON candles FOR EACH ROW EXECUTE FUNCTION lose();
+    """)
