@@ -7,10 +7,10 @@ from arq import Retry
 
 from jobs.context import WorkerContext
 from kraken_history.clock import utc_now
-from kraken_history.completeness.hole_times import span_of
 from kraken_history.completeness.holes import find_due_holes, find_holes, missing_of
 from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable, UnknownSymbol
 from kraken_history.fetching.healing import heal as heal_hole
+from kraken_history.fetching.healing import wanted_span
 from kraken_history.runtime import telemetry
 
 _RETRY_AFTER_S = 15.0
@@ -30,7 +30,7 @@ async def heal(ctx: dict[str, Any], symbol: str, first: int, stop: int, since: i
             return 0
         if since is None:
             wanted_from = utc_now() - timedelta(days=context.settings.history_days)
-            span = await span_of(context.pool, symbol, (first, stop), wanted_from=wanted_from)
+            span = await wanted_span(context.pool, symbol, (first, stop), wanted_from=wanted_from)
             if span is None:
                 _log.debug("left_to_backfill", symbol=symbol, first=first)
                 return 0

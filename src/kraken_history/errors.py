@@ -170,7 +170,7 @@ class KrakenPaused(KrakenBusy):
 
 
 class MisleadingPage(KrakenError):
-    """A page of trades contradicts the request, so the next page cannot be asked for.
+    """A page of trades contradicts the request or itself, so nothing can be concluded from it.
 
     Attributes:
         symbol: The symbol that was asked for.
@@ -181,6 +181,10 @@ class MisleadingPage(KrakenError):
     def __init__(self, symbol: str, since: int, finding: str) -> None:
         super().__init__((), f"a page of trades of {symbol} contradicts the request since={since}: {finding}")
         self.symbol, self.since, self.finding = symbol, since, finding
+
+
+class IncompletePage(MisleadingPage):
+    """A page of trades lacks a trade that is known, twice in a row. A later request may return it."""
 
 
 # A KrakenError, although the reason may be an operator: callers of backfill_symbol have always caught that.

@@ -15,11 +15,11 @@ from kraken_history.completeness.absence import find_waiting
 from kraken_history.completeness.holes import find_holes
 from kraken_history.fetching.backfill import BackfillRunner
 from kraken_history.fetching.backfill_targets import list_backfills, request_backfill
-from kraken_history.fetching.pages import fetch_and_store
+from kraken_history.fetching.pages import TapeReader, Work
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import decode_result, decode_trades_page
 from kraken_history.ledger import IdRanges
-from kraken_history.storing.pages import parts_of
+from kraken_history.storing.pages import StoredPage, parts_of
 from kraken_history.storing.store import Store
 from tests.support.contents import ledger
 from tests.support.examples import NOON, make_trade
@@ -84,6 +84,12 @@ async def test_a_page_that_spans_ten_years_is_stored_in_seconds_and_with_few_loc
     assert took_s < 30
 
 
+async def read_and_store(pool: asyncpg.Pool, rest: KrakenRest, work: Work) -> StoredPage:
+    """The first page of the tape."""
+    reader = TapeReader(pool, Store(pool), rest, BTC, work=work)
+    return await reader.store(await reader.read(0, until=None, begins_with_a_trade=False))
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("database_server", ["timescaledb"], indirect=True)
 async def test_a_hole_of_ten_years_is_healed_with_few_locks(pool: asyncpg.Pool) -> None:
@@ -94,7 +100,7 @@ async def test_a_hole_of_ten_years_is_healed_with_few_locks(pool: asyncpg.Pool) 
         KrakenRest(kraken.url, NoLimit()) as rest,
         Locks(pool) as locks,
     ):
-        _, stored = await fetch_and_store(pool, Store(pool), rest, BTC, 0, work="heal")
+        stored = await read_and_store(pool, rest, "heal")
 
     assert (stored.new_trades, stored.known_trades, stored.new_candles) == (TRADES - 2, 2, TRADES - 2)
     assert await find_holes(pool) == {}
@@ -168,7 +174,7 @@ async def test_holes_are_told_also_where_the_last_part_of_a_page_is_held(pool: a
     stands = decode_trades_page(decode_result(200, answer(*range(TRADES - 10, TRADES), 150).encode()), SYMBOL, since=0)
     await Store(pool).write(stands.trades)
     async with scripted_kraken(answer(*range(TRADES))) as kraken, KrakenRest(kraken.url, NoLimit()) as rest:
-        _, stored = await fetch_and_store(pool, Store(pool), rest, BTC, 0, work="gap")
+        stored = await read_and_store(pool, rest, "gap")
 
     assert stored.holes == {SYMBOL: IdRanges([(TRADES + 1, 151)])}
 

@@ -10,13 +10,12 @@ from kraken_history.fetching.backfill import (
     MOST_FAILURES,
     BackfillRunner,
     backfill_symbol,
-    check_page,
     fetch_all_trades,
     fetch_trades_page,
 )
 from kraken_history.fetching.backfill_targets import Backfill, list_backfills, request_backfill
 from kraken_history.kraken.client import KrakenRest
-from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
+from kraken_history.kraken.rest import TRADES_PAGE
 from kraken_history.storing.store import Store
 from tests.support.kraken import BEGIN_S, BTC, NoLimit, full_page, page, row, scripted_kraken
 
@@ -61,7 +60,8 @@ async def test_a_full_page_that_does_not_advance_is_an_alarm(pool: asyncpg.Pool)
     instant = [row(1001 + n, 999) for n in range(TRADES_PAGE)]
     backfill, asked = await run(pool, full_page(1, 0), page(*instant, last=(BEGIN_S + 999) * NS))
 
-    assert (backfill.state, backfill.pages, len(asked)) == ("failed", 1, 2)
+    assert (backfill.state, backfill.pages, len(asked)) == ("failed", 2, 2)
+    assert await pool.fetchval("SELECT count(*) FROM trades") == 2 * TRADES_PAGE
     assert "does not advance" in backfill.reason
     assert backfill.lease_until is None
 
@@ -160,11 +160,16 @@ async def test_a_page_is_asked_for_and_checked() -> None:
     assert (got.last, got.trades[0].price) == (17, Decimal("30000.10000"))
 
 
-def test_a_page_at_the_tip_need_not_advance() -> None:
-    check_page(TradesPage((), 5), SYMBOL, 5)
-    check_page(TradesPage((), 5, unidentified=TRADES_PAGE - 1), SYMBOL, 5)
-    with pytest.raises(MisleadingPage, match="does not advance"):
-        check_page(TradesPage((), 5, unidentified=TRADES_PAGE), SYMBOL, 5)
+async def test_a_short_page_need_not_advance() -> None:
+    rows = [row(None, 0)] * TRADES_PAGE
+    since = (BEGIN_S + 1) * NS
+    for answer in page(last=since), page(*rows[1:], last=since):
+        async with scripted_kraken(answer) as kraken, KrakenRest(kraken.url, NoLimit()) as rest:
+            await fetch_trades_page(rest, BTC, since)
+
+    async with scripted_kraken(page(*rows, last=since)) as kraken, KrakenRest(kraken.url, NoLimit()) as rest:
+        with pytest.raises(MisleadingPage, match="does not advance"):
+            await fetch_trades_page(rest, BTC, since)
 
 
 @POSTGRESQL

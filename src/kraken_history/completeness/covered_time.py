@@ -18,15 +18,26 @@ MIN_GAP = timedelta(minutes=2)
 """A younger end of the history is no gap yet: it takes a moment to store what was traded just now."""
 
 
+# A single trade covers no time: others may share its instant. The columns are those of data_sync_status AS s.
+_BETWEEN_TRADES = """
+    CASE WHEN s.newest_timestamp IS NULL THEN '{}'::tstzmultirange
+    ELSE tstzmultirange(tstzrange(s.oldest_timestamp, s.newest_timestamp)) END"""
+
+COVERED_BY_TRADES = f"(s.time_ranges + {_BETWEEN_TRADES})"
+"""SQL: the time that the trades of ``data_sync_status AS s`` cover, holes in their ids apart, as a multirange."""
+
+
 class Uncovered(Struct, frozen=True):
-    """What of some time is not covered by a symbol's trades.
+    """The parts of a range that a symbol's trades do not cover.
 
     Attributes:
-        last_id: The newest trade that is stored; None if there is none.
+        last_id: The newest stored trade; None if there is none.
+        newest: Time of that trade.
     """
 
     symbol: str
     last_id: int | None
+    newest: datetime | None
     stretches: Sequence[TimeRange]
 
     def lasting(self, shortest: timedelta, *, live_id: int | None, now: datetime) -> list[TimeRange]:
@@ -37,11 +48,13 @@ class Uncovered(Struct, frozen=True):
                 no gap, however quiet it is.
         """
         is_live = live_id is not None and self.last_id is not None and self.last_id >= live_id
-        return [
-            stretch
-            for stretch in self.stretches
-            if stretch.duration >= shortest and not (is_live and stretch.end == now)
-        ]
+        wanted = self._before_the_newest(now) if is_live else self.stretches
+        return [stretch for stretch in wanted if stretch.duration >= shortest]
+
+    def _before_the_newest(self, now: datetime) -> list[TimeRange]:
+        """The stretches, without the time since the newest trade."""
+        ends = [(each, self.newest if self.newest and each.end == now else each.end) for each in self.stretches]
+        return [TimeRange(each.start, end) for each, end in ends if each.start < end]
 
 
 async def find_uncovered(
@@ -49,7 +62,12 @@ async def find_uncovered(
 ) -> list[Uncovered]:
     """Of each symbol, the time between ``start`` and ``end`` that is not covered, holes in the ids apart."""
     return [
-        Uncovered(row["symbol"], row["last_id"], [TimeRange(each.lower, each.upper) for each in row["uncovered"]])
+        Uncovered(
+            row["symbol"],
+            row["last_id"],
+            row["newest"],
+            [TimeRange(each.lower, each.upper) for each in row["uncovered"]],
+        )
         for row in await pool.fetch(_UNCOVERED, list(symbols), start, end)
     ]
 
@@ -87,15 +105,19 @@ async def last_known_before(pool: asyncpg.Pool, symbol: str, moment: datetime) -
     return known
 
 
-async def cover(pool: asyncpg.Pool, symbol: str, covered: TimeRange) -> None:
-    """Keep that all trades of this time are stored, or missing inside the ids."""
-    await pool.execute(
-        """
+async def cover(connection: asyncpg.Pool | Connection, symbol: str, covered: TimeRange) -> None:
+    """Record this range as covered: every trade in it is stored, or its id is known to be missing.
+
+    The time between the oldest and the newest trade is covered anyway and is not recorded, so that the ranges of a
+    symbol stay few however often its history is fetched.
+    """
+    await connection.execute(
+        f"""
         INSERT INTO data_sync_status AS s (symbol, data_type, time_ranges)
         VALUES ($1, 'trades', tstzmultirange(tstzrange($2, $3)))
         ON CONFLICT (symbol, data_type) DO UPDATE SET
-            time_ranges = s.time_ranges + excluded.time_ranges, last_sync_at = now()
-        """,
+            time_ranges = s.time_ranges + excluded.time_ranges - {_BETWEEN_TRADES}, last_sync_at = now()
+        """,  # noqa: S608 — a constant of this module is put in
         symbol,
         covered.start,
         covered.end,
@@ -128,11 +150,9 @@ async def are_minutes_covered(pool: asyncpg.Pool, gap: DataGap) -> bool:
     return bool(covered)
 
 
-_UNCOVERED = """
-    SELECT w.symbol, upper(s.id_ranges) - 1 AS last_id,
-           tstzmultirange(tstzrange($2, $3)) - coalesce(s.time_ranges, '{}')
-           - CASE WHEN s.newest_timestamp IS NULL THEN '{}'::tstzmultirange
-             ELSE tstzmultirange(tstzrange(s.oldest_timestamp, s.newest_timestamp, '[]')) END AS uncovered
+_UNCOVERED = f"""
+    SELECT w.symbol, upper(s.id_ranges) - 1 AS last_id, s.newest_timestamp AS newest,
+           tstzmultirange(tstzrange($2, $3)) - coalesce({COVERED_BY_TRADES}, '{{}}') AS uncovered
     FROM unnest($1::text[]) AS w (symbol)
     LEFT JOIN data_sync_status s ON s.symbol = w.symbol AND s.data_type = 'trades'
-"""
+"""  # noqa: S608 — a constant of this module is put in

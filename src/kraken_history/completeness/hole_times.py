@@ -1,4 +1,11 @@
-"""When the trades were made whose ids are missing."""
+"""When the trades were made whose ids are missing.
+
+Two questions are answered here. :func:`locate` is about one hole that is to be fetched, and answers to the trade.
+:func:`find_hole_spans` is about all holes that touch a range of time, and answers in whole minutes, because the candles
+of these minutes are incomplete: it reads the candles of that range once, however many holes there are. A third, how far
+a symbol has no hole that keeps a candle open, is part of one query per poll in
+:mod:`~kraken_history.completeness.settled`.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -9,7 +16,6 @@ from msgspec import Struct
 from kraken_history.clock import CLOCK_SLACK
 from kraken_history.database.connections import Connection
 from kraken_history.intervals import Span, bucket_end, bucket_start
-from kraken_history.kraken.rest import TRADES_PAGE
 from kraken_history.ledger import IdRange
 from kraken_history.records import MINUTE, floor_minute, unix_ns, utc_from_unix_ns
 
@@ -156,16 +162,12 @@ _TRADES_AROUND = """
 """
 
 
-LEFT_TO_A_BACKFILL = 20 * TRADES_PAGE
-"""Ids of a hole past which a backfill that leads into it is left to fill it."""
-
-
 class HoleSpan(Struct, frozen=True):
     """When the trades of a hole were made.
 
     Attributes:
         since: Where to begin to fetch, in nanoseconds.
-        start: The last stored trade before the hole, or where that part of it begins that is wanted.
+        start: The last stored trade before the hole.
         end: The first stored trade after the hole.
     """
 
@@ -213,25 +215,11 @@ async def since_before(pool: asyncpg.Pool | Connection, symbol: str, trade_id: i
     return unix_ns((moment or low) - CLOCK_SLACK)
 
 
-async def span_of(
-    pool: asyncpg.Pool, symbol: str, hole: IdRange, *, wanted_from: datetime | None = None
-) -> HoleSpan | None:
-    """When the hole's trades were made; None if the hole is not to be filled by healing.
-
-    Of a long hole into which a backfill leads, or which begins where one ended, only what is wanted anyway is
-    fetched: the rest is for the backfill, which leaps over what it finds, or was never asked for.
-
-    Args:
-        wanted_from: Where the history begins that the settings want.
-    """
+async def locate(pool: asyncpg.Pool, symbol: str, hole: IdRange) -> HoleSpan:
+    """When the trades of one hole were made, to the trade before it and the trade after it."""
     since = await since_before(pool, symbol, hole[0])
     start = utc_from_unix_ns(since) + (CLOCK_SLACK if since else timedelta())
     end = await _first_after(pool, symbol, hole[1], start - CLOCK_SLACK)
-    if hole[1] - hole[0] > LEFT_TO_A_BACKFILL and await _is_of_a_backfill(pool, symbol, since):
-        if wanted_from is None or end <= wanted_from + timedelta(hours=1):
-            return None
-        start = max(start, wanted_from)
-        since = max(since, unix_ns(wanted_from))
     return HoleSpan(since, start, max(end, start))
 
 
@@ -259,21 +247,3 @@ async def _first_after(pool: asyncpg.Pool, symbol: str, trade_id: int, start: da
         end + MINUTE,
     )
     return moment or end
-
-
-async def _is_of_a_backfill(pool: asyncpg.Pool, symbol: str, since: int) -> bool:
-    """True if a backfill has this time still before it, or ended here before the present."""
-    found: bool = await pool.fetchval(
-        """
-        SELECT EXISTS (
-            SELECT FROM backfills
-            WHERE symbol = $1 AND CASE state
-                WHEN 'done' THEN abs(next_since - $2::bigint) <= 2000000000
-                ELSE next_since <= $2::bigint + 1000000000 AND $2 < extract(epoch FROM target_end) * 1000000000
-            END
-        )
-        """,
-        symbol,
-        since,
-    )
-    return found

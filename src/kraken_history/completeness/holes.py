@@ -38,3 +38,21 @@ async def missing_of(pool: asyncpg.Pool, symbol: str, ids: IdRange) -> IdRanges:
         *ids,
     )
     return IdRanges((r.lower, r.upper) for r in ranges or ())
+
+
+async def find_newest_held(pool: asyncpg.Pool, symbol: str, until: datetime) -> datetime | None:
+    """Time of the newest stored trade up to ``until``, if one of the hour before is stored; else None."""
+    newest: datetime | None = await pool.fetchval(_NEWEST_HELD, symbol, until)
+    return newest
+
+
+# The index of trades begins with the time. For a symbol that was traded just now and not in the hour before, a longer
+# look back would read the entries of all other symbols.
+_NEWEST_HELD = """
+    SELECT CASE WHEN newest_timestamp <= $2 THEN newest_timestamp ELSE (
+        SELECT timestamp FROM trades
+        WHERE symbol = $1 AND timestamp <= $2 AND timestamp > $2::timestamptz - interval '1 hour'
+        ORDER BY timestamp DESC LIMIT 1
+    ) END
+    FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'
+"""

@@ -13,15 +13,20 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import UTC, datetime
-from functools import partial
+from datetime import datetime
 
 import asyncpg
-import msgspec
 
 from kraken_history.completeness.hole_times import since_before
-from kraken_history.database.connections import TRY_AGAIN, UNAVAILABLE, is_transient, write_again
-from kraken_history.errors import BackfillStopped, KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable
+from kraken_history.database.connections import TRY_AGAIN, UNAVAILABLE, Connection, is_transient
+from kraken_history.errors import (
+    BackfillStopped,
+    IncompletePage,
+    KrakenBusy,
+    KrakenError,
+    MalformedMessage,
+    ServiceUnavailable,
+)
 from kraken_history.fetching.backfill_targets import (
     COLUMNS,
     Backfill,
@@ -31,31 +36,27 @@ from kraken_history.fetching.backfill_targets import (
     request_backfill,
 )
 from kraken_history.fetching.pages import (
-    REST_LAG,
     SECOND_LOOK_S,
-    check_page,
-    expect,
+    TapePage,
+    TapeReader,
     fetch_all_trades,
     fetch_trades_page,
-    note_absence,
 )
 from kraken_history.kraken.client import KRAKEN_URL, KrakenRest
 from kraken_history.kraken.limiter import LocalRateLimiter
-from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
 from kraken_history.records import unix_ns, utc_from_unix_ns
 from kraken_history.runtime import telemetry
 from kraken_history.runtime.tasks import end
 from kraken_history.storing.aggregates import refresh_if_free
 from kraken_history.storing.candle_building import build_candles_from_trades
-from kraken_history.storing.pages import parts_of
-from kraken_history.storing.store import Store, write_within
+from kraken_history.storing.pages import Alongside, Part
+from kraken_history.storing.store import Store, Stored
 from kraken_history.symbols import Pair, PairMap
 
 __all__ = [
     "BackfillRunner",
     "backfill_symbol",
     "build_candles_from_trades",
-    "check_page",
     "fetch_all_trades",
     "fetch_trades_page",
     "find_pair",
@@ -137,6 +138,8 @@ class BackfillRunner:
             except (KrakenBusy, ServiceUnavailable) as error:
                 await self._note_waiting(backfill, str(error))
                 raise
+            except IncompletePage as error:
+                await self._note_failure(backfill, str(error))
             except KrakenError as error:
                 _count_failure(pair.symbol, "failed")
                 await fail_backfill(self._pool, pair.symbol, str(error), run=backfill.run)
@@ -203,90 +206,23 @@ class BackfillRunner:
 
     async def _advance(self, pair: Pair, backfill: Backfill) -> Backfill | None:
         """One page further; None if the backfill is not ours any more, or not to be run."""
-        asked_at = datetime.now(UTC)
-        page = await self._fetch(pair, backfill)
-        if _begins_after(page, backfill.target_end):
-            return await self._end_without_trades(backfill, page)
-        try:
-            advanced = await self._commit(backfill, page)
-        except asyncpg.CheckViolationError:
-            self._store.forget_partitions()
-            advanced = await self._commit(backfill, page)
-        if advanced is None:
-            return None
-        telemetry.FETCHED_PAGES.labels(symbol=pair.symbol, work="backfill").inc()
-        telemetry.FETCHED_TRADES.labels(symbol=pair.symbol, work="backfill").inc(advanced.trades - backfill.trades)
-        await note_absence(self._pool, pair.symbol, page, asked_at=asked_at)
-        if advanced.state != "running" or not page.trades:
-            return advanced
-        return await self._leap(advanced, max(trade.id for trade in page.trades))
-
-    async def _fetch(self, pair: Pair, backfill: Backfill) -> TradesPage:
-        """The next page; one that seems to be the last, far from the target, is asked for again.
-
-        Raises:
-            MalformedMessage: The second answer lacks a trade that is known.
-        """
-        since = backfill.next_since
-        expected = await expect(
-            self._pool,
-            pair.symbol,
-            since,
-            until=backfill.target_end,
-            shows=min(backfill.target_end, datetime.now(UTC) - REST_LAG),
-            begins_with_a_trade=backfill.has_advanced,
+        reader = TapeReader(
+            self._pool, self._store, self._rest, pair, work="backfill", second_look_s=self._second_look_s
         )
-        page = await fetch_trades_page(self._rest, pair, since)
-        if expected.wants_second_look(page):
-            await asyncio.sleep(self._second_look_s)
-            first, page = page, await fetch_trades_page(self._rest, pair, since)
-            expected.check_second(page, first)
-        return page
-
-    async def _commit(self, backfill: Backfill, page: TradesPage) -> Backfill | None:
-        """Store a page, and move the cursor past it; a page that spans months in several steps.
-
-        A step that passes the target's end is the last, and whatever of the page lies after it is left out.
-        """
-        *earlier, rest = parts_of(page.trades) or [()]
-        for trades in earlier:
-            part = msgspec.structs.replace(page, trades=trades, last=unix_ns(trades[-1].timestamp))
-            advanced = await write_again(partial(self._commit_part, backfill, part, is_last=False))
-            if advanced is None or advanced.state != "running":
-                return advanced
-        is_tip = page.rows < TRADES_PAGE
-        page = msgspec.structs.replace(page, trades=rest)
-        return await write_again(partial(self._commit_part, backfill, page, is_last=True, is_tip=is_tip))
-
-    async def _commit_part(
-        self, backfill: Backfill, page: TradesPage, *, is_last: bool, is_tip: bool = False
-    ) -> Backfill | None:
-        """Trades, candles, ledger and cursor in one transaction."""
-        async with self._pool.acquire() as connection:
-            await self._store.ensure_partitions(connection, page.trades, ())
-            async with connection.transaction():
-                if not await connection.fetchval(_IS_OURS, backfill.symbol, backfill.run):
-                    return None
-                stored = await write_within(connection, page.trades, (), candle_source="ohlc")
-                row = await connection.fetchrow(
-                    _ADVANCE,
-                    backfill.symbol,
-                    max(page.last, backfill.next_since),
-                    stored.new_trades,
-                    page.unidentified - page.unidentified_again,
-                    is_tip,
-                    self._lease_s,
-                    is_last,
-                )
-        return backfill_of(row)
-
-    async def _end_without_trades(self, backfill: Backfill, page: TradesPage) -> Backfill | None:
-        """Nothing was traded in the target; what the page has lies after it, and was not asked for."""
-        first = page.trades[0].timestamp
-        reason = f"no trade before {backfill.target_end:%Y-%m-%d %H:%M:%S}Z, the next is of {first:%Y-%m-%d %H:%M:%S}Z"
-        since = unix_ns(backfill.target_end)
-        row = await self._pool.fetchrow(_END, backfill.symbol, since, backfill.run, backfill.target_end, reason)
-        return None if row is None else backfill_of(row)
+        page = await reader.read(
+            backfill.next_since, until=backfill.target_end, begins_with_a_trade=backfill.has_advanced
+        )
+        cursor = _Cursor(backfill, page, self._lease_s)
+        await reader.store(cursor.page, also=cursor)
+        page.check()
+        advanced = cursor.moved
+        if advanced is None or advanced.state != "running":
+            return advanced
+        newest_id = max((trade.id for trade in page.trades), default=None)
+        leapt = advanced if newest_id is None else await self._leap(advanced, newest_id)
+        if leapt is not None and leapt.next_since == backfill.next_since:
+            page.check_advance()
+        return leapt
 
     async def _leap(self, backfill: Backfill, newest_id: int) -> Backfill | None:
         """Move the cursor past the trades that follow and are held; None as :meth:`_advance`."""
@@ -315,6 +251,55 @@ class BackfillRunner:
             await fail_backfill(self._pool, backfill.symbol, reason, run=backfill.run)
 
 
+class _Cursor(Alongside):
+    """Moves a backfill past a page, or past a part of one, in the transaction that stores it.
+
+    A part that passes the target's end is the last one; the rest of the page was not asked for. If all trades of a
+    page come after the end, none of them is stored.
+
+    Attributes:
+        page: The page as it is to be stored.
+        moved: The backfill after the last part that was committed; None if it was not ours to move.
+    """
+
+    def __init__(self, backfill: Backfill, page: TapePage, lease_s: float) -> None:
+        self._backfill = backfill
+        self._lease_s = lease_s
+        self._reason = ""
+        self.page = page
+        self.moved: Backfill | None = None
+        if page.begins_after(backfill.target_end):
+            self.page = page.before_its_trades()
+            self._reason = _nothing_traded(backfill.target_end, page.trades[0].timestamp)
+
+    async def before(self, connection: Connection) -> bool:
+        """Lock the backfill, if it is still ours."""
+        self.moved = None
+        return bool(await connection.fetchval(_IS_OURS, self._backfill.symbol, self._backfill.run))
+
+    async def after(self, connection: Connection, part: Part, stored: Stored) -> bool:
+        """Move the cursor; False if that ends the backfill."""
+        last = self.page.last if part.is_last else unix_ns(part.trades[-1].timestamp)
+        self.moved = backfill_of(
+            await connection.fetchrow(
+                _ADVANCE,
+                self._backfill.symbol,
+                max(last, self._backfill.next_since),
+                stored.new_trades,
+                self.page.unidentified,
+                part.is_last and not self.page.is_full,
+                self._lease_s,
+                part.is_last,
+                self._reason,
+            )
+        )
+        return self.moved.state == "running"
+
+
+def _nothing_traded(end: datetime, next_trade: datetime) -> str:
+    return f"no trade before {end:%Y-%m-%d %H:%M:%S}Z, the next is of {next_trade:%Y-%m-%d %H:%M:%S}Z"
+
+
 _IS_OURS = "SELECT true FROM backfills WHERE symbol = $1 AND run = $2 AND state = 'running' FOR UPDATE"
 
 # The target as it is now: somebody may have asked for a later end while the page was under way.
@@ -331,8 +316,9 @@ _ADVANCE = f"""
         next_since = $2, trades = trades + $3,
         pages = pages + CASE WHEN {_PAGE_IS_DONE} THEN 1 ELSE 0 END,
         unidentified = unidentified + CASE WHEN {_PAGE_IS_DONE} THEN $4 ELSE 0 END,
-        state = CASE WHEN $5 OR {_PAST_END} THEN 'done' ELSE state END, reason = '', failures = 0,
-        lease_until = now() + make_interval(secs => $6), updated_at = now()
+        state = CASE WHEN $5 OR {_PAST_END} THEN 'done' ELSE state END,
+        reason = CASE WHEN $5 OR {_PAST_END} THEN $8 ELSE '' END,
+        failures = 0, lease_until = now() + make_interval(secs => $6), updated_at = now()
     WHERE symbol = $1
     RETURNING {COLUMNS}
 """  # noqa: S608 — only constants of this module are put in
@@ -355,14 +341,6 @@ _LEAP = f"""
     SELECT {COLUMNS} FROM leapt
 """  # noqa: S608 — only constants of this module are put in
 
-_END = f"""
-    UPDATE backfills SET
-        state = 'done', next_since = greatest($2, next_since), pages = pages + 1, reason = $5, failures = 0,
-        updated_at = now()
-    WHERE symbol = $1 AND run = $3 AND state = 'running' AND target_end = $4
-    RETURNING {COLUMNS}
-"""  # noqa: S608 — only constants of this module are put in
-
 _NOTE_WAITING = "UPDATE backfills SET reason = $3 WHERE symbol = $1 AND run = $2 AND state = 'running'"
 
 _NOTE_FAILURE = """
@@ -373,10 +351,6 @@ _NOTE_FAILURE = """
 
 def _count_failure(symbol: str, outcome: str) -> None:
     telemetry.FETCH_FAILURES.labels(symbol=symbol, work="backfill", outcome=outcome).inc()
-
-
-def _begins_after(page: TradesPage, end: datetime) -> bool:
-    return bool(page.trades) and not page.unidentified and page.trades[0].timestamp >= end
 
 
 async def backfill_symbol(
@@ -393,7 +367,7 @@ async def backfill_symbol(
     Raises:
         UnknownSymbol: Kraken does not list the symbol.
         KrakenBusy, ServiceUnavailable: Kraken does not answer. What was fetched is stored; call again to go on.
-        BackfillStopped: The backfill has failed, was paused or was cancelled; with the reason.
+        KrakenError: The backfill has failed, was paused or cancelled; with the reason.
     """
     async with AsyncExitStack() as stack:
         if rest is None:

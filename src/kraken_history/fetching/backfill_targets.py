@@ -46,8 +46,8 @@ class Backfill(Struct, frozen=True):
 
     @property
     def reached(self) -> datetime | None:
-        """Up to where the tape is fetched; None before the first page."""
-        return utc_from_unix_ns(self.next_since) if self.next_since else self.target_start
+        """The time up to which the target is fetched; None before the first page."""
+        return min(utc_from_unix_ns(self.next_since), self.target_end) if self.next_since else self.target_start
 
     @property
     def has_advanced(self) -> bool:
@@ -189,3 +189,21 @@ def _plainly(moment: datetime) -> str:
 def backfill_of(row: asyncpg.Record | None) -> Backfill:
     assert row is not None  # for the type checker: only where a row is certain
     return Backfill(*row)
+
+
+async def is_of_a_backfill(pool: asyncpg.Pool, symbol: str, since: int) -> bool:
+    """True if a backfill has this time still before it, or ended here before the present."""
+    found: bool = await pool.fetchval(
+        """
+        SELECT EXISTS (
+            SELECT FROM backfills
+            WHERE symbol = $1 AND CASE state
+                WHEN 'done' THEN abs(next_since - $2::bigint) <= 2000000000
+                ELSE next_since <= $2::bigint + 1000000000 AND $2 < extract(epoch FROM target_end) * 1000000000
+            END
+        )
+        """,
+        symbol,
+        since,
+    )
+    return found

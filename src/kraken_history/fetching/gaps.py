@@ -18,26 +18,30 @@ from kraken_history.clock import CLOCK_SLACK, Clock, utc_now
 from kraken_history.completeness.covered_time import (
     MIN_GAP,
     are_minutes_covered,
-    cover,
     cover_minutes,
     find_uncovered,
     last_known_before,
 )
-from kraken_history.completeness.hole_times import HoleSpan, span_of
+from kraken_history.completeness.hole_times import HoleSpan
 from kraken_history.completeness.holes import find_due_holes, find_holes
 from kraken_history.database.connections import create_pool, write_again
 from kraken_history.database.migrations import check_schema
-from kraken_history.errors import HistoryError, InvalidNumber, MisleadingPage, UsageError
-from kraken_history.fetching.healing import heal
-from kraken_history.fetching.pages import REST_LAG, SECOND_LOOK_S, Expectation, expect, fetch_and_store
+from kraken_history.errors import HistoryError, InvalidNumber, UsageError
+from kraken_history.fetching.healing import heal, wanted_span
+from kraken_history.fetching.pages import (
+    SECOND_LOOK_S,
+    TapePage,
+    TapeReader,
+    Work,
+)
 from kraken_history.kraken.client import KrakenRest, Limiter
 from kraken_history.kraken.limiter import LocalRateLimiter
-from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
+from kraken_history.kraken.rest import TRADES_PAGE
 from kraken_history.ledger import IdRange, IdRanges, neighbourhoods
-from kraken_history.records import MINUTE, DataGap, TimeRange, floor_minute, unix_ns
+from kraken_history.records import MINUTE, DataGap, floor_minute, unix_ns
 from kraken_history.runtime import telemetry
 from kraken_history.storing.aggregates import refresh_if_free
-from kraken_history.storing.store import Store, Stored
+from kraken_history.storing.store import Store
 from kraken_history.symbols import DEFAULT_SYMBOLS, Pair, PairMap, our_symbol
 
 MIN_GAP_MINUTES = MIN_GAP / timedelta(minutes=1)
@@ -249,61 +253,38 @@ class GapFiller:
         pair = await self._pair_of(symbol)
         while since is not None:
             healed = await heal(
-                self._pool, self._store, self._rest, pair, hole, since=since, max_pages=1, now=self._now
-            )
+                self._pool, self._store, self._rest, pair, hole,
+                since=since, max_pages=1, now=self._now, second_look_s=self._second_look_s,
+            )  # fmt: skip
             tally.trades += healed.stored
             since = healed.next_since
 
     async def _fetch_forward(
         self, gap: DataGap, tally: "_Tally", max_pages: int | None, *, stops_at_hole: bool = False
     ) -> bool:
-        pair = await self._pair_of(gap.symbol)
+        reader = self._reader("gap", await self._pair_of(gap.symbol))
         known = await last_known_before(self._pool, gap.symbol, gap.start_time)
-        start = gap.start_time if known is None else known
-        cursor = unix_ns(start - CLOCK_SLACK)
+        cursor = unix_ns((gap.start_time if known is None else known) - CLOCK_SLACK)
         begins_with_a_trade = known is not None
         pages = 0
         while max_pages is None or pages < max_pages:
-            asked_at = self._now()
-            expected = await expect(
-                self._pool,
-                gap.symbol,
-                cursor,
-                until=min(gap.end_time, asked_at),
-                shows=asked_at - REST_LAG,
-                begins_with_a_trade=begins_with_a_trade,
-            )
-            page, holes = await self._fetch_page(pair, expected, tally)
+            page = await reader.read(cursor, until=gap.end_time, begins_with_a_trade=begins_with_a_trade)
+            written = await reader.store(page)
+            tally.trades += written.new_trades
+            page.check()
             pages += 1
-            is_last = page.rows < TRADES_PAGE
-            reached = asked_at - REST_LAG if is_last else page.trades[-1].timestamp if page.trades else start
-            if reached > start:
-                await cover(self._pool, gap.symbol, TimeRange(start, reached))
-            if is_last or reached >= gap.end_time:
+            if not page.is_full or (page.covered and page.covered.end >= gap.end_time):
                 return True
-            if page.last <= cursor:
-                raise MisleadingPage(gap.symbol, cursor, f"its cursor does not advance, last={page.last}")
-            if stops_at_hole and _is_hole_after(page, holes):
+            if stops_at_hole and _is_hole_after(page, written.holes.get(gap.symbol, IdRanges())):
                 return True
-            cursor, start, begins_with_a_trade = page.last, reached, True
+            page.check_advance()
+            cursor, begins_with_a_trade = page.last, True
         return False
 
-    async def _fetch_page(self, pair: Pair, expected: Expectation, tally: "_Tally") -> tuple[TradesPage, IdRanges]:
-        """Store a page, asked for again where it is in doubt that it is the last; with the holes that it leaves."""
-        page, stored = await self._fetch_and_store(pair, expected.since, tally)
-        if expected.wants_second_look(page):
-            await asyncio.sleep(self._second_look_s)
-            first = page
-            page, stored = await self._fetch_and_store(pair, expected.since, tally)
-            expected.check_second(page, first)
-        return page, stored.holes.get(pair.symbol, IdRanges())
-
-    async def _fetch_and_store(self, pair: Pair, since: int, tally: "_Tally") -> tuple[TradesPage, Stored]:
-        page, stored = await fetch_and_store(
-            self._pool, self._store, self._rest, pair, since, work="gap", now=self._now
+    def _reader(self, work: Work, pair: Pair) -> TapeReader:
+        return TapeReader(
+            self._pool, self._store, self._rest, pair, work=work, now=self._now, second_look_s=self._second_look_s
         )
-        tally.trades += stored.new_trades
-        return page, stored
 
     async def _pair_of(self, symbol: str) -> Pair:
         """Kraken's names of a symbol, which must be ours: trades are stored under ours, and coverage with them."""
@@ -316,7 +297,7 @@ class GapFiller:
         """Runs of missing ids, with the time that each spans."""
         found: list[tuple[IdRange, DataGap]] = []
         for hole in neighbourhoods(missing, within=TRADES_PAGE)[-_MOST_HOLES:]:
-            span = await span_of(self._pool, symbol, hole, wanted_from=wanted_from)
+            span = await wanted_span(self._pool, symbol, hole, wanted_from=wanted_from)
             if span is not None:
                 found.append((hole, _gap_of(symbol, span)))
         return found
@@ -419,5 +400,5 @@ def _overlap(one: DataGap, other: DataGap) -> bool:
     return one.start_time < other.end_time and other.start_time < one.end_time
 
 
-def _is_hole_after(page: TradesPage, holes: IdRanges) -> bool:
+def _is_hole_after(page: TapePage, holes: IdRanges) -> bool:
     return bool(page.trades) and max(trade.id for trade in page.trades) + 1 in holes

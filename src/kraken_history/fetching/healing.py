@@ -4,20 +4,26 @@ Everything here works from the ledger in the database, so a lost job, a repeated
 late does no harm.
 """
 
+from datetime import datetime, timedelta
+
 import asyncpg
 from msgspec import Struct
 
 from kraken_history.clock import Clock, utc_now
-from kraken_history.completeness.hole_times import since_before
+from kraken_history.completeness.hole_times import HoleSpan, locate, since_before
 from kraken_history.completeness.holes import missing_of
-from kraken_history.errors import MisleadingPage
-from kraken_history.fetching.pages import fetch_and_store
+from kraken_history.fetching.backfill_targets import is_of_a_backfill
+from kraken_history.fetching.pages import SECOND_LOOK_S, TapeReader
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE
 from kraken_history.ledger import IdRange, IdRanges
+from kraken_history.records import unix_ns
 from kraken_history.runtime import telemetry
 from kraken_history.storing.store import Store
 from kraken_history.symbols import Pair
+
+LEFT_TO_A_BACKFILL = 20 * TRADES_PAGE
+"""Holes with more ids than this are left to the backfill that is heading for them."""
 
 _log = telemetry.get_logger("healing")
 
@@ -37,6 +43,26 @@ class Healed(Struct, frozen=True):
     next_since: int | None
 
 
+async def wanted_span(
+    pool: asyncpg.Pool, symbol: str, hole: IdRange, *, wanted_from: datetime | None = None
+) -> HoleSpan | None:
+    """When the trades of the hole were made that healing must fetch; None if it must fetch none.
+
+    If a backfill is heading for a long hole, or ended where the hole begins, only the wanted history is fetched. The
+    rest belongs to the backfill, which leaps over stored trades, or was never requested.
+
+    Args:
+        wanted_from: The beginning of the history that the settings want.
+    """
+    span = await locate(pool, symbol, hole)
+    if hole[1] - hole[0] <= LEFT_TO_A_BACKFILL or not await is_of_a_backfill(pool, symbol, span.since):
+        return span
+    if wanted_from is None or span.end <= wanted_from + timedelta(hours=1):
+        return None
+    start = max(span.start, wanted_from)
+    return HoleSpan(max(span.since, unix_ns(wanted_from)), start, max(span.end, start))
+
+
 async def heal(
     pool: asyncpg.Pool,
     store: Store,
@@ -47,6 +73,7 @@ async def heal(
     since: int | None = None,
     max_pages: int = 20,
     now: Clock = utc_now,
+    second_look_s: float = SECOND_LOOK_S,
 ) -> Healed:
     """Fetch the ids of ``hole`` that are still missing, page by page, each stored before the next.
 
@@ -58,26 +85,25 @@ async def heal(
     Raises:
         KrakenError, ServiceUnavailable, MalformedMessage: As the client says; what was fetched is stored.
     """
+    reader = TapeReader(pool, store, rest, pair, work="heal", now=now, second_look_s=second_look_s)
     stored = pages = 0
-    reached: int | None = None  # no page needs to be asked for ids below
+    reached: int | None = None  # every id below was on a page
     cursor = since
     ahead = missing = await missing_of(pool, pair.symbol, hole)
     while ahead and pages < max_pages:
         first = next(iter(ahead))[0]
         if cursor is None or (reached is not None and first - reached > TRADES_PAGE):
             cursor = max(cursor or 0, await since_before(pool, pair.symbol, first))
-        page, written = await fetch_and_store(pool, store, rest, pair, cursor, work="heal", now=now)
+        page = await reader.read(cursor, until=None, begins_with_a_trade=pages > 0)
+        written = await reader.store(page)
+        page.check()
         pages += 1
         stored += written.new_trades
         missing = await missing_of(pool, pair.symbol, hole)
-        if page.rows < TRADES_PAGE:
-            ahead = IdRanges()
-            break
         reached = max((trade.id + 1 for trade in page.trades), default=0)
-        ahead = missing - IdRanges([(0, reached)])
-        if ahead and page.last <= cursor:
-            # More trades in one instant than a page holds, or an answer that leads nowhere.
-            raise MisleadingPage(pair.symbol, cursor, f"its cursor does not advance, last={page.last}")
-        cursor = page.last
+        ahead = missing - IdRanges([(0, reached)]) if page.is_full else IdRanges()
+        cursor = page.last if ahead else None
+        if ahead:
+            page.check_advance()
     _log.info("healed", symbol=pair.symbol, first=hole[0], stored=stored, missing=len(missing), pages=pages)
-    return Healed(missing, stored, pages, cursor if ahead else None)
+    return Healed(missing, stored, pages, cursor)

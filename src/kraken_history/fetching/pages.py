@@ -1,74 +1,328 @@
-"""Pages of REST Trades as they are asked for, and when one may be believed to be the last.
+"""The one reader of Kraken's tape: pages of REST Trades, checked, and stored with what they prove.
 
-That a page is not full is all that tells the end of a pair's trades. An answer that is short, or empty, by mistake
-looks the same, and whoever believes it never asks for what was traded after it. So one that leaves much of the wanted
-time empty is asked for again, and the second may lack no trade that is known. :func:`fetch_all_trades`, which knows
-none, asks once.
+The only sign of the end of a pair's trades is a page with fewer than 1,000 rows. An answer that is short, or empty, by
+mistake looks the same, and a fetcher that believes it never asks for the trades after it. Therefore a short page is
+requested again if it leaves much of the wanted time empty or lacks a trade that is stored. The second answer counts,
+unless it lacks a known trade too.
+
+Backfill, gap filling and healing all read here, so "complete up to here" is decided once: see :attr:`TapePage.covered`.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
-from functools import partial
+from typing import Literal
 
 import asyncpg
+import msgspec
 from msgspec import Struct
 
 from kraken_history.clock import CLOCK_SLACK, Clock, utc_now
 from kraken_history.completeness.absence import note_passed_over
-from kraken_history.database.connections import write_again
-from kraken_history.errors import MalformedMessage, MisleadingPage
+from kraken_history.completeness.covered_time import cover
+from kraken_history.completeness.holes import find_newest_held
+from kraken_history.database.connections import Connection
+from kraken_history.errors import IncompletePage, MisleadingPage
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
 from kraken_history.ledger import IdRanges
-from kraken_history.records import unix_ns
+from kraken_history.records import HistoricalTrade, TimeRange, unix_ns, utc_from_unix_ns
 from kraken_history.runtime import telemetry
-from kraken_history.storing.pages import parts_of
+from kraken_history.storing.pages import NOTHING_MORE, Alongside, Part, StoredPage, write_page
 from kraken_history.storing.store import Store, Stored
 from kraken_history.symbols import Pair
 
 SECOND_LOOK_S = 2.5
-"""After this long an answer that is in doubt is asked for again; Cloudflare keeps one for about two seconds."""
+"""Seconds before a page in doubt is requested again; Cloudflare caches an answer for about two."""
 
 REST_LAG = timedelta(seconds=5)
-"""An answer may lack what was traded so shortly before the question.
+"""How far a page may lag behind the time of its request.
 
-Kraken's proxy keeps an answer for about two seconds, and its clock may be a little behind ours.
+Kraken's proxy caches an answer for about two seconds, and Kraken's clock may be a little behind ours.
 """
+
+Work = Literal["backfill", "gap", "heal"]
+
+_EARLY_END = timedelta(minutes=5)  # a page that ends longer before the wanted time is requested again
+_EARLY_BEGINNING = timedelta(seconds=1)  # a page that begins longer before its cursor answers another request
 
 _log = telemetry.get_logger("fetching")
 
-_EARLY_END = timedelta(minutes=5)  # trades that end longer before the time that is wanted are asked for twice
+
+class TapePage(Struct, frozen=True):
+    """One answer to :meth:`TapeReader.read`.
+
+    Attributes:
+        since: The requested cursor, in nanoseconds, inclusive.
+        asked_at: Time of the request.
+        trades: In Kraken's order.
+        last: Kraken's cursor behind this page, in nanoseconds.
+        is_full: False for the last page of the tape.
+        unidentified: Rows without a trade id that the page before did not have. They cannot be stored exactly once.
+        covered: Time of which the page shows every trade; None if it proves nothing.
+        is_in_doubt: True if the page proves nothing, because it lacks a trade that is known.
+    """
+
+    symbol: str
+    since: int
+    asked_at: datetime
+    trades: Sequence[HistoricalTrade]
+    last: int
+    is_full: bool
+    unidentified: int
+    covered: TimeRange | None
+    is_in_doubt: bool = False
+
+    def check(self) -> None:
+        """Raise if the page proves nothing.
+
+        Raises:
+            IncompletePage: It lacks a trade that is known. The trades that it shows are true nevertheless.
+        """
+        if self.is_in_doubt:
+            raise IncompletePage(self.symbol, self.since, "it lacks a trade that is known there")
+
+    def check_advance(self) -> None:
+        """Raise if no next page follows from this one, although it is full.
+
+        Raises:
+            MisleadingPage: It ends where it begins: more trades share one instant than a page holds, or Kraken repeats
+                itself. The next request would return the same page for ever.
+        """
+        _check_advance(self.symbol, self.since, self.last, is_full=self.is_full)
+
+    def begins_after(self, end: datetime) -> bool:
+        """True if all that the page shows was traded at ``end`` or later."""
+        return bool(self.trades) and not self.unidentified and self.trades[0].timestamp >= end
+
+    def before_its_trades(self) -> "TapePage":
+        """The page without its trades: a proof that nothing was traded between ``since`` and the first of them."""
+        first = self.trades[0].timestamp
+        covered = self.covered and _range(self.covered.start, first)
+        return msgspec.structs.replace(self, trades=(), last=unix_ns(first), covered=covered)
+
+
+class TapeReader:
+    """Reads the trades of one pair from Kraken, page by page, and stores them.
+
+    Args:
+        work: What the pages are for, as the metrics name it.
+        now: Kraken's present.
+        second_look_s: Seconds before a page in doubt is requested again.
+    """
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        store: Store,
+        rest: KrakenRest,
+        pair: Pair,
+        *,
+        work: Work,
+        now: Clock = utc_now,
+        second_look_s: float = SECOND_LOOK_S,
+    ) -> None:
+        self._pool = pool
+        self._store = store
+        self._rest = rest
+        self._pair = pair
+        self._work = work
+        self._now = now
+        self._second_look_s = second_look_s
+
+    async def read(self, since: int, *, until: datetime | None, begins_with_a_trade: bool) -> TapePage:
+        """Request the page from ``since`` on, a second time if it is in doubt that it is the last one.
+
+        Args:
+            since: Nanoseconds, inclusive.
+            until: Up to when trades are wanted; None if ids are wanted, not a time.
+            begins_with_a_trade: True if an earlier page ended with a trade at ``since``, which this one must repeat.
+
+        Raises:
+            KrakenBusy, KrakenRefused, ServiceUnavailable, MalformedMessage: As the client raises them.
+            MisleadingPage: The page begins long before ``since``: it answers another request.
+        """
+        asked_at = self._now()
+        answer = await self._request(since)
+        newest_held = await self._newest_held(answer, asked_at)
+        if not _is_in_doubt(answer, since, until and min(until, asked_at), newest_held, begins_with_a_trade):
+            return self._page(answer, since, asked_at, begins_with_a_trade)
+        await asyncio.sleep(self._second_look_s)
+        first, asked_at = answer, self._now()
+        answer = await self._request(since)
+        newest_held = await self._newest_held(answer, asked_at)
+        if _contradicts(answer, first, since, newest_held, begins_with_a_trade):
+            return self._doubtful_page(answer, first, since, asked_at)
+        return self._page(answer, since, asked_at, begins_with_a_trade)
+
+    async def store(self, page: TapePage, *, also: Alongside = NOTHING_MORE) -> StoredPage:
+        """Store a page, and in the same transactions that its time is covered; record the ids that it passes over.
+
+        A page in doubt has its trades stored, and nothing else: neither coverage nor ``also``.
+
+        Args:
+            also: What the caller commits with the rows, for example a cursor.
+        """
+        alongside = NOTHING_MORE if page.is_in_doubt else _Covering(page, also)
+        stored = await write_page(self._store, page.trades, also=alongside)
+        telemetry.FETCHED_PAGES.labels(symbol=self._pair.symbol, work=self._work).inc()
+        telemetry.FETCHED_TRADES.labels(symbol=self._pair.symbol, work=self._work).inc(stored.new_trades)
+        if not page.is_in_doubt:
+            await self._note_absence(page)
+        return stored
+
+    async def _request(self, since: int) -> TradesPage:
+        answer = await self._rest.fetch_trades_page(self._pair, since)
+        check_beginning(answer, self._pair.symbol, since)
+        return answer
+
+    async def _newest_held(self, answer: TradesPage, asked_at: datetime) -> datetime | None:
+        """The newest stored trade that a last page must show; full pages need not show any."""
+        if answer.rows >= TRADES_PAGE:
+            return None
+        return await find_newest_held(self._pool, self._pair.symbol, asked_at - REST_LAG)
+
+    def _page(self, answer: TradesPage, since: int, asked_at: datetime, begins_with_a_trade: bool) -> TapePage:
+        # The page before proved the time up to its last trade, whose stored time may lie a little before the cursor.
+        start = utc_from_unix_ns(since) - (CLOCK_SLACK if begins_with_a_trade else timedelta())
+        return TapePage(
+            self._pair.symbol,
+            since,
+            asked_at,
+            answer.trades,
+            max(answer.last, since),
+            answer.rows >= TRADES_PAGE,
+            answer.unidentified - answer.unidentified_again,
+            _range(start, _complete_to(answer, asked_at)),
+        )
+
+    def _doubtful_page(self, answer: TradesPage, first: TradesPage, since: int, asked_at: datetime) -> TapePage:
+        trades = {trade.id: trade for trade in (*first.trades, *answer.trades)}
+        ordered = sorted(trades.values(), key=lambda trade: trade.id)
+        return TapePage(self._pair.symbol, since, asked_at, ordered, since, False, 0, None, is_in_doubt=True)
+
+    async def _note_absence(self, page: TapePage) -> None:
+        absent = await note_passed_over(self._pool, page.symbol, passed_over(page), seen_at=page.asked_at)
+        if absent:
+            _log.info("proven_absent", symbol=page.symbol, count=len(absent), first=next(iter(absent))[0])
+
+
+class _Covering(Alongside):
+    """Records in the transaction of each part of a page that its time is covered, and lets ``also`` add to it."""
+
+    def __init__(self, page: TapePage, also: Alongside) -> None:
+        self._page = page
+        self._also = also
+
+    async def before(self, connection: Connection) -> bool:
+        return await self._also.before(connection)
+
+    async def after(self, connection: Connection, part: Part, stored: Stored) -> bool:
+        covered = self._covered_by(part)
+        if covered is not None:
+            await cover(connection, self._page.symbol, covered)
+        return await self._also.after(connection, part, stored)
+
+    def _covered_by(self, part: Part) -> TimeRange | None:
+        covered = self._page.covered
+        if covered is None or part.is_last or part.newest is None:
+            return covered
+        return _range(covered.start, min(part.newest, covered.end))
+
+
+def _range(start: datetime, end: datetime) -> TimeRange | None:
+    return TimeRange(start, end) if start < end else None
+
+
+def _complete_to(answer: TradesPage, asked_at: datetime) -> datetime:
+    """Up to when a page shows every trade: to its last trade, or to the present where nothing comes after it."""
+    if answer.rows < TRADES_PAGE:
+        return asked_at - REST_LAG
+    return answer.trades[-1].timestamp if answer.trades else utc_from_unix_ns(answer.last)
+
+
+def _is_in_doubt(
+    answer: TradesPage, since: int, until: datetime | None, newest_held: datetime | None, begins_with_a_trade: bool
+) -> bool:
+    """True if the page claims to be the last one, and is not to be believed yet."""
+    if answer.rows >= TRADES_PAGE:
+        return False
+    ends_early = until is not None and _end_of(answer, since) < unix_ns(until - _EARLY_END)
+    return ends_early or _lacks_a_trade(answer, since, newest_held, begins_with_a_trade)
+
+
+def _contradicts(
+    answer: TradesPage, first: TradesPage, since: int, newest_held: datetime | None, begins_with_a_trade: bool
+) -> bool:
+    """True if the second look lacks a trade that is known, or shows less than the first one did."""
+    if answer.rows >= TRADES_PAGE:
+        return False
+    return answer.rows < first.rows or _lacks_a_trade(answer, since, newest_held, begins_with_a_trade)
+
+
+def _lacks_a_trade(answer: TradesPage, since: int, newest_held: datetime | None, begins_with_a_trade: bool) -> bool:
+    if not answer.rows and begins_with_a_trade:
+        return True
+    if newest_held is None:
+        return False
+    # The times of one trade over REST and over the socket differ by a microsecond.
+    if answer.rows:
+        return unix_ns(newest_held - CLOCK_SLACK) > _end_of(answer, since)
+    return unix_ns(newest_held + CLOCK_SLACK) >= since
+
+
+def _end_of(answer: TradesPage, since: int) -> int:
+    if answer.trades:
+        return unix_ns(answer.trades[-1].timestamp)
+    return answer.last if answer.rows else since
+
+
+def passed_over(page: TapePage | TradesPage) -> IdRanges:
+    """The ids between a page's first and last trade that are not on it.
+
+    The trades of the last instant of a full page may continue on the next page. They are left out.
+    """
+    if not page.trades:
+        return IdRanges()
+    end = max(trade.id for trade in page.trades)
+    if page.is_full if isinstance(page, TapePage) else page.rows >= TRADES_PAGE:
+        newest = page.trades[-1].timestamp
+        end = min(trade.id for trade in page.trades if trade.timestamp == newest)
+    return IdRanges.of(trade.id for trade in page.trades if trade.id <= end).holes
+
+
+def check_beginning(answer: TradesPage, symbol: str, since: int) -> None:
+    """Check that a page answers the request.
+
+    Raises:
+        MisleadingPage: It begins long before ``since``.
+    """
+    if answer.trades and unix_ns(answer.trades[0].timestamp + _EARLY_BEGINNING) < since:
+        raise MisleadingPage(symbol, since, f"it begins at {answer.trades[0].timestamp}")
+
+
+def _check_advance(symbol: str, since: int, last: int, *, is_full: bool) -> None:
+    if is_full and last <= since:
+        raise MisleadingPage(symbol, since, f"it is full and does not advance past {last}")
 
 
 async def fetch_trades_page(rest: KrakenRest, pair: Pair, since: int = 0) -> TradesPage:
-    """One page of trades from ``since`` (nanoseconds, inclusive) on.
+    """One page of trades from ``since`` (nanoseconds, inclusive) on; nothing is stored.
 
     Raises:
-        KrakenBusy, ServiceUnavailable: After several attempts still no answer.
-        MisleadingPage: The answer contradicts the request; see :func:`check_page`.
-        MalformedMessage: It is no page.
+        KrakenBusy, KrakenRefused, ServiceUnavailable, MalformedMessage: As the client raises them.
+        MisleadingPage: The page begins long before ``since``, or is full and does not advance.
     """
-    page = await rest.fetch_trades_page(pair, since)
-    check_page(page, pair.symbol, since)
-    return page
-
-
-def check_page(page: TradesPage, symbol: str, since: int) -> None:
-    """See that a page answers what was asked, and that another follows from it unless it is the last.
-
-    Raises:
-        MisleadingPage: It is full and does not advance, which would go on for ever: either more trades were made in
-            one instant than a page holds, or Kraken repeats itself. Or it begins long before ``since``.
-    """
-    if page.rows >= TRADES_PAGE and page.last <= since:
-        raise MisleadingPage(symbol, since, f"it is full and its cursor does not advance, last={page.last}")
-    check_beginning(page, symbol, since)
+    answer = await rest.fetch_trades_page(pair, since)
+    check_beginning(answer, pair.symbol, since)
+    _check_advance(pair.symbol, since, answer.last, is_full=answer.rows >= TRADES_PAGE)
+    return answer
 
 
 async def fetch_all_trades(rest: KrakenRest, pair: Pair, since: int = 0) -> AsyncIterator[TradesPage]:
-    """Every page from ``since`` to the first that is not full. Each repeats one or more trades of the one before.
+    """Every page from ``since`` to the first one that is not full. Each repeats the last trades of the one before.
 
-    Nothing is stored, and nothing asked for twice; errors as :func:`fetch_trades_page`.
+    Nothing is stored, and no page is requested twice. Errors as :func:`fetch_trades_page`.
     """
     while True:
         page = await fetch_trades_page(rest, pair, since)
@@ -77,136 +331,3 @@ async def fetch_all_trades(rest: KrakenRest, pair: Pair, since: int = 0) -> Asyn
         if page.rows < TRADES_PAGE:
             return
         since = page.last
-
-
-class Expectation(Struct, frozen=True):
-    """What is known before a page is asked for, against which an answer is held that seems to be the last.
-
-    Attributes:
-        since: What is asked for, in nanoseconds.
-        until: How far trades are wanted.
-        newest_held: Time of the newest stored trade that the answer must show; None where none is known.
-        begins_with_a_trade: One was seen at ``since``, so the answer must show it again.
-    """
-
-    symbol: str
-    since: int
-    until: datetime
-    newest_held: datetime | None
-    begins_with_a_trade: bool
-
-    def wants_second_look(self, page: TradesPage) -> bool:
-        """True if the page claims to be the last, and that is not to be believed yet."""
-        if page.rows >= TRADES_PAGE:
-            return False
-        return self._lacks_a_trade(page) or self._end_of(page) < unix_ns(self.until - _EARLY_END)
-
-    def check_second(self, page: TradesPage, first: TradesPage) -> None:
-        """See that the second look at what the first did not settle contradicts nothing that is known.
-
-        Raises:
-            MalformedMessage: It lacks a trade that is stored, or one that was there before.
-        """
-        if page.rows < TRADES_PAGE and (page.rows < first.rows or self._lacks_a_trade(page)):
-            raise MalformedMessage(f"a page of {self.symbol} from {self.since} lacks a trade that is known there", b"")
-
-    def _lacks_a_trade(self, page: TradesPage) -> bool:
-        if not page.rows and self.begins_with_a_trade:
-            return True
-        if self.newest_held is None:
-            return False
-        # The times of one trade over REST and over the socket differ by a microsecond.
-        if page.rows:
-            return unix_ns(self.newest_held - CLOCK_SLACK) > self._end_of(page)
-        return unix_ns(self.newest_held + CLOCK_SLACK) >= self.since
-
-    def _end_of(self, page: TradesPage) -> int:
-        if page.trades:
-            return unix_ns(page.trades[-1].timestamp)
-        return page.last if page.rows else self.since
-
-
-async def expect(
-    pool: asyncpg.Pool, symbol: str, since: int, *, until: datetime, shows: datetime, begins_with_a_trade: bool
-) -> Expectation:
-    """Look up what the answer to a question must have; see :class:`Expectation`.
-
-    Args:
-        shows: What was traded up to then, the answer shows: not later than :data:`REST_LAG` before the question, as
-            the live feed is ahead of REST.
-    """
-    newest: datetime | None = await pool.fetchval(_NEWEST_HELD, symbol, shows)
-    return Expectation(symbol, since, until, newest, begins_with_a_trade)
-
-
-# The index of trades begins with the time: of a symbol that was traded just now and not in the hour before, the entries
-# of all others would be read. Then nothing is known.
-_NEWEST_HELD = """
-    SELECT CASE WHEN newest_timestamp <= $2 THEN newest_timestamp ELSE (
-        SELECT timestamp FROM trades
-        WHERE symbol = $1 AND timestamp <= $2 AND timestamp > $2::timestamptz - interval '1 hour'
-        ORDER BY timestamp DESC LIMIT 1
-    ) END
-    FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'
-"""
-
-
-_EARLY = timedelta(seconds=1)  # a page that begins so long before what was asked for answers another question
-
-
-def check_beginning(page: TradesPage, symbol: str, since: int) -> None:
-    """See that a page answers what was asked.
-
-    Raises:
-        MisleadingPage: It begins long before ``since``.
-    """
-    if page.trades and unix_ns(page.trades[0].timestamp + _EARLY) < since:
-        raise MisleadingPage(symbol, since, f"it begins at {page.trades[0].timestamp}, before that")
-
-
-async def fetch_and_store(
-    pool: asyncpg.Pool, store: Store, rest: KrakenRest, pair: Pair, since: int, *, work: str, now: Clock = utc_now
-) -> tuple[TradesPage, Stored]:
-    """Fetch one page, store it, and keep which ids it passed over.
-
-    Args:
-        work: What for, for the metrics.
-
-    Raises:
-        KrakenError, ServiceUnavailable, MalformedMessage: As the client says; nothing is stored.
-    """
-    asked_at = now()
-    page = await rest.fetch_trades_page(pair, since)
-    check_beginning(page, pair.symbol, since)
-    written = [await write_again(partial(store.write, part)) for part in parts_of(page.trades) or [()]]
-    stored = Stored(
-        sum(part.new_trades for part in written),
-        sum(part.known_trades for part in written),
-        sum(part.new_candles for part in written),
-        next((part.holes for part in reversed(written) if part.new_trades), {}),  # only what is new tells of holes
-    )
-    telemetry.FETCHED_PAGES.labels(symbol=pair.symbol, work=work).inc()
-    telemetry.FETCHED_TRADES.labels(symbol=pair.symbol, work=work).inc(stored.new_trades)
-    await note_absence(pool, pair.symbol, page, asked_at=asked_at)
-    return page, stored
-
-
-def passed_over(page: TradesPage) -> IdRanges:
-    """The ids between a page's first and last trade that are not on it.
-
-    What shares the last instant of a full page may go on on the next one, and is left out.
-    """
-    if not page.trades:
-        return IdRanges()
-    end = max(trade.id for trade in page.trades)
-    if page.rows >= TRADES_PAGE:
-        newest = page.trades[-1].timestamp
-        end = min(trade.id for trade in page.trades if trade.timestamp == newest)
-    return IdRanges.of(trade.id for trade in page.trades if trade.id <= end).holes
-
-
-async def note_absence(pool: asyncpg.Pool, symbol: str, page: TradesPage, *, asked_at: datetime) -> None:
-    """Record which ids a page, requested at ``asked_at``, passed over; log those that are proven absent by it."""
-    absent = await note_passed_over(pool, symbol, passed_over(page), seen_at=asked_at)
-    if absent:
-        _log.info("proven_absent", symbol=symbol, count=len(absent), first=next(iter(absent))[0])

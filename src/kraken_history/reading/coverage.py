@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import asyncpg
 from msgspec import Struct
 
+from kraken_history.completeness.covered_time import COVERED_BY_TRADES
 from kraken_history.completeness.hole_times import find_hole_spans
 from kraken_history.database.connections import Connection
 from kraken_history.errors import CoverageError, InvalidChoice
@@ -268,24 +269,22 @@ def _with_missing(known: Iterable[CoveredSpan], start: datetime, end: datetime) 
 # covered part is proven: it may lack trades of the other. A candle of a minute that is not over yet is not whole. Nor
 # may be one that the exchange sent while the minute ran, and then no more; it counts where Kraken was asked for the
 # minute since, or no trade is missing.
-_SPANS = """
+_SPANS = f"""
     WITH covered AS (
         SELECT coalesce((
-                   SELECT time_ranges + CASE WHEN newest_timestamp IS NULL THEN '{}'
-                          ELSE tstzmultirange(tstzrange(oldest_timestamp, newest_timestamp)) END
-                   FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'
-               ), '{}') - coalesce((
+                   SELECT {COVERED_BY_TRADES} FROM data_sync_status s WHERE symbol = $1 AND data_type = 'trades'
+               ), '{{}}') - coalesce((
                    SELECT range_agg(tstzrange(low, high))
                    FROM unnest($5::timestamptz[], $6::timestamptz[]) AS hole (low, high)
-               ), '{}') AS by_trades,
+               ), '{{}}') AS by_trades,
                coalesce((
                    SELECT time_ranges FROM data_sync_status WHERE symbol = $1 AND data_type = 'candles_1m'
-               ), '{}') AS by_candles
+               ), '{{}}') AS by_candles
     ), candle AS (
-        SELECT coalesce(range_agg(minute), '{}') AS stored,
-               coalesce(range_agg(minute) FILTER (WHERE source = 'trades'), '{}') AS built,
-               coalesce(range_agg(minute) FILTER (WHERE source = 'ohlc' AND upper(minute) <= now()), '{}') AS sent,
-               coalesce(range_agg(minute) FILTER (WHERE source = 'csv' AND upper(minute) <= now()), '{}') AS imported
+        SELECT coalesce(range_agg(minute), '{{}}') AS stored,
+               coalesce(range_agg(minute) FILTER (WHERE source = 'trades'), '{{}}') AS built,
+               coalesce(range_agg(minute) FILTER (WHERE source = 'ohlc' AND upper(minute) <= now()), '{{}}') AS sent,
+               coalesce(range_agg(minute) FILTER (WHERE source = 'csv' AND upper(minute) <= now()), '{{}}') AS imported
         FROM (
             SELECT tstzrange(timestamp, timestamp + interval '1 minute') AS minute, source
             FROM candles
@@ -303,7 +302,7 @@ _SPANS = """
         UNION ALL SELECT unnest(exchange), 'exchange'
         UNION ALL SELECT unnest(quiet), 'quiet'
     ) AS s ORDER BY 1
-"""
+"""  # noqa: S608 — a constant is put in
 
 _KEPT = """
     SELECT unnest(

@@ -60,10 +60,10 @@ class Alongside:
         return True
 
 
-_NOTHING_MORE = Alongside()
+NOTHING_MORE = Alongside()
 
 
-async def write_page(store: Store, trades: Sequence[HistoricalTrade], *, also: Alongside = _NOTHING_MORE) -> StoredPage:
+async def write_page(store: Store, trades: Sequence[HistoricalTrade], *, also: Alongside = NOTHING_MORE) -> StoredPage:
     """Store a page's trades, in one transaction or, if they span months, in one per part.
 
     A part that loses a deadlock is written again, and so is one whose partition was dropped meanwhile.
