@@ -15,7 +15,7 @@ from kraken_history.completeness.absence import find_waiting
 from kraken_history.completeness.holes import find_holes
 from kraken_history.fetching.backfill import BackfillRunner
 from kraken_history.fetching.backfill_targets import list_backfills, request_backfill
-from kraken_history.fetching.pages import TapeReader, Work
+from kraken_history.fetching.tape import TapeReader, Work
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import decode_result, decode_trades_page
 from kraken_history.ledger import IdRanges

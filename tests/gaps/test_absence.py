@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from kraken_history.completeness.absence import find_waiting, note_passed_over
 from kraken_history.completeness.holes import find_holes
 from kraken_history.fetching.gaps import GapFiller
-from kraken_history.fetching.pages import passed_over
+from kraken_history.fetching.pages import TapePage, TapeRequest, passed_over
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
 from kraken_history.ledger import IdRanges
@@ -37,13 +37,17 @@ async def evidence(pool: asyncpg.Pool) -> int:
     return count
 
 
+def believed(answer: TradesPage) -> TapePage:
+    return TapeRequest("BTC/USDT", 0, None, begins_with_a_trade=False).page(answer, NOON)
+
+
 class TestWhatAPagePassesOver:
     def test_is_between_its_first_and_its_last(self) -> None:
-        assert passed_over(TradesPage(trades([5, 6, 9, 10, 14]), 0)) == IdRanges([(7, 9), (11, 14)])
+        assert passed_over(believed(TradesPage(trades([5, 6, 9, 10, 14]), 0))) == IdRanges([(7, 9), (11, 14)])
 
     @pytest.mark.parametrize("ids", [[], [7], [7, 8, 9]], ids=str)
     def test_is_nothing_where_nothing_is_left_out(self, ids: list[int]) -> None:
-        assert not passed_over(TradesPage(trades(ids), 0))
+        assert not passed_over(believed(TradesPage(trades(ids), 0)))
 
     def test_does_not_end_in_an_instant_that_may_go_on_on_the_next_page(self) -> None:
         rows = trades([*range(1, TRADES_PAGE - 3), TRADES_PAGE])
@@ -52,10 +56,10 @@ class TestWhatAPagePassesOver:
         page = TradesPage([*rows, *tail], 0)
 
         assert page.rows == TRADES_PAGE
-        assert passed_over(page) == IdRanges([(TRADES_PAGE - 3, TRADES_PAGE)])
+        assert passed_over(believed(page)) == IdRanges([(TRADES_PAGE - 3, TRADES_PAGE)])
 
     def test_may_end_there_on_a_page_that_is_not_full(self) -> None:
-        assert passed_over(TradesPage([trade(1), trade(4)], 0)) == IdRanges([(2, 4)])
+        assert passed_over(believed(TradesPage([trade(1), trade(4)], 0))) == IdRanges([(2, 4)])
 
 
 class TestTheProof:

@@ -28,12 +28,8 @@ from kraken_history.database.connections import create_pool, write_again
 from kraken_history.database.migrations import check_schema
 from kraken_history.errors import HistoryError, InvalidNumber, UsageError
 from kraken_history.fetching.healing import heal, wanted_span
-from kraken_history.fetching.pages import (
-    SECOND_LOOK_S,
-    TapePage,
-    TapeReader,
-    Work,
-)
+from kraken_history.fetching.pages import TapePage
+from kraken_history.fetching.tape import SECOND_LOOK_S, TapeReader, Work
 from kraken_history.kraken.client import KrakenRest, Limiter
 from kraken_history.kraken.limiter import LocalRateLimiter
 from kraken_history.kraken.rest import TRADES_PAGE

@@ -13,7 +13,7 @@ from kraken_history.clock import Clock, utc_now
 from kraken_history.completeness.hole_times import HoleSpan, locate, since_before
 from kraken_history.completeness.holes import missing_of
 from kraken_history.fetching.backfill_targets import is_of_a_backfill
-from kraken_history.fetching.pages import SECOND_LOOK_S, TapeReader
+from kraken_history.fetching.tape import SECOND_LOOK_S, TapeReader
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE
 from kraken_history.ledger import IdRange, IdRanges

@@ -1,0 +1,125 @@
+"""The cursor of a backfill: how it moves past stored pages, and leaps over trades that are held already.
+
+The cursor is a time, because that is what Kraken takes. The ledger knows trades by id. So after each page the ledger is
+asked how far the ids that follow are held, and the cursor leaps to the time of the last of them.
+"""
+
+from datetime import datetime
+
+import asyncpg
+
+from kraken_history.completeness.hole_times import since_before
+from kraken_history.database.connections import Connection
+from kraken_history.fetching.backfill_targets import COLUMNS, Backfill, backfill_of
+from kraken_history.fetching.pages import TapePage
+from kraken_history.records import unix_ns
+from kraken_history.storing.pages import Alongside, Part
+from kraken_history.storing.store import Stored
+
+
+class Cursor(Alongside):
+    """Moves a backfill past a page, or past a part of one, in the transaction that stores it.
+
+    A part that passes the target's end is the last one; the rest of the page was not asked for. If all trades of a
+    page come after the end, none of them is stored.
+
+    Attributes:
+        page: The page as it is to be stored.
+        moved: The backfill after the last part that was committed; None if it was not ours to move.
+    """
+
+    def __init__(self, backfill: Backfill, page: TapePage, lease_s: float) -> None:
+        self._backfill = backfill
+        self._lease_s = lease_s
+        self._reason = ""
+        self.page = page
+        self.moved: Backfill | None = None
+        if page.begins_after(backfill.target_end):
+            self.page = page.before_its_trades()
+            self._reason = _nothing_traded(backfill.target_end, page.trades[0].timestamp)
+
+    async def before(self, connection: Connection) -> bool:
+        """Lock the backfill, if it is still ours."""
+        self.moved = None
+        return bool(await connection.fetchval(_IS_OURS, self._backfill.symbol, self._backfill.run))
+
+    async def after(self, connection: Connection, part: Part, stored: Stored) -> bool:
+        """Move the cursor; False if that ends the backfill."""
+        last = self.page.last if part.is_last else unix_ns(part.trades[-1].timestamp)
+        self.moved = backfill_of(
+            await connection.fetchrow(
+                _ADVANCE,
+                self._backfill.symbol,
+                max(last, self._backfill.next_since),
+                stored.new_trades,
+                self.page.unidentified,
+                part.is_last and not self.page.is_full,
+                self._lease_s,
+                part.is_last,
+                self._reason,
+            )
+        )
+        return self.moved.state == "running"
+
+
+def _nothing_traded(end: datetime, next_trade: datetime) -> str:
+    return f"no trade before {end:%Y-%m-%d %H:%M:%S}Z, the next is of {next_trade:%Y-%m-%d %H:%M:%S}Z"
+
+
+_IS_OURS = "SELECT true FROM backfills WHERE symbol = $1 AND run = $2 AND state = 'running' FOR UPDATE"
+
+
+# The target as it is now: somebody may have asked for a later end while the page was under way.
+_PAST_END = "$2::bigint >= extract(epoch FROM target_end) * 1000000000"
+
+
+_PAGE_IS_DONE = f"($7 OR {_PAST_END})"
+
+
+_ADVANCE = f"""
+    WITH resumed AS (
+        INSERT INTO data_sync_status (symbol, data_type, last_kraken_since) VALUES ($1, 'trades', $2)
+        ON CONFLICT (symbol, data_type) DO UPDATE SET last_kraken_since = excluded.last_kraken_since
+    )
+    UPDATE backfills SET
+        next_since = $2, trades = trades + $3,
+        pages = pages + CASE WHEN {_PAGE_IS_DONE} THEN 1 ELSE 0 END,
+        unidentified = unidentified + CASE WHEN {_PAGE_IS_DONE} THEN $4 ELSE 0 END,
+        state = CASE WHEN $5 OR {_PAST_END} THEN 'done' ELSE state END,
+        reason = CASE WHEN $5 OR {_PAST_END} THEN $8 ELSE '' END,
+        failures = 0, lease_until = now() + make_interval(secs => $6), updated_at = now()
+    WHERE symbol = $1
+    RETURNING {COLUMNS}
+"""  # noqa: S608 — only constants of this module are put in
+
+
+async def leap(pool: asyncpg.Pool, backfill: Backfill, newest_id: int) -> Backfill | None:
+    """Move the cursor past the trades that follow and are held; None if another worker has taken the lease."""
+    held_to: int | None = await pool.fetchval(_HELD_TO, backfill.symbol, newest_id)
+    if held_to is None or held_to <= newest_id + 1:
+        return backfill
+    since = await since_before(pool, backfill.symbol, held_to)
+    if since <= backfill.next_since:
+        return backfill
+    row = await pool.fetchrow(_LEAP, backfill.symbol, since, backfill.run)
+    return None if row is None else backfill_of(row)
+
+
+_HELD_TO = """
+    SELECT upper(held) FROM data_sync_status, unnest(id_ranges + absent_id_ranges) AS held
+    WHERE symbol = $1 AND data_type = 'trades' AND held @> $2::bigint
+"""
+
+
+_LEAP = f"""
+    WITH leapt AS (
+        UPDATE backfills SET
+            next_since = $2, state = CASE WHEN {_PAST_END} THEN 'done' ELSE state END, updated_at = now()
+        WHERE symbol = $1 AND run = $3 AND state = 'running'
+        RETURNING *
+    ), resumed AS (
+        UPDATE data_sync_status s SET last_kraken_since = $2 FROM leapt
+        WHERE s.symbol = leapt.symbol AND s.data_type = 'trades'
+    )
+    SELECT {COLUMNS} FROM leapt
+"""  # noqa: S608 — only constants of this module are put in

@@ -1,0 +1,178 @@
+"""The one reader of Kraken's tape: requests pages of REST Trades, and stores them with what they prove.
+
+Backfill, gap filling and healing all read here. :mod:`~kraken_history.fetching.pages` decides what an answer proves.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Literal
+
+import asyncpg
+
+from kraken_history.clock import Clock, utc_now
+from kraken_history.completeness.absence import note_passed_over
+from kraken_history.completeness.covered_time import cover
+from kraken_history.completeness.holes import find_newest_held
+from kraken_history.database.connections import Connection
+from kraken_history.fetching.pages import (
+    REST_LAG,
+    TapePage,
+    TapeRequest,
+    check_advance,
+    check_beginning,
+    passed_over,
+    time_range,
+)
+from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
+from kraken_history.records import TimeRange
+from kraken_history.runtime import telemetry
+from kraken_history.storing.pages import NOTHING_MORE, Alongside, Part, StoredPage, write_page
+from kraken_history.storing.store import Store, Stored
+from kraken_history.symbols import Pair
+
+SECOND_LOOK_S = 2.5
+"""Seconds before a page in doubt is requested again; Cloudflare caches an answer for about two."""
+
+
+Work = Literal["backfill", "gap", "heal"]
+
+
+_log = telemetry.get_logger("fetching")
+
+
+class TapeReader:
+    """Reads the trades of one pair from Kraken, page by page, and stores them.
+
+    Args:
+        work: What the pages are for, as the metrics name it.
+        now: Kraken's present.
+        second_look_s: Seconds before a page in doubt is requested again.
+    """
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        store: Store,
+        rest: KrakenRest,
+        pair: Pair,
+        *,
+        work: Work,
+        now: Clock = utc_now,
+        second_look_s: float = SECOND_LOOK_S,
+    ) -> None:
+        self._pool = pool
+        self._store = store
+        self._rest = rest
+        self._pair = pair
+        self._work = work
+        self._now = now
+        self._second_look_s = second_look_s
+
+    async def read(self, since: int, *, until: datetime | None, begins_with_a_trade: bool) -> TapePage:
+        """Request the page from ``since`` on, a second time if its claim to be the last one is in doubt.
+
+        Args:
+            since: Nanoseconds, inclusive.
+            until: Up to when trades are wanted; None if ids are wanted, not a time.
+            begins_with_a_trade: True if an earlier page ended with a trade at ``since``, which this one must repeat.
+
+        Raises:
+            KrakenBusy, KrakenRefused, ServiceUnavailable, MalformedMessage: As the client raises them.
+            MisleadingPage: The page begins long before ``since``: it answers another request.
+        """
+        request = TapeRequest(self._pair.symbol, since, until, begins_with_a_trade)
+        first, asked_at = await self._ask(since)
+        newest_held = await self._newest_held(first, asked_at)
+        if not request.is_doubtful(first, asked_at=asked_at, newest_held=newest_held):
+            return request.page(first, asked_at)
+        await asyncio.sleep(self._second_look_s)
+        second, asked_at = await self._ask(since)
+        newest_held = await self._newest_held(second, asked_at)
+        if request.is_contradicted(second, first=first, newest_held=newest_held):
+            return request.doubtful_page([first, second], asked_at)
+        return request.page(second, asked_at)
+
+    async def store(self, page: TapePage, *, also: Alongside = NOTHING_MORE) -> StoredPage:
+        """Store a page, and in the same transactions that its time is covered; record the ids that it passes over.
+
+        A page in doubt has its trades stored, and nothing else: neither coverage nor ``also``.
+
+        Args:
+            also: What the caller commits with the rows, for example a cursor.
+        """
+        alongside = NOTHING_MORE if page.is_in_doubt else _Covering(page, also)
+        stored = await write_page(self._store, page.trades, also=alongside)
+        telemetry.FETCHED_PAGES.labels(symbol=self._pair.symbol, work=self._work).inc()
+        telemetry.FETCHED_TRADES.labels(symbol=self._pair.symbol, work=self._work).inc(stored.new_trades)
+        if not page.is_in_doubt:
+            await self._note_absence(page)
+        return stored
+
+    async def _ask(self, since: int) -> tuple[TradesPage, datetime]:
+        asked_at = self._now()
+        answer = await self._rest.fetch_trades_page(self._pair, since)
+        check_beginning(answer, self._pair.symbol, since)
+        return answer, asked_at
+
+    async def _newest_held(self, answer: TradesPage, asked_at: datetime) -> datetime | None:
+        """Time of the newest stored trade that a last page must show; a full page need not show it."""
+        if answer.rows >= TRADES_PAGE:
+            return None
+        return await find_newest_held(self._pool, self._pair.symbol, asked_at - REST_LAG)
+
+    async def _note_absence(self, page: TapePage) -> None:
+        absent = await note_passed_over(self._pool, page.symbol, passed_over(page), seen_at=page.asked_at)
+        if absent:
+            _log.info("proven_absent", symbol=page.symbol, count=len(absent), first=next(iter(absent))[0])
+
+
+class _Covering(Alongside):
+    """Records in the transaction of each part of a page that its time is covered, and lets ``also`` add to it."""
+
+    def __init__(self, page: TapePage, also: Alongside) -> None:
+        self._page = page
+        self._also = also
+
+    async def before(self, connection: Connection) -> bool:
+        return await self._also.before(connection)
+
+    async def after(self, connection: Connection, part: Part, stored: Stored) -> bool:
+        covered = self._covered_by(part)
+        if covered is not None:
+            await cover(connection, self._page.symbol, covered)
+        return await self._also.after(connection, part, stored)
+
+    def _covered_by(self, part: Part) -> TimeRange | None:
+        covered = self._page.covered
+        if covered is None or part.is_last or part.newest is None:
+            return covered
+        return time_range(covered.start, min(part.newest, covered.end))
+
+
+async def fetch_trades_page(rest: KrakenRest, pair: Pair, since: int = 0) -> TradesPage:
+    """One page of trades from ``since`` (nanoseconds, inclusive) on; nothing is stored.
+
+    Raises:
+        KrakenBusy, KrakenRefused, ServiceUnavailable, MalformedMessage: As the client raises them.
+        MisleadingPage: The page begins long before ``since``, or is full and does not advance.
+    """
+    answer = await rest.fetch_trades_page(pair, since)
+    check_beginning(answer, pair.symbol, since)
+    check_advance(pair.symbol, since, answer.last, is_full=answer.rows >= TRADES_PAGE)
+    return answer
+
+
+async def fetch_all_trades(rest: KrakenRest, pair: Pair, since: int = 0) -> AsyncIterator[TradesPage]:
+    """Every page from ``since`` to the first one that is not full. Each repeats the last trades of the one before.
+
+    Nothing is stored, and no page is requested twice. Errors as :func:`fetch_trades_page`.
+    """
+    while True:
+        page = await fetch_trades_page(rest, pair, since)
+        if page.rows:
+            yield page
+        if page.rows < TRADES_PAGE:
+            return
+        since = page.last
