@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from kraken_history.errors import (
+    BackfillStopped,
     CoverageError,
     HistoryError,
     InvalidChoice,
@@ -16,8 +17,11 @@ from kraken_history.errors import (
     InvalidTime,
     KrakenBusy,
     KrakenError,
+    KrakenHttpError,
+    KrakenPaused,
     KrakenRefused,
     MalformedMessage,
+    MisleadingPage,
     MissingExtra,
     ProviderClosed,
     SchemaMismatch,
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from kraken_history.reading.status import DataRange, Health, SyncStatus
 
 __all__ = [
+    "BackfillStopped",
     "BacktestRun",
     "BlockingHistoricalDataProvider",
     "Coverage",
@@ -63,9 +68,12 @@ __all__ = [
     "InvalidTime",
     "KrakenBusy",
     "KrakenError",
+    "KrakenHttpError",
+    "KrakenPaused",
     "KrakenRefused",
     "MadeUpCandle",
     "MalformedMessage",
+    "MisleadingPage",
     "MissingExtra",
     "ProviderClosed",
     "RunSummary",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
 from kraken_history.records import TimeRange
 
@@ -37,26 +38,26 @@ class UnknownSymbol(UsageError):
 
 
 class UnknownInterval(UsageError):
-    """An interval of which there can be no candles."""
+    """An interval for which candles cannot be made."""
 
     def __init__(self, interval: object, longest: int) -> None:
-        super().__init__(f"an interval is a whole number of minutes from 1 to {longest}, not {interval!r}")
+        super().__init__(f"interval: expected a whole number of minutes from 1 to {longest}, got {interval!r}")
         self.interval = interval
 
 
 class InvalidTime(UsageError):
-    """A time without a zone, or what is no time."""
+    """A value that is not a timezone-aware datetime."""
 
     def __init__(self, value: object) -> None:
-        super().__init__(f"{value!r} is no time with a zone: write for example datetime(2026, 1, 1, tzinfo=UTC)")
+        super().__init__(f"expected a timezone-aware datetime such as datetime(2026, 1, 1, tzinfo=UTC), got {value!r}")
         self.value = value
 
 
 class InvalidRange(UsageError):
-    """A range of time that holds nothing, because it does not start before it ends."""
+    """A time range that is empty, because it does not start before it ends."""
 
     def __init__(self, start: datetime, end: datetime) -> None:
-        super().__init__(f"the range is empty or reversed: it starts at {start} and ends before {end}")
+        super().__init__(f"start ({start}) must be before end ({end})")
         self.start, self.end = start, end
 
 
@@ -64,7 +65,7 @@ class InvalidNumber(UsageError):
     """A count, limit or speed that is out of its bounds."""
 
     def __init__(self, name: str, value: object, bounds: str) -> None:
-        super().__init__(f"{name} must be {bounds}, not {value!r}")
+        super().__init__(f"{name}: expected {bounds}, got {value!r}")
         self.name, self.value = name, value
 
 
@@ -72,7 +73,7 @@ class InvalidChoice(UsageError):
     """A word that is not one of those to choose from."""
 
     def __init__(self, name: str, value: object, choices: Sequence[str]) -> None:
-        super().__init__(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+        super().__init__(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
         self.name, self.value = name, value
 
 
@@ -117,20 +118,82 @@ class SchemaMismatch(HistoryError):
 
 
 class KrakenError(HistoryError):
-    """Kraken answered with an error.
+    """A request to Kraken failed. The message begins with "Kraken answered" only if Kraken gave the reason.
 
     Attributes:
-        errors: Kraken's own strings, ``E<category>:<text>``.
+        errors: The error strings in Kraken's answer, ``E<category>:<text>``. Empty if Kraken sent none, and the
+            message states a finding of this library.
     """
 
-    def __init__(self, errors: Sequence[str]) -> None:
-        super().__init__("Kraken answered: " + "; ".join(errors))
+    def __init__(self, errors: Sequence[str], message: str | None = None) -> None:
+        super().__init__("Kraken answered: " + "; ".join(errors) if message is None else message)
         self.errors = tuple(errors)
 
 
 class KrakenBusy(KrakenError):
-    """Kraken throttles, is down for a moment, or did not answer: the same request may pass later."""
+    """Kraken throttles or is temporarily unavailable: the same request may succeed later."""
 
 
 class KrakenRefused(KrakenError):
-    """Kraken will not answer this request as it is, for example because it does not know the pair."""
+    """Kraken rejects this request, for example because it does not list the pair. Sending it again does not help."""
+
+
+class KrakenHttpError(KrakenBusy):
+    """The HTTP response contains no result and no error string of Kraken's, as from a proxy in front of it.
+
+    Attributes:
+        status: The HTTP status.
+    """
+
+    def __init__(self, status: int, *, is_json: bool) -> None:
+        got = (
+            f"HTTP {status} without an error in its JSON" if is_json else f"HTTP {status} with a body that is not JSON"
+        )
+        super().__init__((), f"expected an answer from Kraken's API, got {got}: try again later")
+        self.status = status
+
+
+class KrakenPaused(KrakenBusy):
+    """The rate limiter holds back calls to Kraken for longer than a call waits; none was sent.
+
+    Attributes:
+        pair: Kraken's name of the pair.
+        wait_s: Seconds until the next call for it may go out.
+    """
+
+    def __init__(self, pair: str, wait_s: float) -> None:
+        super().__init__((), f"Kraken asked for a pause: no calls for {pair} for another {wait_s:.0f} s")
+        self.pair, self.wait_s = pair, wait_s
+
+
+class MisleadingPage(KrakenError):
+    """A page of trades contradicts the request, so the next page cannot be asked for.
+
+    Attributes:
+        symbol: The symbol that was asked for.
+        since: The time that was asked for, in nanoseconds.
+        finding: The contradiction.
+    """
+
+    def __init__(self, symbol: str, since: int, finding: str) -> None:
+        super().__init__((), f"a page of trades of {symbol} contradicts the request since={since}: {finding}")
+        self.symbol, self.since, self.finding = symbol, since, finding
+
+
+# A KrakenError, although the reason may be an operator: callers of backfill_symbol have always caught that.
+class BackfillStopped(KrakenError):
+    """A backfill ended without reaching its target.
+
+    Attributes:
+        symbol: The symbol of the backfill.
+        reason: The recorded reason; empty if there is none.
+    """
+
+    def __init__(self, symbol: str, state: Literal["paused", "cancelled", "failed"], reason: str = "") -> None:
+        cause = f" ({reason})" if reason else ""
+        super().__init__((), f"the backfill of {symbol} {_STOPPED[state]}{cause}: request it again to {_AGAIN[state]}")
+        self.symbol, self.state, self.reason = symbol, state, reason
+
+
+_STOPPED = {"paused": "is paused", "cancelled": "was cancelled", "failed": "has failed"}
+_AGAIN = {"paused": "continue", "cancelled": "start anew", "failed": "continue"}

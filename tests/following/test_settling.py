@@ -181,5 +181,5 @@ async def test_of_many_holes_the_first_after_the_position_holds(database: Databa
 
 @pytest.mark.parametrize("wrong", [{"grace_s": -1}, {"patience_s": float("nan")}, {"poll_s": 0}, {"poll_s": True}])
 def test_timing_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match=rf"{next(iter(wrong))} must be a number of seconds"):
+    with pytest.raises(UsageError, match=rf"{next(iter(wrong))}: expected a number of seconds"):
         Timing(**wrong)

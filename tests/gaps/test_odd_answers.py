@@ -166,5 +166,5 @@ async def test_a_symbol_that_is_not_ours_is_not_filled(pool: asyncpg.Pool) -> No
 @pytest.mark.parametrize("minutes", [-1.0, float("inf"), float("nan"), 1e300, LONGEST_MIN_GAP_MINUTES + 1])
 async def test_a_shortest_gap_that_cannot_be_is_refused(pool: asyncpg.Pool, minutes: float) -> None:
     async with KrakenRest("http://127.0.0.1:9", NoLimit()) as rest:
-        with pytest.raises(InvalidNumber, match="min_gap_minutes must be from 0 to"):
+        with pytest.raises(InvalidNumber, match="min_gap_minutes: expected a number from 0 to"):
             await filler_on(pool, rest).detect_gaps(minutes)

@@ -43,7 +43,7 @@ def test_bad_arguments_are_refused_by_the_call(replay: Replay) -> None:
     with pytest.raises(InvalidRange):
         replay("BTC/USDT", MONDAY, MONDAY, 0)
     for speed in (-1, -math.inf, math.inf, math.nan, 10**400, True, "fast", None):
-        with pytest.raises(InvalidNumber, match="speed must be 0 or a positive number"):
+        with pytest.raises(InvalidNumber, match="speed: expected 0 or a positive number"):
             replay("BTC/USDT", MONDAY, MONDAY + DAY, speed)  # type: ignore[arg-type]
 
 
@@ -55,15 +55,15 @@ def test_intervals_that_there_are_not_are_refused() -> None:
 
 
 def test_lists_that_hold_nothing_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"symbols must be a list of at least one, not \[\]"):
+    with pytest.raises(UsageError, match=r"symbols: expected a list of at least one, got \[\]"):
         CLOSED.replay([], [1], MONDAY, MONDAY + DAY)
-    with pytest.raises(UsageError, match="symbols must be a list of at least one, not 'BTC/USDT'"):
+    with pytest.raises(UsageError, match="symbols: expected a list of at least one, got 'BTC/USDT'"):
         CLOSED.replay("BTC/USDT", [1], MONDAY, MONDAY + DAY)
-    with pytest.raises(UsageError, match=r"intervals must be a list of at least one, not \(\)"):
+    with pytest.raises(UsageError, match=r"intervals: expected a list of at least one, got \(\)"):
         CLOSED.replay(["BTC/USDT"], (), MONDAY, MONDAY + DAY)
-    with pytest.raises(UsageError, match="intervals must be a list of at least one, not 60"):
+    with pytest.raises(UsageError, match="intervals: expected a list of at least one, got 60"):
         CLOSED.replay(["BTC/USDT"], 60, MONDAY, MONDAY + DAY)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="intervals must be a list, not 60"):
+    with pytest.raises(UsageError, match="intervals: expected a list, got 60"):
         CLOSED.replay(["BTC/USDT"], 60, MONDAY, MONDAY + DAY, with_trades=True)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"unknown symbol \['BTC/USDT'\]"):
         CLOSED.replay([["BTC/USDT"]], [1], MONDAY, MONDAY + DAY)  # type: ignore[list-item]

@@ -47,7 +47,7 @@ def _fill_gaps(
     Example: kraken-history fill-gaps --symbol BTC/USDT --wait
     """
     if not 0 <= min_gap_minutes <= LONGEST_MIN_GAP_MINUTES:
-        raise InvalidNumber("--min-gap-minutes", min_gap_minutes, f"from 0 to {LONGEST_MIN_GAP_MINUTES}")
+        raise InvalidNumber("--min-gap-minutes", min_gap_minutes, f"a number from 0 to {LONGEST_MIN_GAP_MINUTES}")
     if symbol is not None and "/" in symbol:
         _check(symbol)
     raise typer.Exit(
