@@ -149,7 +149,10 @@ class KrakenHttpError(KrakenBusy):
         got = (
             f"HTTP {status} without an error in its JSON" if is_json else f"HTTP {status} with a body that is not JSON"
         )
-        super().__init__((), f"expected an answer from Kraken's API, got {got}: try again later")
+        super().__init__(
+            (),
+            f"expected an answer from Kraken's API, got {got}: try again later; if this lasts, check KRAKEN_REST_URL",
+        )
         self.status = status
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kraken_history.errors import KrakenBusy, KrakenError, KrakenRefused, MalformedMessage
+from kraken_history.errors import KrakenBusy, KrakenError, KrakenHttpError, KrakenRefused, MalformedMessage
 from kraken_history.kraken.rest import (
     TRADES_PAGE,
     TradesPage,
@@ -265,7 +265,7 @@ def test_throttling_comes_with_http_200_and_without_a_result() -> None:
 
 @pytest.mark.parametrize("status", [200, 403, 500, 502, 520, 522, 524])
 def test_a_page_of_the_proxy_in_front_passes(status: int) -> None:
-    with pytest.raises(KrakenBusy, match=str(status)):
+    with pytest.raises(KrakenHttpError, match=rf"^expected .*, got HTTP {status} with a body that is not JSON"):
         decode_result(status, b"\n <!DOCTYPE html><title>api.kraken.com | 520</title>")
 
 
@@ -273,8 +273,12 @@ def test_a_page_of_the_proxy_in_front_passes(status: int) -> None:
     ("status", "body"), [(502, b""), (500, b"{}"), (503, b'{"error":[],"result":{}}'), (429, b"no")]
 )
 def test_a_status_that_is_not_200_passes(status: int, body: bytes) -> None:
-    with pytest.raises(KrakenBusy, match=str(status)):
+    with pytest.raises(KrakenHttpError, match=f"got HTTP {status}") as busy:
         decode_result(status, body)
+
+    assert isinstance(busy.value, KrakenBusy)  # callers that try again later catch this
+    assert (busy.value.status, busy.value.errors) == (status, ())
+    assert "Kraken answered" not in str(busy.value)
 
 
 def test_an_error_of_krakens_counts_whatever_the_status() -> None:

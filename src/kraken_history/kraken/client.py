@@ -37,7 +37,7 @@ class Limiter(Protocol):
     """What the client asks before each call, and tells after it."""
 
     async def wait_for_turn(self, pair: str) -> None:
-        """Return when the next call may go out; ``KrakenBusy`` if that is too far away to wait for."""
+        """Return when the next call may go out; ``KrakenPaused`` if that is too far away to wait for."""
 
     async def note_refusal(self, pair: str, refusal: Refusal = ...) -> float:
         """Hold all calls for the pair back; return for how many seconds."""

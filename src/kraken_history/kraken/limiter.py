@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
-from kraken_history.errors import KrakenBusy, ServiceUnavailable
+from kraken_history.errors import KrakenPaused, ServiceUnavailable
 from kraken_history.kraken.rest import Refusal
 
 FIRST_BACKOFF_S = 5.0
@@ -119,7 +119,7 @@ class RateLimiter:
         """Return when the next call for this pair may go out, having taken its slot.
 
         Raises:
-            KrakenBusy: That is more than :data:`LONGEST_WAIT_S` away.
+            KrakenPaused: That is more than :data:`LONGEST_WAIT_S` away.
             ServiceUnavailable: Redis does not answer, so nobody knows whose turn it is.
         """
         spacings = [_ms(self._pacing.spacing_s), _ms(self._pacing.total_spacing_s)]
@@ -169,7 +169,7 @@ def _ms(seconds: float) -> int:
 
 async def _sleep(wait_s: float, pair: str, pacing: Pacing) -> None:
     if wait_s > LONGEST_WAIT_S:
-        raise KrakenBusy([f"no calls for {pair} in the next {wait_s:.0f} s, as it has asked"])
+        raise KrakenPaused(pair, wait_s)
     await asyncio.sleep(wait_s + random.uniform(0, pacing.poll_jitter_s))
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from kraken_history.errors import KrakenBusy, KrakenError, KrakenRefused, MalformedMessage
+from kraken_history.errors import KrakenBusy, KrakenError, KrakenHttpError, KrakenRefused, MalformedMessage
 from kraken_history.kraken.numbers import check_candle, check_trade
 from kraken_history.records import EXACT, HistoricalCandle, HistoricalTrade, Side, utc_from_unix_ns
 from kraken_history.symbols import Pair, symbol_from_wsname
@@ -186,7 +186,8 @@ def decode_result(status: int, body: bytes) -> msgspec.Raw:
     """The ``result`` of an answer.
 
     Raises:
-        KrakenBusy: Throttled, unavailable, or an HTML page of the proxy in front; try later.
+        KrakenBusy: Throttled or unavailable; try later.
+        KrakenHttpError: Likewise, from the proxy in front: an HTML page, or a status that is not 200.
         KrakenRefused: Kraken will not answer this request.
         MalformedMessage: HTTP 200 with something that is no answer of Kraken's.
     """
@@ -194,13 +195,13 @@ def decode_result(status: int, body: bytes) -> msgspec.Raw:
         answer = _answer.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         if status != 200 or body.lstrip()[:1] == b"<":
-            raise KrakenBusy([f"HTTP {status} without an answer in JSON"]) from error
+            raise KrakenHttpError(status, is_json=False) from error
         raise MalformedMessage(f"no answer of Kraken's: {error}", body) from error
     failure = error_of(answer.error)
     if failure is not None:
         raise failure
     if status != 200:
-        raise KrakenBusy([f"HTTP {status}"])
+        raise KrakenHttpError(status, is_json=True)
     return answer.result
 
 
