@@ -5,7 +5,7 @@ from decimal import Decimal
 import asyncpg
 import pytest
 
-from kraken_history.errors import KrakenBusy, KrakenError
+from kraken_history.errors import BackfillStopped, KrakenBusy, MisleadingPage
 from kraken_history.fetching.backfill import (
     MOST_FAILURES,
     BackfillRunner,
@@ -137,8 +137,12 @@ async def test_what_the_database_refuses_fails_with_the_reason_and_is_not_silent
 async def test_a_failed_backfill_fails_the_call(pool: asyncpg.Pool) -> None:
     answer = '{"error":["EGeneral:Invalid arguments"]}'
     async with scripted_kraken(answer) as kraken, KrakenRest(kraken.url, NoLimit()) as rest:
-        with pytest.raises(KrakenError, match=r"is failed Kraken answered: EGeneral:Invalid arguments"):
+        with pytest.raises(BackfillStopped) as stopped:
             await backfill_symbol(pool, SYMBOL, rest=rest)
+
+    reason = "Kraken answered: EGeneral:Invalid arguments"
+    assert (stopped.value.state, stopped.value.reason) == ("failed", reason)
+    assert str(stopped.value) == f"the backfill of BTC/USDT has failed ({reason}): request it again to continue"
 
 
 async def test_all_pages_come_in_turn_and_end_at_the_tip() -> None:
@@ -159,7 +163,7 @@ async def test_a_page_is_asked_for_and_checked() -> None:
 def test_a_page_at_the_tip_need_not_advance() -> None:
     check_page(TradesPage((), 5), SYMBOL, 5)
     check_page(TradesPage((), 5, unidentified=TRADES_PAGE - 1), SYMBOL, 5)
-    with pytest.raises(KrakenError):
+    with pytest.raises(MisleadingPage, match="does not advance"):
         check_page(TradesPage((), 5, unidentified=TRADES_PAGE), SYMBOL, 5)
 
 

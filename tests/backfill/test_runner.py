@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from kraken_history.errors import KrakenError, UnknownSymbol, UsageError
+from kraken_history.errors import BackfillStopped, KrakenError, UnknownSymbol, UsageError
 from kraken_history.fetching.backfill import BackfillRunner, backfill_symbol, fetch_all_trades, get_resume_point
 from kraken_history.fetching.backfill_targets import (
     Backfill,
@@ -426,5 +426,5 @@ async def test_a_backfill_that_was_cancelled_meanwhile_is_an_error_of_the_call(
             return await super().fetch_trades_page(pair, since)
 
     async with Cancelling(kraken.rest_url, NoLimit()) as rest:
-        with pytest.raises(KrakenError, match="cancelled"):
+        with pytest.raises(BackfillStopped, match=r"^the backfill of BTC/USDT was cancelled: "):
             await backfill_symbol(pool, SYMBOL, rest=rest)

@@ -16,7 +16,7 @@ from consumers.consumer import Consumer
 from jobs.context import WorkerContext
 from jobs.heal import heal, sweep
 from kraken_history.completeness.holes import find_holes
-from kraken_history.errors import KrakenError
+from kraken_history.errors import MisleadingPage
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.ledger import IdRange, IdRanges
 from kraken_history.records import HistoricalTrade
@@ -157,7 +157,7 @@ class TestTheJob:
         self, context: WorkerContext, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def nowhere(*_: object, **__: object) -> None:
-            raise KrakenError(["a page does not advance"])
+            raise MisleadingPage("BTC/USDT", 0, "its cursor does not advance")
 
         monkeypatch.setattr(jobs.heal, "heal_hole", nowhere)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kraken_history.completeness.hole_times import since_before
 from kraken_history.completeness.holes import find_holes, missing_of
-from kraken_history.errors import KrakenError
+from kraken_history.errors import MisleadingPage
 from kraken_history.fetching.healing import heal
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
@@ -249,7 +249,7 @@ async def test_an_answer_that_leads_nowhere_is_an_error_and_no_endless_loop(stor
     tape = Tape([*history(10), *crowd])
     await store.write([*tape.trades[:10], crowd[-1]])
 
-    with pytest.raises(KrakenError, match="does not advance"):
+    with pytest.raises(MisleadingPage, match="does not advance"):
         await heal(pool, store, tape, PAIR, (11, crowd[-1].id))
 
     assert len(tape.asked) < 5

@@ -21,7 +21,7 @@ import msgspec
 
 from kraken_history.completeness.hole_times import since_before
 from kraken_history.database.connections import TRY_AGAIN, UNAVAILABLE, is_transient, write_again
-from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable
+from kraken_history.errors import BackfillStopped, KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable
 from kraken_history.fetching.backfill_targets import (
     COLUMNS,
     Backfill,
@@ -393,7 +393,7 @@ async def backfill_symbol(
     Raises:
         UnknownSymbol: Kraken does not list the symbol.
         KrakenBusy, ServiceUnavailable: Kraken does not answer. What was fetched is stored; call again to go on.
-        KrakenError: The backfill has failed, was paused or cancelled; with the reason.
+        BackfillStopped: The backfill has failed, was paused or was cancelled; with the reason.
     """
     async with AsyncExitStack() as stack:
         if rest is None:
@@ -409,5 +409,5 @@ async def backfill_symbol(
             (backfill,) = await list_backfills(pool, pair.symbol)
     await refresh_if_free(pool)
     if backfill.state != "done":
-        raise KrakenError([f"the backfill of {pair.symbol} is {backfill.state} {backfill.reason}".rstrip()])
+        raise BackfillStopped(pair.symbol, backfill.state, backfill.reason)
     return backfill.trades - before.trades

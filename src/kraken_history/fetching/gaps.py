@@ -27,7 +27,7 @@ from kraken_history.completeness.hole_times import HoleSpan, span_of
 from kraken_history.completeness.holes import find_due_holes, find_holes
 from kraken_history.database.connections import create_pool, write_again
 from kraken_history.database.migrations import check_schema
-from kraken_history.errors import HistoryError, InvalidNumber, KrakenError, UsageError
+from kraken_history.errors import HistoryError, InvalidNumber, MisleadingPage, UsageError
 from kraken_history.fetching.healing import heal
 from kraken_history.fetching.pages import REST_LAG, SECOND_LOOK_S, Expectation, expect, fetch_and_store
 from kraken_history.kraken.client import KrakenRest, Limiter
@@ -124,7 +124,7 @@ class GapFiller:
             InvalidNumber: ``min_gap_minutes`` is negative, above :data:`LONGEST_MIN_GAP_MINUTES` or no number.
         """
         if not 0 <= min_gap_minutes <= LONGEST_MIN_GAP_MINUTES:
-            raise InvalidNumber("min_gap_minutes", min_gap_minutes, f"from 0 to {LONGEST_MIN_GAP_MINUTES}")
+            raise InvalidNumber("min_gap_minutes", min_gap_minutes, f"a number from 0 to {LONGEST_MIN_GAP_MINUTES}")
         now = self._now()
         holes = await find_holes(self._pool)
         gaps = [
@@ -282,7 +282,7 @@ class GapFiller:
             if is_last or reached >= gap.end_time:
                 return True
             if page.last <= cursor:
-                raise KrakenError([f"a page of {gap.symbol} from {cursor} does not advance past {page.last}"])
+                raise MisleadingPage(gap.symbol, cursor, f"its cursor does not advance, last={page.last}")
             if stops_at_hole and _is_hole_after(page, holes):
                 return True
             cursor, start, begins_with_a_trade = page.last, reached, True

@@ -10,7 +10,7 @@ from msgspec import Struct
 from kraken_history.clock import Clock, utc_now
 from kraken_history.completeness.hole_times import since_before
 from kraken_history.completeness.holes import missing_of
-from kraken_history.errors import KrakenError
+from kraken_history.errors import MisleadingPage
 from kraken_history.fetching.pages import fetch_and_store
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE
@@ -77,7 +77,7 @@ async def heal(
         ahead = missing - IdRanges([(0, reached)])
         if ahead and page.last <= cursor:
             # More trades in one instant than a page holds, or an answer that leads nowhere.
-            raise KrakenError([f"a page of {pair.symbol} from {cursor} does not advance past {page.last}"])
+            raise MisleadingPage(pair.symbol, cursor, f"its cursor does not advance, last={page.last}")
         cursor = page.last
     _log.info("healed", symbol=pair.symbol, first=hole[0], stored=stored, missing=len(missing), pages=pages)
     return Healed(missing, stored, pages, cursor if ahead else None)

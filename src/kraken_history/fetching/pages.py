@@ -16,7 +16,7 @@ from msgspec import Struct
 from kraken_history.clock import CLOCK_SLACK, Clock, utc_now
 from kraken_history.completeness.absence import note_passed_over
 from kraken_history.database.connections import write_again
-from kraken_history.errors import KrakenError, MalformedMessage
+from kraken_history.errors import MalformedMessage, MisleadingPage
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
 from kraken_history.ledger import IdRanges
@@ -45,7 +45,7 @@ async def fetch_trades_page(rest: KrakenRest, pair: Pair, since: int = 0) -> Tra
 
     Raises:
         KrakenBusy, ServiceUnavailable: After several attempts still no answer.
-        KrakenError: The answer leads nowhere; see :func:`check_page`.
+        MisleadingPage: The answer contradicts the request; see :func:`check_page`.
         MalformedMessage: It is no page.
     """
     page = await rest.fetch_trades_page(pair, since)
@@ -57,11 +57,11 @@ def check_page(page: TradesPage, symbol: str, since: int) -> None:
     """See that a page answers what was asked, and that another follows from it unless it is the last.
 
     Raises:
-        KrakenError: It is full and does not advance, which would go on for ever: either more trades were made in
+        MisleadingPage: It is full and does not advance, which would go on for ever: either more trades were made in
             one instant than a page holds, or Kraken repeats itself. Or it begins long before ``since``.
     """
     if page.rows >= TRADES_PAGE and page.last <= since:
-        raise KrakenError([f"a full page of {symbol} from {since} does not advance past {page.last}"])
+        raise MisleadingPage(symbol, since, f"it is full and its cursor does not advance, last={page.last}")
     check_beginning(page, symbol, since)
 
 
@@ -158,10 +158,10 @@ def check_beginning(page: TradesPage, symbol: str, since: int) -> None:
     """See that a page answers what was asked.
 
     Raises:
-        KrakenError: It begins long before ``since``.
+        MisleadingPage: It begins long before ``since``.
     """
     if page.trades and unix_ns(page.trades[0].timestamp + _EARLY) < since:
-        raise KrakenError([f"a page of {symbol} from {since} begins at {page.trades[0].timestamp}"])
+        raise MisleadingPage(symbol, since, f"it begins at {page.trades[0].timestamp}, before that")
 
 
 async def fetch_and_store(
