@@ -17,6 +17,7 @@ from jobs.heal import heal
 from kraken_history.clock import utc_now
 from kraken_history.fetching.backfill_targets import cancel_backfills, list_backfills, request_backfill
 from kraken_history.runtime import telemetry
+from kraken_history.runtime.liveness import HEALTH_PREFIX
 from kraken_history.symbols import PairMap
 from simulator import Simulator
 from tests.support.kraken import all_trades
@@ -135,6 +136,26 @@ async def test_the_figures_are_kept_after_whatever_went_wrong(context: WorkerCon
 
     assert {(said["event"], said["log_level"]) for said in logs} == {("figures_not_kept", "error")}
     assert 'relation "backfills" does not exist' in logs[0]["error"]
+
+
+async def test_a_sign_of_life_that_cannot_be_read_is_logged_once(context: WorkerContext, arq: ArqRedis) -> None:
+    await arq.set(f"{HEALTH_PREFIX}producer:a", b'{"version":2}')
+    with capture_logs() as logs:
+        keeping = asyncio.create_task(keep_figures(context, arq, every_s=0.01))
+        async with asyncio.timeout(10):
+            while not logs:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await arq.set(f"{HEALTH_PREFIX}producer:b", b'{"version":3}')
+            while len(logs) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+    assert [(said["event"], said["service"]) for said in logs] == [
+        ("sign_of_life_unreadable", "producer:a"),
+        ("sign_of_life_unreadable", "producer:b"),
+    ]
+    assert "got 2" in logs[0]["reason"]
 
 
 async def test_the_wanted_time_that_was_not_asked_for_is_told(context: WorkerContext) -> None:
