@@ -118,7 +118,9 @@ def test_status_tells_what_the_worker_is_still_to_ask_for(
         return {name: symbol["uncovered_s"] / 86_400 for name, symbol in symbols.items()}
 
     table = command("status", DATABASE_URL=migrated_database_url, REDIS_URL=redis_url)
-    assert "not fetched yet" in table.out
+    heads = table.out.split("BTC/USDT")[0]
+    assert "missing" in heads
+    assert "uncovered" in heads
     assert [line.count("7 days") for line in table.out.splitlines() if "NEW/USD" in line] == [1]
     assert [line.count("6 days") for line in table.out.splitlines() if "BTC/USDT" in line] == [1]
     assert told() == pytest.approx({"BTC/USDT": 6.0, "NEW/USD": 7.0}, abs=0.01)

@@ -129,7 +129,7 @@ def _print(status: Status) -> None:
 
 def _symbols(status: Status) -> Table:
     table = table_of(
-        "symbol", "trades", "oldest", "newest", "missing", "not fetched yet", "candles", "lag",
+        "symbol", "trades", "oldest", "newest", "missing ids", "uncovered", "candles", "lag",
         title=f"stored in {status.database}",
     )  # fmt: skip
     for symbol in status.symbols:
