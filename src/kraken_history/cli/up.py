@@ -119,7 +119,9 @@ class Watch:
     def _trouble(self, name: str, why: str) -> str:
         if why.startswith("kraken: "):
             reason = why.removeprefix("kraken: ")
-            return f"Kraken cannot be reached at {self._settings.kraken_ws_url} ({reason}): the producer keeps trying"
+            return (
+                f"the producer has no session with Kraken at {self._settings.kraken_ws_url} ({reason}): it keeps trying"
+            )
         return f"{name} is not well: {why}"
 
     def _refusals(self, signs: Signs) -> list[str]:
