@@ -189,6 +189,7 @@ class BackfillStopped(KrakenError):
 
     Attributes:
         symbol: The symbol of the backfill.
+        state: The state that it was left in.
         reason: The recorded reason; empty if there is none.
     """
 
