@@ -1,16 +1,20 @@
 """``python -m consumers``: Redis Streams into the database."""
 
 import asyncio
+import os
 import sys
+from functools import partial
 
 from redis.exceptions import RedisError
 
 from consumers.consumer import Consumer
+from kraken_history.clock import utc_now
 from kraken_history.database.connections import UNAVAILABLE, create_pool, leaving_in_time
 from kraken_history.database.migrations import check_schema
 from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import connect_redis, run_service, run_until
+from kraken_history.runtime.signs import ConsumerSign
 from kraken_history.settings import Settings
 from kraken_history.storing.store import Store
 from kraken_history.stream import wire
@@ -39,18 +43,22 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
                 on_holes=jobs.heal_new_holes,
             )
 
-            def facts() -> dict[str, object]:
-                return {
-                    "healthy": consumer.is_well,
-                    "trouble": consumer.trouble,
-                    "new_trades": consumer.new_trades,
-                    "known_trades": consumer.known_trades,
-                    "batches": consumer.batches,
-                }
-
-            beat = liveness.beat(redis, "consumer", settings.consumer_name, facts)
+            beat = liveness.beat(redis, settings.consumer_name, partial(sign_of, consumer))
             finished = asyncio.Event()
             await run_until(finished, _consume_then(consumer, stop, finished), beat)
+
+
+def sign_of(consumer: Consumer) -> ConsumerSign:
+    """The consumer's sign of life as of now."""
+    return ConsumerSign(
+        pid=os.getpid(),
+        at=utc_now(),
+        healthy=consumer.is_well,
+        trouble=consumer.trouble,
+        new_trades=consumer.new_trades,
+        known_trades=consumer.known_trades,
+        batches=consumer.batches,
+    )
 
 
 async def _consume_then(consumer: Consumer, stop: asyncio.Event, finished: asyncio.Event) -> None:

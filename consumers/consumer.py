@@ -226,8 +226,6 @@ class Consumer:
         self.known_trades += stored.known_trades
         telemetry.STORED.labels(outcome="new").inc(stored.new_trades)
         telemetry.STORED.labels(outcome="known").inc(stored.known_trades)
-        for symbol, holes in stored.holes.items():
-            telemetry.HOLES.labels(symbol=symbol).set(len(holes))
         _log.debug(
             "stored", new=stored.new_trades, known=stored.known_trades, missing=sum(map(len, stored.holes.values()))
         )

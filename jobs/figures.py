@@ -1,7 +1,7 @@
-"""What the database says of backfills and gaps, as metrics: the same in every worker."""
+"""What the database says of missing ids, uncovered time and backfills, as metrics: the same in every worker."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import get_args
 
@@ -12,9 +12,11 @@ from redis.exceptions import RedisError
 from jobs.context import WorkerContext
 from kraken_history.clock import utc_now
 from kraken_history.completeness.covered_time import find_uncovered_time
+from kraken_history.completeness.holes import count_missing
 from kraken_history.database.connections import is_transient
 from kraken_history.fetching.backfill_targets import BackfillState, list_backfills
 from kraken_history.runtime import liveness, telemetry
+from kraken_history.runtime.signs import Signs
 
 EVERY_S = 15.0
 
@@ -26,20 +28,39 @@ async def keep_figures(context: WorkerContext, redis: Redis, *, every_s: float =
 
     That a server is away is for others to say; anything else is told as an error.
     """
+    reported: set[str] = set()
     while True:
         try:
-            await _note_all(context, redis)
+            await _note_all(context, redis, reported)
         except Exception as error:
             if not isinstance(error, RedisError) and not is_transient(error):
                 _log.error("figures_not_kept", error=f"{type(error).__name__}: {error}")
         await asyncio.sleep(every_s)
 
 
-async def _note_all(context: WorkerContext, redis: Redis) -> None:
-    live_ids = liveness.live_ids_of(await liveness.signs_of_life(redis))
+async def _note_all(context: WorkerContext, redis: Redis, reported: set[str]) -> None:
+    signs = await liveness.signs_of_life(redis)
+    _report_unreadable(signs, reported)
     wanted = dict.fromkeys(context.settings.symbols, context.settings.history_days)
-    await note_uncovered(context.pool, wanted, live_ids=live_ids, now=utc_now())
+    await note_uncovered(context.pool, wanted, live_ids=signs.live_ids, now=utc_now())
+    await note_missing(context.pool, context.settings.symbols)
     await note_backfills(context.pool)
+
+
+def _report_unreadable(signs: Signs, reported: set[str]) -> None:
+    """Log each unreadable sign of life once, not every time that it is renewed."""
+    unreadable = signs.unreadable
+    for name in sorted(unreadable.keys() - reported):
+        _log.warning("sign_of_life_unreadable", service=name, reason=unreadable[name])
+    reported.clear()
+    reported.update(unreadable)
+
+
+async def note_missing(pool: asyncpg.Pool, symbols: Iterable[str]) -> None:
+    """How many ids are missing, of every symbol that is stored or wanted."""
+    counts = dict.fromkeys(symbols, 0) | await count_missing(pool)
+    for symbol, count in counts.items():
+        telemetry.MISSING_IDS.labels(symbol=symbol).set(count)
 
 
 async def note_backfills(pool: asyncpg.Pool) -> None:

@@ -37,8 +37,8 @@ async def fill_gap(ctx: dict[str, Any], symbol: str, min_gap_minutes: float, tur
         history_days=context.settings.history_days,
     )
     try:
-        live_ids = liveness.live_ids_of(await liveness.signs_of_life(ctx["redis"]))
-        gaps = await filler.detect_gaps(min_gap_minutes, live_ids=live_ids)
+        signs = await liveness.signs_of_life(ctx["redis"])
+        gaps = await filler.detect_gaps(min_gap_minutes, live_ids=signs.live_ids)
         for gap in gaps:
             await _fill_candles(filler, gap)
         await _ask_for_holes(context, symbol)

@@ -7,7 +7,7 @@ from arq import Retry
 
 from jobs.context import WorkerContext
 from kraken_history.clock import utc_now
-from kraken_history.completeness.holes import find_due_holes, find_holes, missing_of
+from kraken_history.completeness.holes import find_due_holes, missing_of
 from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable, UnknownSymbol
 from kraken_history.fetching.healing import heal as heal_hole
 from kraken_history.fetching.healing import wanted_span
@@ -58,7 +58,4 @@ async def sweep(ctx: dict[str, Any]) -> int:
     seen to pass over are asked for again when a minute has gone by, which proves them absent.
     """
     context: WorkerContext = ctx["context"]
-    holes = await find_holes(context.pool)
-    for symbol in {*context.settings.symbols, *holes}:
-        telemetry.HOLES.labels(symbol=symbol).set(len(holes.get(symbol, ())))
     return await context.jobs.heal_holes(await find_due_holes(context.pool, now=utc_now()))

@@ -1,6 +1,7 @@
 """The arq worker: ``arq jobs.worker.WorkerSettings``."""
 
 import asyncio
+import os
 import socket
 import sys
 from contextlib import AsyncExitStack
@@ -25,6 +26,7 @@ from jobs.heal import heal, sweep
 from jobs.indicators import fetch_indicators
 from jobs.partitions import apply_retention, make_partitions
 from jobs.patience import PatientRedis
+from kraken_history.clock import utc_now
 from kraken_history.database.connections import create_pool, leaving_in_time
 from kraken_history.database.migrations import check_schema
 from kraken_history.errors import HistoryError, UsageError
@@ -44,6 +46,7 @@ from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
 from kraken_history.runtime import liveness, telemetry
 from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE, see_that_redis_answers
+from kraken_history.runtime.signs import WorkerSign
 from kraken_history.runtime.tasks import end
 from kraken_history.settings import Settings, load_settings
 from kraken_history.storing.store import Store
@@ -69,7 +72,7 @@ async def start(ctx: dict[str, Any]) -> None:
         _leave(error)
     context: WorkerContext = ctx["context"]
     ctx["background"] = [
-        asyncio.create_task(liveness.beat(ctx["redis"], "worker", socket.gethostname(), partial(facts_of, context))),
+        asyncio.create_task(liveness.beat(ctx["redis"], socket.gethostname(), partial(sign_of, context.settings))),
         asyncio.create_task(keep_figures(context, ctx["redis"])),
     ]
     await forget_jobs_at_work(ctx["redis"])
@@ -103,9 +106,15 @@ async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis, stop: 
     return WorkerContext(settings, pool, Store(pool), rest, Pairs(rest), jobs)
 
 
-def facts_of(context: WorkerContext) -> dict[str, object]:
-    """What this worker sees to, for whoever asks what is still to come."""
-    return {"symbols": context.settings.symbols, "history_days": context.settings.history_days}
+def sign_of(settings: Settings) -> WorkerSign:
+    """This worker's sign of life as of now."""
+    return WorkerSign(
+        pid=os.getpid(),
+        at=utc_now(),
+        healthy=True,
+        symbols=tuple(settings.symbols),
+        history_days=settings.history_days,
+    )
 
 
 async def finish(ctx: dict[str, Any]) -> None:

@@ -1,12 +1,16 @@
 """``python -m producers``: Kraken's WebSocket into Redis Streams."""
 
 import asyncio
+import os
 import socket
 import sys
+from functools import partial
 
+from kraken_history.clock import utc_now
 from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import connect_redis, run_service, run_until
+from kraken_history.runtime.signs import ProducerSign
 from kraken_history.settings import Settings
 from kraken_history.stream.publisher import Publisher
 from producers.feed import Feed
@@ -42,26 +46,30 @@ async def produce(settings: Settings, stop: asyncio.Event) -> None:
             connected.clear()
             await jobs.fill_gaps_after_connecting(settings.symbols)
 
-    def facts() -> dict[str, object]:
-        trouble = {}
-        if not feed.connected:
-            trouble["kraken"] = feed.trouble or "connecting"
-        if publisher.is_held_back:
-            trouble["redis"] = "it is away or full, so that trades wait here"
-        return {
-            "healthy": not trouble,
-            "trouble": trouble,
-            "system": feed.system,
-            "refused": feed.refused,
-            "sessions": feed.sessions,
-            "published_trades": publisher.published_trades,
-            "let_go_trades": publisher.let_go_trades,
-            "last_ids": feed.last_ids,
-        }
-
     async with redis, publisher:
-        beat = liveness.beat(redis, "producer", socket.gethostname(), facts)
+        beat = liveness.beat(redis, socket.gethostname(), partial(sign_of, feed, publisher))
         await run_until(stop, feed.run(), publisher.failure(), beat, ask_for_gaps())
+
+
+def sign_of(feed: Feed, publisher: Publisher) -> ProducerSign:
+    """The producer's sign of life as of now."""
+    trouble = {}
+    if not feed.connected:
+        trouble["kraken"] = feed.trouble or "connecting"
+    if publisher.is_held_back:
+        trouble["redis"] = "it is away or full, so that trades wait here"
+    return ProducerSign(
+        pid=os.getpid(),
+        at=utc_now(),
+        healthy=not trouble,
+        trouble=trouble,
+        system=feed.system,
+        refused=feed.refused,
+        sessions=feed.sessions,
+        published_trades=publisher.published_trades,
+        let_go_trades=publisher.let_go_trades,
+        last_ids=feed.last_ids,
+    )
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ class Feed:
             case Candles(candles):
                 self._publisher.add_candles([candle for candle in candles if candle.interval_minutes == 1])
             case Status(system, version):
-                telemetry.STATUS_CHANGES.labels(system=system).inc()
+                telemetry.STATUS_MESSAGES.labels(system=system).inc()
                 _log.log(20 if system == "online" else 30, "status", system=system, version=version)
                 self.system = system
             case Subscribed():

@@ -35,5 +35,5 @@ def checked_list(
     except TypeError:
         given = None
     if given is None or not (given or may_be_empty):
-        raise InvalidNumber(name, values, "a list" if may_be_empty else "a list of at least one")
+        raise InvalidNumber(name, values, "a list" if may_be_empty else "a list of at least one item")
     return list(dict.fromkeys(map(checked, given)))

@@ -160,8 +160,8 @@ class KrakenPaused(KrakenBusy):
     """The rate limiter holds back calls to Kraken for longer than a call waits; none was sent.
 
     Attributes:
-        pair: Kraken's name of the pair.
-        wait_s: Seconds until the next call for it may go out.
+        pair: The calls held back, by Kraken's name of their pair, or by the client's name for those without one.
+        wait_s: Seconds until the next of them may go out.
     """
 
     def __init__(self, pair: str, wait_s: float) -> None:
@@ -193,6 +193,7 @@ class BackfillStopped(KrakenError):
 
     Attributes:
         symbol: The symbol of the backfill.
+        state: The state that it was left in.
         reason: The recorded reason; empty if there is none.
     """
 

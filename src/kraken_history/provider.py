@@ -114,8 +114,8 @@ class HistoricalDataProvider:
         Args:
             limit: At most so many, the oldest of the range.
             gaps: What to do where the history is not complete. ``ignore``: return what is stored. ``raise``: raise
-                CoverageError. ``fill``: make up a flat candle at the last close for every bucket without one,
-                quiet or missing; such candles have ``is_made_up``.
+                CoverageError. ``pad``: make up a flat candle at the last close for every bucket without one,
+                quiet or missing; such candles have ``is_made_up``. ``fill`` is an older name of ``pad``.
             as_of: Candles as they were known at this instant; see :mod:`kraken_history.reading.as_of` for how exactly.
                 Not together with another choice of ``gaps``.
 
@@ -268,7 +268,7 @@ class HistoricalDataProvider:
         Args:
             numbers: ``decimal``: prices and volumes as decimal128(38, 18), exactly; ``float``: as float64, the
                 nearest.
-            gaps: As for :meth:`get_candles`. With ``fill``, and only then, there is one more column, the last:
+            gaps: As for :meth:`get_candles`. With ``pad``, and only then, there is one more column, the last:
                 ``is_made_up``, a boolean.
 
         Raises:

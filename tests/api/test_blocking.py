@@ -78,9 +78,13 @@ async def test_it_reads_what_the_provider_reads(filled_url: str, history: Blocki
         assert history.get_candles("BTC/USDT", 5, NOON, END) == await provider.get_candles("BTC/USDT", 5, NOON, END)
         assert history.get_latest_candles("BTC/USDT", 1, 3) == await provider.get_latest_candles("BTC/USDT", 1, 3)
         assert history.get_trades("BTC/USDT", NOON, END, 9) == await provider.get_trades("BTC/USDT", NOON, END, 9)
-        filled = await provider.get_candles_arrow("BTC/USDT", 5, NOON, END + HOUR, gaps="fill")
-        assert history.get_candles_arrow("BTC/USDT", 5, NOON, END + HOUR, gaps="fill") == filled
-        assert history.get_candles_frame("BTC/USDT", 5, NOON, END + HOUR, gaps="fill")["is_made_up"].sum() == 12
+        padded = await provider.get_candles_arrow("BTC/USDT", 5, NOON, END + HOUR, gaps="pad")
+        assert history.get_candles_arrow("BTC/USDT", 5, NOON, END + HOUR, gaps="pad") == padded
+        assert history.get_candles_frame("BTC/USDT", 5, NOON, END + HOUR, gaps="pad")["is_made_up"].sum() == 12
+        candles = history.get_candles("BTC/USDT", 5, NOON, END + HOUR, gaps="pad")
+        assert sum(candle.is_made_up for candle in candles) == 12
+        assert history.get_candles("BTC/USDT", 5, NOON, END + HOUR, gaps="fill") == candles
+        assert history.get_candles_arrow("BTC/USDT", 5, NOON, END + HOUR, gaps="fill") == padded
         assert history.get_symbols() == ["BTC/USDT", "ETH/USDT"]
         assert history.get_data_range("BTC/USDT")["total_candles"] == MINUTES
         assert history.get_sync_status("BTC/USDT") == await provider.get_sync_status("BTC/USDT")
@@ -104,7 +108,7 @@ def test_errors_are_those_of_the_provider(history: BlockingHistoricalDataProvide
         history.get_candles("DOGE/USDT", 1, NOON, END)
     with pytest.raises(UnknownSymbol, match="known are BTC/USDT, ETH/USDT"):
         next(history.replay_candles("DOGE/USDT", 1, NOON, END))
-    with pytest.raises(InvalidNumber, match="speed must be"):
+    with pytest.raises(InvalidNumber, match="speed: expected"):
         history.replay_candles("BTC/USDT", 1, NOON, END, speed=-1)
     with pytest.raises(ServiceUnavailable, match="no database answers"):
         BlockingHistoricalDataProvider("postgresql://127.0.0.1:1/x").connect()

@@ -198,6 +198,13 @@ async def test_a_lockout_is_for_all_pairs_and_is_not_waited_out(limiter: Limiter
             await limiter.wait_for_turn(pair)
 
 
+async def test_a_call_without_a_pair_that_is_held_back_says_which_it_was(limiter: Limiter) -> None:
+    await limiter.note_refusal("XBTUSDT", Refusal(LOCKOUT_S, True, True))
+    async with KrakenRest("http://127.0.0.1:1", limiter) as rest:
+        with pytest.raises(KrakenPaused, match="no calls for AssetPairs, SystemStatus and Time for another"):
+            await rest.fetch_asset_pairs()
+
+
 async def test_a_pause_is_never_shortened(limiter: Limiter) -> None:
     await limiter.note_refusal("XBTUSDT", Refusal(200.0))
     await limiter.note_refusal("XBTUSDT", TOO_OFTEN)

@@ -2,24 +2,28 @@
 
 import json
 import shlex
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import pytest
 from redis.asyncio import Redis
 
 from kraken_history.runtime import liveness
+from kraken_history.runtime.signs import Sign, encode_sign
 from kraken_history.stream import wire
 from tests.cli.samples import START, store, trade
 from tests.support.command import Run
 from tests.support.servers import Background
+from tests.support.signs import CONSUMER, PRODUCER, WORKER, sign
 
 
-async def sign(redis_url: str, key: str, body: Mapping[str, object]) -> None:
+async def leave(redis_url: str, name: str, of: Sign) -> None:
+    await write(redis_url, f"{of.service}:{name}", encode_sign(of))
+
+
+async def write(redis_url: str, name: str, body: bytes) -> None:
     async with Redis.from_url(redis_url) as redis:
-        await redis.set(liveness.HEALTH_PREFIX + key, msgspec.json.encode(body), ex=15)
+        await redis.set(liveness.HEALTH_PREFIX + name, body, ex=15)
 
 
 async def publish(redis_url: str, *, entries: int, read: int) -> None:
@@ -47,7 +51,7 @@ def test_status_tells_what_is_stored_and_what_is_missing(
 ) -> None:
     background.run(store(migrated_database_url, [trade(10), trade(11, 60), trade(15, 120)]))
     background.run(publish(redis_url, entries=5, read=2))
-    background.run(sign(redis_url, "consumer:a", {"pid": 7, "healthy": True}))
+    background.run(leave(redis_url, "a", CONSUMER))
     table = command("status", DATABASE_URL=migrated_database_url, REDIS_URL=redis_url)
     told = json.loads(command("status", "--json").out)
     symbol = told["symbols"]["BTC/USDT"]
@@ -69,7 +73,33 @@ def test_status_tells_what_is_stored_and_what_is_missing(
     assert told["streams"] == [
         {"stream": "kraken:trades:{0}", "group": "store", "length": 5, "lag": 3, "pending": 2},
     ]
-    assert told["services"] == {"consumer:a": {"pid": 7, "healthy": True}}
+    assert told["services"].keys() == {"consumer:a"}
+    assert told["services"]["consumer:a"].items() >= {"pid": 8, "at": "2026-01-05T10:00:00Z", "healthy": True}.items()
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+def test_a_sign_of_another_version_is_a_row_and_proves_nothing(
+    migrated_database_url: str, redis_url: str, background: Background, command: Run
+) -> None:
+    now = datetime.now(UTC)
+    background.run(store(migrated_database_url, [trade(1, (now - START).total_seconds() - 86_400)]))
+    background.run(leave(redis_url, "a", sign(WORKER, symbols=("BTC/USDT",), history_days=1)))
+    newer = encode_sign(sign(PRODUCER, last_ids={"BTC/USDT": 1})).replace(b'"version":1', b'"version":2')
+    background.run(write(redis_url, "producer:b", newer))
+    background.run(write(redis_url, "consumer:c", b"{"))
+    table = command("status", DATABASE_URL=migrated_database_url, REDIS_URL=redis_url)
+    told = json.loads(command("status", "--json").out)
+
+    assert table.code == 0
+    assert "unreadable, written by another version: expected version 1, got 2" in " ".join(table.out.split())
+    assert told["services"]["producer:b"] == {
+        "unreadable": "unreadable, written by another version: expected version 1, got 2",
+        "pid": 7,
+        "healthy": False,
+    }
+    assert told["services"]["consumer:c"]["unreadable"].startswith("unreadable: expected a JSON object")
+    assert told["symbols"]["BTC/USDT"]["uncovered_s"] == pytest.approx(86_400, abs=5)
+    assert command("health", "producer").err.startswith("producer:b lives but is not well: unreadable, written by")
 
 
 @pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
@@ -80,7 +110,7 @@ def test_status_tells_what_the_worker_is_still_to_ask_for(
     now = datetime.now(UTC)
     held = [trade(n, (now - START).total_seconds() - 86_400 * (2 - n)) for n in (0, 1)]  # two days ago, and one
     background.run(store(migrated_database_url, held))
-    background.run(sign(redis_url, "worker:a", {"symbols": ["BTC/USDT", "NEW/USD"], "history_days": 7}))
+    background.run(leave(redis_url, "a", sign(WORKER, symbols=("BTC/USDT", "NEW/USD"), history_days=7)))
 
     def told() -> dict[str, float]:
         symbols = json.loads(command("status", "--json").out)["symbols"]
@@ -88,12 +118,14 @@ def test_status_tells_what_the_worker_is_still_to_ask_for(
         return {name: symbol["uncovered_s"] / 86_400 for name, symbol in symbols.items()}
 
     table = command("status", DATABASE_URL=migrated_database_url, REDIS_URL=redis_url)
-    assert "not fetched yet" in table.out
+    heads = table.out.split("BTC/USDT")[0]
+    assert "missing" in heads
+    assert "uncovered" in heads
     assert [line.count("7 days") for line in table.out.splitlines() if "NEW/USD" in line] == [1]
     assert [line.count("6 days") for line in table.out.splitlines() if "BTC/USDT" in line] == [1]
     assert told() == pytest.approx({"BTC/USDT": 6.0, "NEW/USD": 7.0}, abs=0.01)
 
-    background.run(sign(redis_url, "producer:a", {"healthy": True, "last_ids": {"BTC/USDT": 1}}))
+    background.run(leave(redis_url, "a", sign(PRODUCER, last_ids={"BTC/USDT": 1})))
     assert told() == pytest.approx({"BTC/USDT": 5.0, "NEW/USD": 7.0}, abs=0.01)  # the feed knows of no newer trade
 
 
@@ -109,9 +141,9 @@ def test_of_a_symbol_that_is_not_wanted_nothing_is_still_to_come(
 
 
 def test_a_service_is_healthy_if_one_instance_says_so(redis_url: str, background: Background, command: Run) -> None:
-    background.run(sign(redis_url, "consumer:a", {"healthy": False, "trouble": {"database": "it is gone"}}))
+    background.run(leave(redis_url, "a", sign(CONSUMER, healthy=False, trouble={"database": "it is gone"})))
     unwell = command("health", "consumer", REDIS_URL=redis_url)
-    background.run(sign(redis_url, "consumer:b", {"healthy": True}))
+    background.run(leave(redis_url, "b", CONSUMER))
 
     assert (unwell.code, unwell.out) == (1, "")
     assert unwell.err == "consumer:a lives but is not well: database: it is gone\n"

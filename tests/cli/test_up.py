@@ -95,7 +95,10 @@ def test_up_says_that_kraken_cannot_be_reached_and_goes_on(settings: dict[str, s
         nobody = {**settings, "KRAKEN_WS_URL": "ws://127.0.0.1:1/v2"}
         up = subprocess.Popen([*COMMAND, "up"], env=nobody, stdout=subprocess.PIPE, stderr=file, text=True)
     try:
-        until(lambda: "Kraken cannot be reached at ws://127.0.0.1:1/v2" in log.read_text(), "no word about Kraken")
+        until(
+            lambda: "the producer has no session with Kraken at ws://127.0.0.1:1/v2" in log.read_text(),
+            "no word about Kraken",
+        )
         is_running = up.poll() is None
     finally:
         up.send_signal(signal.SIGINT)

@@ -145,7 +145,7 @@ async def test_what_cannot_be_is_refused(provider: HistoricalDataProvider) -> No
     with pytest.raises(InvalidChoice, match="decimal, float"):
         await provider.get_candles_arrow(SYMBOL, 1, START, END, **options)
     options = {"gaps": "skip"}
-    with pytest.raises(InvalidChoice, match="ignore, raise, fill"):
+    with pytest.raises(InvalidChoice, match="ignore, raise, pad, fill"):
         await provider.get_candles_frame(SYMBOL, 1, START, END, **options)
     options = {"as_": "numpy"}
     with pytest.raises(InvalidChoice, match="polars, pandas"):

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from consumers.__main__ import consume
 from kraken_history.runtime import redis_connections
 from kraken_history.runtime.liveness import signs_of_life
+from kraken_history.runtime.signs import ConsumerSign
 from kraken_history.settings import Settings
 from tests.support.database import stored_ids
 from tests.support.proxy import Proxy
@@ -52,4 +53,4 @@ async def has_jobs(redis: Redis, least: int) -> bool:
 
 
 async def is_well(redis: Redis) -> bool:
-    return any(sign["healthy"] is True for sign in (await signs_of_life(redis)).values())
+    return any(sign.healthy for sign in (await signs_of_life(redis)).of(ConsumerSign))

@@ -136,7 +136,7 @@ async def test_all_pairs_are_fetched_under_a_limit_of_their_own(
 
     assert [pair.symbol for pair in await rest.fetch_asset_pairs()] == ["BTC/USD"]
     assert kraken.requests == ["/0/public/AssetPairs"]
-    assert limiter.events[0] == ("turn", "-")
+    assert limiter.events[0] == ("turn", "AssetPairs, SystemStatus and Time")
 
 
 async def test_a_client_that_was_not_opened_says_so(limiter: CountingLimiter) -> None:

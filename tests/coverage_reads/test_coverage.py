@@ -227,7 +227,7 @@ async def test_what_makes_no_sense_is_refused(store: Store, history: HistoricalD
         await history.get_coverage("BTC/USDT", NOON, NOON)
     with pytest.raises(InvalidTime):
         await history.get_coverage("BTC/USDT", NOON.replace(tzinfo=None), NOON)
-    with pytest.raises(InvalidChoice, match="proven, exchange, quiet, missing, not 'covered'"):
+    with pytest.raises(InvalidChoice, match="proven, exchange, quiet, missing, got 'covered'"):
         coverage.of("covered")  # type: ignore[arg-type] # a word that is none of the kinds
 
 

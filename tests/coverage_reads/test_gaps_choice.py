@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kraken_history.completeness.covered_time import cover
 from kraken_history.errors import CoverageError, InvalidChoice, InvalidNumber, UnknownSymbol
 from kraken_history.provider import HistoricalDataProvider
-from kraken_history.reading.coverage import fill_buckets
+from kraken_history.reading.coverage import pad_buckets
 from kraken_history.records import MINUTE, HistoricalCandle, MadeUpCandle, TimeRange
 from kraken_history.storing.store import Store
 from kraken_history.stream import wire
@@ -97,8 +97,8 @@ async def test_raise_takes_the_live_tail_for_missing(history: HistoricalDataProv
 
 
 @pytest.mark.usefixtures("stored")
-async def test_fill_makes_up_a_flat_candle_for_every_bucket_without_one(history: HistoricalDataProvider) -> None:
-    candles = await history.get_candles("BTC/USDT", 1, NOON + MINUTE, NOON + 5 * MINUTE, gaps="fill")
+async def test_padding_makes_up_a_flat_candle_for_every_bucket_without_one(history: HistoricalDataProvider) -> None:
+    candles = await history.get_candles("BTC/USDT", 1, NOON + MINUTE, NOON + 5 * MINUTE, gaps="pad")
 
     assert shape(candles) == [(1, "2.5", False), (2, "2.5", True), (3, "3.5", False), (4, "3.5", True)]
     close = Decimal("2.5")
@@ -108,17 +108,26 @@ async def test_fill_makes_up_a_flat_candle_for_every_bucket_without_one(history:
 
 
 @pytest.mark.usefixtures("stored")
-async def test_fill_goes_on_from_the_last_candle_before_the_range(history: HistoricalDataProvider) -> None:
-    candles = await history.get_candles("BTC/USDT", 5, NOON + 6 * MINUTE, NOON + 19 * MINUTE, gaps="fill")
+async def test_fill_is_another_name_of_pad(history: HistoricalDataProvider) -> None:
+    ask = ("BTC/USDT", 1, NOON + MINUTE, NOON + 5 * MINUTE)
+    padded = await history.get_candles(*ask, gaps="pad")
+
+    assert any(candle.is_made_up for candle in padded)
+    assert await history.get_candles(*ask, gaps="fill") == padded
+
+
+@pytest.mark.usefixtures("stored")
+async def test_padding_goes_on_from_the_last_candle_before_the_range(history: HistoricalDataProvider) -> None:
+    candles = await history.get_candles("BTC/USDT", 5, NOON + 6 * MINUTE, NOON + 19 * MINUTE, gaps="pad")
 
     assert shape(candles) == [(10, "3.5", True)]
     assert candles[0].interval_minutes == 5
 
 
 @pytest.mark.usefixtures("stored")
-async def test_fill_makes_up_nothing_before_the_first_known_close(history: HistoricalDataProvider) -> None:
-    candles = await history.get_candles("BTC/USDT", 1, NOON - HOUR, NOON + 3 * MINUTE, gaps="fill")
-    before = await history.get_candles("BTC/USDT", 1, NOON - HOUR, NOON, gaps="fill")
+async def test_padding_makes_up_nothing_before_the_first_known_close(history: HistoricalDataProvider) -> None:
+    candles = await history.get_candles("BTC/USDT", 1, NOON - HOUR, NOON + 3 * MINUTE, gaps="pad")
+    before = await history.get_candles("BTC/USDT", 1, NOON - HOUR, NOON, gaps="pad")
 
     assert shape(candles) == [(0, "1.5", False), (1, "2.5", False), (2, "2.5", True)]
     assert before == []
@@ -127,7 +136,7 @@ async def test_fill_makes_up_nothing_before_the_first_known_close(history: Histo
 @pytest.mark.usefixtures("stored")
 @pytest.mark.parametrize("start", [NOON - HOUR, NOON])
 async def test_a_limit_counts_what_is_made_up(start: datetime, history: HistoricalDataProvider) -> None:
-    candles = await history.get_candles("BTC/USDT", 1, start, NOON + HOUR, 5, gaps="fill")
+    candles = await history.get_candles("BTC/USDT", 1, start, NOON + HOUR, 5, gaps="pad")
 
     assert [minute for minute, _, _ in shape(candles)] == [0, 1, 2, 3, 4]
 
@@ -137,19 +146,19 @@ async def test_what_is_traded_at_the_end_or_later_changes_nothing(
     store: Store, history: HistoricalDataProvider
 ) -> None:
     end = NOON + 15 * MINUTE
-    before = await history.get_candles("BTC/USDT", 5, NOON, end, gaps="fill")
+    before = await history.get_candles("BTC/USDT", 5, NOON, end, gaps="pad")
     await store.write([make_trade(6, end, "900"), make_trade(7, end + MINUTE, "1000")])
 
-    assert await history.get_candles("BTC/USDT", 5, NOON, end, gaps="fill") == before
+    assert await history.get_candles("BTC/USDT", 5, NOON, end, gaps="pad") == before
     assert shape(before) == [(0, "3.5", False), (5, "3.5", True), (10, "3.5", True)]
 
 
-async def test_fill_stops_at_the_present(pool: asyncpg.Pool, store: Store, history: HistoricalDataProvider) -> None:
+async def test_padding_stops_at_the_present(pool: asyncpg.Pool, store: Store, history: HistoricalDataProvider) -> None:
     now = await pool.fetchval("SELECT now()")
     minute = now.replace(second=0, microsecond=0)
     await store.write([make_trade(1, minute - 3 * MINUTE)])
 
-    candles = await history.get_candles("BTC/USDT", 1, minute - HOUR, minute + 100 * HOUR, gaps="fill")
+    candles = await history.get_candles("BTC/USDT", 1, minute - HOUR, minute + 100 * HOUR, gaps="pad")
 
     known_after = (await pool.fetchval("SELECT now()")).replace(second=0, microsecond=0)
     assert [c.timestamp for c in candles[:3]] == [minute - n * MINUTE for n in (3, 2, 1)]
@@ -163,14 +172,14 @@ async def test_a_range_without_a_whole_bucket_is_empty(history: HistoricalDataPr
     start, end = NOON + timedelta(seconds=1), NOON + timedelta(seconds=119)
 
     assert await history.get_candles("BTC/USDT", 1, start, end, gaps="raise") == []
-    assert await history.get_candles("BTC/USDT", 1, start, end, gaps="fill") == []
+    assert await history.get_candles("BTC/USDT", 1, start, end, gaps="pad") == []
 
 
 @pytest.mark.usefixtures("stored")
 async def test_what_makes_no_sense_is_refused(history: HistoricalDataProvider) -> None:
-    with pytest.raises(InvalidChoice, match="one of ignore, raise, fill, not 'skip'"):
+    with pytest.raises(InvalidChoice, match=r"^gaps: expected one of ignore, raise, pad, fill, got 'skip'$"):
         await history.get_candles("BTC/USDT", 1, NOON, NOON + HOUR, gaps="skip")  # type: ignore[arg-type]
-    for gaps in ("raise", "fill"):
+    for gaps in ("raise", "pad", "fill"):
         with pytest.raises(UnknownSymbol):
             await history.get_candles("DOGE/USDT", 1, NOON, NOON + HOUR, gaps=gaps)
         with pytest.raises(InvalidNumber):
@@ -182,10 +191,10 @@ def test_every_bucket_has_one_candle_and_the_close_before_it(minutes: set[int], 
     known = make_candle(NOON - MINUTE, close="99.5")
     real = {n: make_candle(NOON + n * MINUTE, close=f"10{n % 2}.{n}") for n in sorted(minutes) if n < end}
 
-    filled = fill_buckets(known, list(real.values()), NOON, NOON + end * MINUTE)
+    padded = pad_buckets(known, list(real.values()), NOON, NOON + end * MINUTE)
 
-    assert [candle.timestamp for candle in filled] == [NOON + n * MINUTE for n in range(end)]
-    for n, (before, candle) in enumerate(zip([known, *filled], filled, strict=False)):
+    assert [candle.timestamp for candle in padded] == [NOON + n * MINUTE for n in range(end)]
+    for n, (before, candle) in enumerate(zip([known, *padded], padded, strict=False)):
         assert candle == real.get(n, candle)
         assert candle.is_made_up == (n not in real)
         assert n in real or (candle.open, candle.close) == (before.close, before.close)

@@ -7,6 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from kraken_history.runtime.liveness import signs_of_life
+from kraken_history.runtime.signs import ProducerSign
 from simulator import Simulator
 from tests.support.services import CONSUMER, PRODUCER, Service
 from tests.support.streams import STREAMS
@@ -66,8 +67,8 @@ async def test_a_producer_tells_of_itself_and_publishes_the_rest_when_it_is_told
         }
         with Service(PRODUCER, tmp_path / "log", environment) as producer:
             await until(lambda: is_healthy(redis))
-            (facts,) = (await signs_of_life(redis)).values()
-            assert facts["refused"] == {"NOT/LISTED": "Currency pair not supported NOT/LISTED"}
+            (sign,) = (await signs_of_life(redis)).of(ProducerSign)
+            assert sign.refused == {"NOT/LISTED": "Currency pair not supported NOT/LISTED"}
             assert not await redis.exists(STREAMS[0])
             assert producer.terminate() == 0
 
@@ -75,5 +76,5 @@ async def test_a_producer_tells_of_itself_and_publishes_the_rest_when_it_is_told
 
 
 async def is_healthy(redis: Redis) -> bool:
-    alive = await signs_of_life(redis)
-    return bool(alive) and all(facts["healthy"] and facts.get("last_ids") for facts in alive.values())
+    alive = [*(await signs_of_life(redis)).of(ProducerSign)]
+    return bool(alive) and all(sign.healthy and sign.last_ids for sign in alive)

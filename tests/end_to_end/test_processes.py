@@ -1,7 +1,6 @@
 """What the processes share: running until told to stop, and signs of life."""
 
 import asyncio
-import os
 from contextlib import suppress
 
 import asyncpg
@@ -12,9 +11,11 @@ from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import RedisError
 
 from kraken_history.database.connections import UNAVAILABLE, create_pool, leaving_in_time
-from kraken_history.runtime.liveness import BEAT_LASTS_S, beat, signs_of_life
+from kraken_history.runtime.liveness import BEAT_LASTS_S, HEALTH_PREFIX, beat, signs_of_life
 from kraken_history.runtime.processes import finish_in_time, run_until
+from kraken_history.runtime.signs import ConsumerSign, WorkerSign, encode_sign
 from tests.support.proxy import Proxy
+from tests.support.signs import CONSUMER, PRODUCER, WORKER, sign
 from tests.support.waiting import until
 
 
@@ -49,32 +50,55 @@ async def test_the_first_failure_ends_the_others_and_is_raised() -> None:
 
 async def test_a_service_leaves_a_sign_of_life_that_fades() -> None:
     async with FakeAsyncRedis() as redis:
-        task = asyncio.create_task(beat(redis, "producer", "host", lambda: {"healthy": False, "sessions": 3}))
-        await until(lambda: signs_of_life(redis))
+        written = sign(PRODUCER, healthy=False, sessions=3)
+        task = asyncio.create_task(beat(redis, "host", lambda: written))
+        await until(lambda: is_anybody_alive(redis))
         task.cancel()
         alive = await signs_of_life(redis)
         (key,) = await redis.keys()
 
-        assert alive["producer:host"] | {"at": ""} == {"pid": os.getpid(), "at": "", "healthy": False, "sessions": 3}
+        assert alive.by_name == {"producer:host": written}
+        assert key == b"kraken:health:producer:host"
         assert 0 < await redis.ttl(key) <= BEAT_LASTS_S
+
+
+async def is_anybody_alive(redis: Redis) -> bool:
+    return bool((await signs_of_life(redis)).by_name)
+
+
+async def test_all_signs_come_with_one_mget_and_no_entry_keeps_the_others_from_being_read(redis_url: str) -> None:
+    async with Redis.from_url(redis_url) as redis:
+        bodies = {f"{HEALTH_PREFIX}worker:{n:02}".encode(): encode_sign(WORKER) for n in range(50)}
+        bodies |= {b"kraken:health:worker:99": b"\xff", b"kraken:health:consumer:\xff": encode_sign(CONSUMER)}
+        await redis.mset(bodies)
+        await redis.xadd(f"{HEALTH_PREFIX}worker:stream", {"not": "a string"})
+        await redis.config_resetstat()
+        signs = await signs_of_life(redis)
+        calls = await redis.info("commandstats")
+
+    assert [*signs.of(WorkerSign)] == [WORKER] * 50
+    assert [*signs.of(ConsumerSign)] == [CONSUMER]
+    assert signs.unreadable.keys() == {"worker:99"}
+    assert calls["cmdstat_mget"]["calls"] == calls["cmdstat_scan"]["calls"] == 1
+    assert "cmdstat_get" not in calls
 
 
 async def test_a_redis_that_is_away_does_not_stop_the_heart(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kraken_history.runtime.liveness.BEAT_EVERY_S", 0.02)
     asked = 0
 
-    def facts() -> dict[str, object]:
+    def look() -> WorkerSign:
         nonlocal asked
         asked += 1
-        return {}
+        return WORKER
 
     async with Proxy(redis_url) as proxy, Redis.from_url(proxy.url) as through, Redis.from_url(redis_url) as redis:
         await proxy.cut()
-        task = asyncio.create_task(beat(through, "worker", "host", facts))
+        task = asyncio.create_task(beat(through, "host", look))
         await until(lambda: asked >= 3)
-        assert await signs_of_life(redis) == {}
+        assert not await is_anybody_alive(redis)
         await proxy.restore()
-        await until(lambda: signs_of_life(redis))
+        await until(lambda: is_anybody_alive(redis))
         task.cancel()
 
 

@@ -143,9 +143,9 @@ async def _queue(redis_url: str) -> Any:
     ("arguments", "complaint"),
     [
         (["--symbol", "BTC/"], "'BTC/' is not a symbol: write it as BASE/QUOTE"),
-        (["--min-gap-minutes", "-1"], "--min-gap-minutes must be from 0 to 1000000"),
-        (["--min-gap-minutes", "inf", "--wait"], "--min-gap-minutes must be from 0 to 1000000"),
-        (["--min-gap-minutes", "nan", "--wait"], "--min-gap-minutes must be from 0 to 1000000"),
+        (["--min-gap-minutes", "-1"], "--min-gap-minutes: expected a number from 0 to 1000000"),
+        (["--min-gap-minutes", "inf", "--wait"], "--min-gap-minutes: expected a number from 0 to 1000000"),
+        (["--min-gap-minutes", "nan", "--wait"], "--min-gap-minutes: expected a number from 0 to 1000000"),
         (["--min-gap-minutes", "soon"], "min-gap-minutes"),
     ],
     ids=str,

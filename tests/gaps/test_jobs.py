@@ -22,7 +22,6 @@ from kraken_history.completeness.holes import find_holes
 from kraken_history.fetching.queue import JobQueue, decode_job, encode_job, queue_on, redis_settings
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.ledger import IdRanges
-from kraken_history.runtime.liveness import live_ids_of
 from kraken_history.settings import Settings
 from kraken_history.storing.store import Store
 from simulator import Simulator
@@ -254,18 +253,6 @@ class TestTheSweep:
 
         assert limiter.calls == 0
         assert len((await find_holes(pool))[SYMBOL]) == 89_998
-
-
-def test_live_is_what_a_connected_producer_has_seen_and_kraken_did_not_refuse() -> None:
-    signs: dict[str, dict[str, Any]] = {
-        "producer:a": {"healthy": True, "last_ids": {"BTC/USDT": 5, "ETH/USDT": 7}, "refused": {"ETH/USDT": "no"}},
-        "producer:b": {"healthy": True, "last_ids": {"BTC/USDT": 9}, "refused": {}},
-        "producer:c": {"healthy": False, "last_ids": {"SOL/USDT": 9}, "refused": {}},
-        "consumer:a": {"healthy": True, "last_ids": {"XRP/USDT": 9}},
-        "producer:d": {"healthy": True},
-    }
-
-    assert live_ids_of(signs) == {"BTC/USDT": 9}
 
 
 def test_jobs_of_the_worker_are_registered(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

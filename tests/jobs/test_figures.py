@@ -7,19 +7,25 @@ import pytest
 from arq import Retry
 from arq.connections import ArqRedis
 from prometheus_client import REGISTRY
+from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from consumers.consumer import Consumer
 from jobs.backfill import backfill
 from jobs.context import WorkerContext
-from jobs.figures import keep_figures, note_backfills, note_uncovered
+from jobs.figures import keep_figures, note_backfills, note_missing, note_uncovered
 from jobs.gaps import fill_gap
 from jobs.heal import heal
 from kraken_history.clock import utc_now
 from kraken_history.fetching.backfill_targets import cancel_backfills, list_backfills, request_backfill
 from kraken_history.runtime import telemetry
+from kraken_history.runtime.liveness import HEALTH_PREFIX
+from kraken_history.stream import wire
 from kraken_history.symbols import PairMap
 from simulator import Simulator
 from tests.support.kraken import all_trades
+from tests.support.records import trades as trades_of
+from tests.support.waiting import until
 
 SYMBOL = "BTC/USDT"
 pytestmark = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
@@ -94,7 +100,7 @@ async def test_the_state_of_a_backfill_is_told_and_how_far_it_is(context: Worker
     await note_backfills(context.pool)
 
     assert [state for state, value in states().items() if value] == ["running"]
-    assert figure("kraken_backfill_reached_seconds") == start.timestamp()
+    assert figure("kraken_backfill_reached_timestamp_seconds") == start.timestamp()
     assert figure("kraken_backfill_remaining_seconds") == 2 * 86_400
     await cancel_backfills(context.pool, SYMBOL)
     await note_backfills(context.pool)
@@ -112,7 +118,7 @@ async def test_a_backfill_that_is_begun_anew_has_not_reached_what_it_had_before(
 
     await note_backfills(context.pool)
 
-    names = ("kraken_backfill_reached_seconds", "kraken_backfill_remaining_seconds")
+    names = ("kraken_backfill_reached_timestamp_seconds", "kraken_backfill_remaining_seconds")
     assert [REGISTRY.get_sample_value(name, {"symbol": SYMBOL}) for name in names] == [None, None]
     assert figure("kraken_backfill_state", state="running") == 1
 
@@ -135,6 +141,58 @@ async def test_the_figures_are_kept_after_whatever_went_wrong(context: WorkerCon
 
     assert {(said["event"], said["log_level"]) for said in logs} == {("figures_not_kept", "error")}
     assert 'relation "backfills" does not exist' in logs[0]["error"]
+
+
+async def test_a_sign_of_life_that_cannot_be_read_is_logged_once(context: WorkerContext, arq: ArqRedis) -> None:
+    await arq.set(f"{HEALTH_PREFIX}producer:a", b'{"version":2}')
+    with capture_logs() as logs:
+        keeping = asyncio.create_task(keep_figures(context, arq, every_s=0.01))
+        async with asyncio.timeout(10):
+            while not logs:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await arq.set(f"{HEALTH_PREFIX}producer:b", b'{"version":3}')
+            while len(logs) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+    assert [(said["event"], said["service"]) for said in logs] == [
+        ("sign_of_life_unreadable", "producer:a"),
+        ("sign_of_life_unreadable", "producer:b"),
+    ]
+    assert "got 2" in logs[0]["reason"]
+
+
+async def test_missing_ids_are_counted_of_every_symbol_and_go_back_to_zero(context: WorkerContext) -> None:
+    """A consumer showed the number that its last write had left, while a worker's sweep said 0."""
+
+    async def missing(symbol: str = SYMBOL) -> float | None:
+        await note_missing(context.pool, context.settings.symbols)
+        return REGISTRY.get_sample_value("kraken_missing_ids", {"symbol": symbol})
+
+    telemetry.MISSING_IDS.clear()
+    assert await missing() == 0
+    await context.store.write(trades_of([1, 2, 10]))
+    await context.store.write(trades_of([1, 4], "OLD/USD"))
+    assert "OLD/USD" not in context.settings.symbols
+    assert (await missing(), await missing("OLD/USD")) == (7, 2)
+    await context.store.write(trades_of(range(3, 10)))
+    await context.store.write(trades_of([2, 3], "OLD/USD"))
+    assert (await missing(), await missing("OLD/USD")) == (0, 0)
+
+
+async def test_a_consumers_writes_leave_the_gauge_to_the_workers(context: WorkerContext, redis_url: str) -> None:
+    telemetry.MISSING_IDS.clear()
+    stop = asyncio.Event()
+    async with Redis.from_url(redis_url) as redis:
+        consumer = Consumer(redis, context.store, name="a", streams=[wire.trades_stream(0)], batch_max_age_s=0.01)
+        consuming = asyncio.create_task(consumer.run(stop))
+        await redis.xadd(wire.trades_stream(0), wire.encode(trades_of([1, 2, 10])))
+        await until(lambda: consumer.new_trades == 3)
+        stop.set()
+        await consuming
+
+    assert REGISTRY.get_sample_value("kraken_missing_ids", {"symbol": SYMBOL}) is None
 
 
 async def test_the_wanted_time_that_was_not_asked_for_is_told(context: WorkerContext) -> None:

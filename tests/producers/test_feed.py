@@ -258,11 +258,11 @@ async def test_a_malformed_frame_is_kept_and_the_feed_goes_on(redis: FakeAsyncRe
         await kraken.send(trade_frame(1))
         await kraken.stay()
 
-    counted_before = sample("kraken_malformed_total", where="frame")
+    counted_before = sample("kraken_malformed_messages_total", where="frame")
     async with kraken_server(script) as server, running_feed(redis, server.url) as feed:
         await until(lambda: feed.last_ids)
         assert server.connections == 1
-    assert sample("kraken_malformed_total", where="frame") == counted_before + 1
+    assert sample("kraken_malformed_messages_total", where="frame") == counted_before + 1
     (letter,) = [letter async for letter in DeadLetters(redis, max_letters=10).list()]
 
     assert (letter.origin, letter.fields) == (WEBSOCKET, {b"frame": frame.encode()})
@@ -295,12 +295,12 @@ async def test_maintenance_is_noted_and_the_socket_kept(redis: FakeAsyncRedis) -
         await kraken.send(STATUS % "maintenance")
         await kraken.stay()
 
-    counted_before = sample("kraken_status_total", system="maintenance")
+    counted_before = sample("kraken_status_messages_total", system="maintenance")
     async with kraken_server(script) as server, running_feed(redis, server.url) as feed:
         await until(lambda: feed.system == "maintenance")
         await until(lambda: feed.connected)
         assert server.connections == 1
-    assert sample("kraken_status_total", system="maintenance") == counted_before + 1
+    assert sample("kraken_status_messages_total", system="maintenance") == counted_before + 1
 
 
 async def test_after_a_disconnect_in_maintenance_there_is_no_retry_at_once(redis: FakeAsyncRedis) -> None:

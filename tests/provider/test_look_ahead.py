@@ -44,7 +44,7 @@ async def answers(provider: HistoricalDataProvider, interval: int, end: datetime
     replay = provider.replay([SYMBOL], [1, interval], start, end, 0, with_trades=True)
     return {
         "candles": await provider.get_candles(*ask),
-        "filled": await provider.get_candles(*ask, gaps="fill"),
+        "padded": await provider.get_candles(*ask, gaps="pad"),
         "latest": await provider.get_latest_candles(SYMBOL, interval, 20, end=end),
         "warm-up": await provider.get_warmup_data(SYMBOL, interval, 20, end=end),
         "timeframes": await provider.get_multi_timeframe_candles(SYMBOL, end, [1, interval]),
@@ -53,7 +53,7 @@ async def answers(provider: HistoricalDataProvider, interval: int, end: datetime
         "replayed trades": [trade async for trade in provider.replay_trades(SYMBOL, start, end, 0)],
         "replay": [item async for item in replay],
         "arrow": arrow.to_pylist(),
-        "filled arrow": (await provider.get_candles_arrow(*ask, gaps="fill")).to_pylist(),
+        "padded arrow": (await provider.get_candles_arrow(*ask, gaps="pad")).to_pylist(),
         "floats": floats.to_pylist(),
         "frame": frame.to_dicts(),
     }

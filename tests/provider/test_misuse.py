@@ -42,7 +42,7 @@ async def _drain(replay: Callable[[], AsyncIterator[object]]) -> list[object]:
 RANGED: dict[str, Ask] = {
     "get_candles": lambda p, s, i, a, z: p.get_candles(s, i, a, z),
     "get_candles raise": lambda p, s, i, a, z: p.get_candles(s, i, a, z, gaps="raise"),
-    "get_candles fill": lambda p, s, i, a, z: p.get_candles(s, i, a, z, gaps="fill"),
+    "get_candles pad": lambda p, s, i, a, z: p.get_candles(s, i, a, z, gaps="pad"),
     "get_candles_arrow": lambda p, s, i, a, z: p.get_candles_arrow(s, i, a, z),
     "get_candles_frame": lambda p, s, i, a, z: p.get_candles_frame(s, i, a, z),
     "replay_candles": lambda p, s, i, a, z: _drain(lambda: p.replay_candles(s, i, a, z, 0)),
@@ -122,7 +122,7 @@ async def test_counts_that_cannot_be(count: Any, provider: HistoricalDataProvide
     asked = (
         provider.get_latest_candles(SYMBOL, 1, count),
         provider.get_candles(SYMBOL, 1, MONDAY, END, count),
-        provider.get_candles(SYMBOL, 1, MONDAY, END, count, gaps="fill"),
+        provider.get_candles(SYMBOL, 1, MONDAY, END, count, gaps="pad"),
         provider.get_warmup_data(SYMBOL, 1, count),
         provider.get_trades(SYMBOL, MONDAY, END, count),
         provider.get_multi_timeframe_candles(SYMBOL, END, [1], lookback=count),
@@ -137,8 +137,8 @@ async def test_counts_that_cannot_be(count: Any, provider: HistoricalDataProvide
 async def test_what_is_no_list_and_no_run(provider: HistoricalDataProvider) -> None:
     wrong: Any = 60
     for asked, words in {
-        provider.get_multi_timeframe_candles(SYMBOL, END, wrong): "intervals must be a list, not 60",
-        provider.get_multi_timeframe_candles(SYMBOL, END, ["60"]): "not '60'",  # type: ignore[list-item]
+        provider.get_multi_timeframe_candles(SYMBOL, END, wrong): "intervals: expected a list, got 60",
+        provider.get_multi_timeframe_candles(SYMBOL, END, ["60"]): "got '60'",  # type: ignore[list-item]
         provider.save_run(wrong): "save_run takes a BacktestRun, not int",
     }.items():
         error = await refused(asked)
@@ -155,11 +155,11 @@ async def test_numbers_and_lists_may_come_out_of_frames(provider: HistoricalData
     [candle] = await provider.get_latest_candles(SYMBOL, one, one)
 
     assert await provider.get_candles(SYMBOL, one, start, end, one) == [candle]
-    assert await provider.get_candles(SYMBOL, one, start, end, one, gaps="fill") == [candle]
+    assert await provider.get_candles(SYMBOL, one, start, end, one, gaps="pad") == [candle]
     assert await provider.get_candles(SYMBOL, one, start, end, one, as_of=start) == []
     assert len(await provider.get_trades(SYMBOL, start, end, one)) == 1
     assert (await provider.get_candles_arrow(SYMBOL, one, start, end)).num_rows == 1
-    assert (await provider.get_candles_frame(SYMBOL, one, start, end, gaps="fill")).height > 1
+    assert (await provider.get_candles_frame(SYMBOL, one, start, end, gaps="pad")).height > 1
     assert await provider.get_warmup_data(SYMBOL, one, one, end=end) == [candle]
     assert await _drain(lambda: provider.replay_candles(SYMBOL, one, start, end, 0)) == [candle]
     assert len(await _drain(lambda: provider.replay(symbols, five_and_one, start, end, 0))) == 2

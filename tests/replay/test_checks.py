@@ -55,13 +55,13 @@ def test_intervals_that_there_are_not_are_refused() -> None:
 
 
 def test_lists_that_hold_nothing_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"symbols: expected a list of at least one, got \[\]"):
+    with pytest.raises(UsageError, match=r"symbols: expected a list of at least one item, got \[\]"):
         CLOSED.replay([], [1], MONDAY, MONDAY + DAY)
-    with pytest.raises(UsageError, match="symbols: expected a list of at least one, got 'BTC/USDT'"):
+    with pytest.raises(UsageError, match="symbols: expected a list of at least one item, got 'BTC/USDT'"):
         CLOSED.replay("BTC/USDT", [1], MONDAY, MONDAY + DAY)
-    with pytest.raises(UsageError, match=r"intervals: expected a list of at least one, got \(\)"):
+    with pytest.raises(UsageError, match=r"intervals: expected a list of at least one item, got \(\)"):
         CLOSED.replay(["BTC/USDT"], (), MONDAY, MONDAY + DAY)
-    with pytest.raises(UsageError, match="intervals: expected a list of at least one, got 60"):
+    with pytest.raises(UsageError, match="intervals: expected a list of at least one item, got 60"):
         CLOSED.replay(["BTC/USDT"], 60, MONDAY, MONDAY + DAY)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="intervals: expected a list, got 60"):
         CLOSED.replay(["BTC/USDT"], 60, MONDAY, MONDAY + DAY, with_trades=True)  # type: ignore[arg-type]

@@ -100,7 +100,7 @@ async def test_candles_as_they_were_known_and_over_gaps_are_read_with_it(reader_
 
         assert await provider.get_candles(SYMBOL, 15, NOON, END, as_of=datetime.now(NOON.tzinfo)) == present
         assert await provider.get_candles(SYMBOL, 15, NOON, END, as_of=NOON) == []
-        assert await provider.get_candles(SYMBOL, 15, NOON, END, gaps="fill")
+        assert await provider.get_candles(SYMBOL, 15, NOON, END, gaps="pad")
 
 
 async def test_it_keeps_results_of_backtests(reader_url: str) -> None:

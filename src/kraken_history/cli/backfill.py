@@ -33,6 +33,7 @@ from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
 from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
+from kraken_history.runtime.signs import WorkerSign
 from kraken_history.settings import Settings, load_settings
 from kraken_history.symbols import PairMap
 
@@ -40,7 +41,7 @@ _ACTIONS = {"pause": pause_backfills, "resume": resume_backfills, "cancel": canc
 _DONE = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
 
 FUTURE = "--to lies in the future: that is now, and what is traded from here on comes by the live feed\n"
-NO_WORKER = "no worker is running: nothing is fetched until one is, for example by `kraken-history up`\n"
+NO_WORKER = "found no running worker: nothing is fetched until one runs, for example by `kraken-history up`\n"
 
 
 def register(app: typer.Typer) -> None:
@@ -160,8 +161,8 @@ def _verdict(ended: Backfill) -> int:
 
 
 async def has_worker(redis: Redis) -> bool:
-    """Whether a worker has left a sign of life."""
-    return any(name.startswith("worker:") for name in await liveness.signs_of_life(redis))
+    """Whether a worker has left a sign of life that this version can read."""
+    return any((await liveness.signs_of_life(redis)).of(WorkerSign))
 
 
 async def _list(database_url: str, symbol: str | None) -> list[Backfill]:

@@ -13,7 +13,6 @@ from redis.asyncio import Redis
 
 from kraken_history.cli.checkout import find_checkout, read_procfile
 from kraken_history.cli.servers import Endpoints
-from kraken_history.cli.signs import is_well, reason_of
 from kraken_history.cli.supervisor import Program, Supervisor, supervised_environment
 from kraken_history.database.migrations import migrate
 from kraken_history.embedded import Servers
@@ -135,7 +134,7 @@ class Chain:
     async def troubles(self, redis: Redis) -> dict[str, str]:
         """Services that do not work as they should, with the reason; empty when all is well."""
         states = await self.supervisor.states()
-        signs = {sign.get("pid"): sign for sign in (await liveness.signs_of_life(redis)).values()}
+        signs = {sign.pid: sign for sign in (await liveness.signs_of_life(redis)).by_name.values()}
         troubles = {}
         for name in self.services:
             state = states[name]
@@ -144,8 +143,8 @@ class Chain:
                 troubles[name] = f"it is down and will be started again: {self.supervisor.last_words(name)}"
             elif sign is None:
                 troubles[name] = "it is starting"
-            elif not is_well(sign):
-                troubles[name] = reason_of(sign)
+            elif not sign.healthy:
+                troubles[name] = sign.state
         return troubles
 
 

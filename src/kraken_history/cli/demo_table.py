@@ -64,7 +64,7 @@ class DemoTable:
     def _table(self) -> Table:
         table = Table(caption=self._caption or None, caption_justify="left")
         table.add_column("symbol")
-        for title in ("trades", "trades/s", "lag", "newest candle", "holes"):
+        for title in ("trades", "trades/s", "lag", "newest candle", "missing ids"):
             table.add_column(title, justify="right")
         now = datetime.now(UTC)
         for symbol in self._symbols:
@@ -75,7 +75,7 @@ class DemoTable:
             lag = "-" if of_symbol.newest is None else f"{(now - of_symbol.newest).total_seconds():.2f} s"
             minute = "-" if of_symbol.newest_candle is None else f"{of_symbol.newest_candle:%H:%M}Z"
             rate = f"{self._rate(symbol):.1f}"
-            table.add_row(symbol, f"{of_symbol.trades:,}", rate, lag, minute, f"{of_symbol.holes:,}")
+            table.add_row(symbol, f"{of_symbol.trades:,}", rate, lag, minute, f"{of_symbol.missing:,}")
         return table
 
     def _rate(self, symbol: str) -> float:

@@ -7,7 +7,6 @@ import sys
 from redis.asyncio import Redis
 
 from kraken_history.cli import servers as server_choice
-from kraken_history.cli.signs import is_well, reason_of
 from kraken_history.database.migrations import migrate
 from kraken_history.embedded import Servers
 from kraken_history.errors import ServiceUnavailable
@@ -64,12 +63,12 @@ async def _complaint(redis_url: str, service: str, name: str | None) -> str:
         signs = await liveness.signs_of_life(redis)
     wanted = {
         key: sign
-        for key, sign in signs.items()
+        for key, sign in signs.by_name.items()
         if (key == f"{service}:{name}" if name else key.startswith(f"{service}:"))
     }
-    if any(is_well(sign) for sign in wanted.values()):
+    if any(sign.healthy for sign in wanted.values()):
         return ""
     if wanted:
         key, sign = next(iter(wanted.items()))
-        return f"{key} lives but is not well: {reason_of(sign)}"
+        return f"{key} lives but is not well: {sign.state}"
     return f"no sign of life of {service}{f':{name}' if name else ''} in the last {liveness.BEAT_LASTS_S} s"

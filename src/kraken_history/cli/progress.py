@@ -12,7 +12,7 @@ class Progress(Struct, frozen=True):
 
     Attributes:
         missing: Ids between the lowest and the highest stored that are neither stored nor proven absent.
-        holes: The ranges that these make.
+        holes: The ranges that the missing ids form.
     """
 
     symbol: str

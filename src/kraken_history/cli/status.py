@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -13,7 +14,6 @@ from kraken_history.cli import servers as server_choice
 from kraken_history.cli.backfill_progress import rough
 from kraken_history.cli.instants import instant
 from kraken_history.cli.progress import Progress, fetch_progress
-from kraken_history.cli.signs import is_well, reason_of
 from kraken_history.cli.streams import StreamState, fetch_streams
 from kraken_history.cli.tables import print_table, table_of
 from kraken_history.completeness.covered_time import find_uncovered_time
@@ -21,6 +21,7 @@ from kraken_history.database.connections import connect
 from kraken_history.database.migrations import check_schema
 from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import connect_redis
+from kraken_history.runtime.signs import AnySign
 from kraken_history.settings import Settings
 from kraken_history.stream import wire
 from kraken_history.urls import without_password
@@ -38,7 +39,7 @@ class Status(Struct, frozen=True):
     symbols: list[Progress]
     uncovered: dict[str, timedelta]
     streams: list[StreamState]
-    services: dict[str, dict[str, object]]
+    services: Mapping[str, AnySign]
     dead_letters: int
 
 
@@ -64,10 +65,10 @@ async def _fetch(endpoints: server_choice.Endpoints, settings: Settings) -> Stat
         await check_schema(connection)
         now = datetime.now(UTC)
         known = await fetch_progress(connection)
-        wanted_days = liveness.wanted_days_of(signs) or {
+        wanted_days = signs.wanted_days or {
             symbol: settings.history_days for symbol in settings.symbols if symbol in known
         }
-        uncovered = await find_uncovered_time(connection, wanted_days, live_ids=liveness.live_ids_of(signs), now=now)
+        uncovered = await find_uncovered_time(connection, wanted_days, live_ids=signs.live_ids, now=now)
     finally:
         await connection.close()
     symbols = {symbol: _nothing_of(symbol) for symbol in wanted_days} | known
@@ -77,7 +78,7 @@ async def _fetch(endpoints: server_choice.Endpoints, settings: Settings) -> Stat
         [symbols[symbol] for symbol in sorted(symbols)],
         uncovered,
         streams,
-        signs,
+        signs.by_name,
         dead_letters,
     )
 
@@ -128,7 +129,7 @@ def _print(status: Status) -> None:
 
 def _symbols(status: Status) -> Table:
     table = table_of(
-        "symbol", "trades", "oldest", "newest", "missing", "not fetched yet", "candles", "lag",
+        "symbol", "trades", "oldest", "newest", "missing ids", "uncovered", "candles", "lag",
         title=f"stored in {status.database}",
     )  # fmt: skip
     for symbol in status.symbols:
@@ -158,7 +159,7 @@ def _streams(status: Status) -> Table:
 def _services(status: Status) -> Table:
     table = table_of("service", "pid", "state", title="services")
     for name, sign in status.services.items():
-        table.add_row(name, str(sign.get("pid", "")), "well" if is_well(sign) else Text(reason_of(sign)))
+        table.add_row(name, "" if sign.pid is None else str(sign.pid), Text(sign.state))
     return table
 
 

@@ -16,6 +16,7 @@ from kraken_history.cli.servers import Endpoints, data_dir, endpoints_that_are_s
 from kraken_history.embedded import Servers
 from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import connect_redis, run_until
+from kraken_history.runtime.signs import ProducerSign, Signs
 from kraken_history.settings import Settings
 from kraken_history.urls import without_password
 
@@ -103,7 +104,7 @@ class Watch:
             troubles = await self._chain.troubles(redis)
             signs = await liveness.signs_of_life(redis)
         except (RedisError, OSError) as error:
-            troubles, signs = {"redis": str(error) or type(error).__name__}, {}
+            troubles, signs = {"redis": str(error) or type(error).__name__}, Signs({})
         return [*self._news_of(troubles, now_s), *self._refusals(signs), *self._readiness(troubles)]
 
     def _news_of(self, troubles: dict[str, str], now_s: float) -> list[str]:
@@ -118,15 +119,15 @@ class Watch:
     def _trouble(self, name: str, why: str) -> str:
         if why.startswith("kraken: "):
             reason = why.removeprefix("kraken: ")
-            return f"Kraken cannot be reached at {self._settings.kraken_ws_url} ({reason}): the producer keeps trying"
+            return (
+                f"the producer has no session with Kraken at {self._settings.kraken_ws_url} ({reason}): it keeps trying"
+            )
         return f"{name} is not well: {why}"
 
-    def _refusals(self, signs: dict[str, dict[str, object]]) -> list[str]:
+    def _refusals(self, signs: Signs) -> list[str]:
         refused: dict[str, str] = {}
-        for name, sign in signs.items():
-            told = sign.get("refused")
-            if name.startswith("producer:") and isinstance(told, dict):
-                refused |= told
+        for sign in signs.of(ProducerSign):
+            refused |= sign.refused
         new = {symbol: reason for symbol, reason in refused.items() if symbol not in self._refused}
         self._refused |= new.keys()
         return [f"Kraken refuses {symbol} ({reason}): correct SYMBOLS" for symbol, reason in new.items()]

@@ -20,6 +20,20 @@ async def find_holes(pool: asyncpg.Pool) -> dict[str, IdRanges]:
     return {symbol: missing for symbol, missing in holes.items() if missing}
 
 
+async def count_missing(pool: asyncpg.Pool) -> dict[str, int]:
+    """By symbol of the ledger, how many ids are missing inside it; 0 for a symbol without a hole."""
+    rows = await pool.fetch(
+        """
+        SELECT symbol, (
+            SELECT coalesce(sum(upper(hole) - lower(hole)), 0)::bigint
+            FROM unnest(ledger_holes(id_ranges, absent_id_ranges)) AS hole
+        ) AS missing
+        FROM data_sync_status WHERE data_type = 'trades'
+        """
+    )
+    return {row["symbol"]: row["missing"] for row in rows}
+
+
 async def find_due_holes(pool: asyncpg.Pool, *, now: datetime) -> dict[str, IdRanges]:
     """:func:`find_holes`, without the ids that Kraken was seen to pass over less than a minute ago."""
     waiting = await find_waiting(pool, now=now)

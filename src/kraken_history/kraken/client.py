@@ -29,7 +29,7 @@ from kraken_history.symbols import Pair
 KRAKEN_URL = "https://api.kraken.com"
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
-_WITHOUT_PAIR = "-"  # calls for no pair share one limit
+_WITHOUT_PAIR = "AssetPairs, SystemStatus and Time"  # they share one limit, under this name
 _log = telemetry.get_logger("kraken-rest")
 
 

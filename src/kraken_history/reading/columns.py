@@ -15,7 +15,7 @@ from kraken_history.intervals import Span, checked_interval, closed_window, widt
 from kraken_history.reading.arrow_stream import ARROW, fetch_batches, require_packages
 from kraken_history.reading.candle_query import Query, select_candles
 from kraken_history.reading.candles import checked_symbol, read_marks, require_symbol
-from kraken_history.reading.coverage import GapsChoice, complete, read_known, read_last_close
+from kraken_history.reading.coverage import PADS, GapsChoice, complete, read_known, read_last_close
 from kraken_history.reading.database import Database
 from kraken_history.records import HistoricalCandle
 
@@ -29,7 +29,7 @@ DECIMAL_PLACES = 18
 """What a decimal column holds: 20 digits before the point and 18 after it."""
 
 MADE_UP = "is_made_up"
-"""The column that a filled table has besides: true where there is no candle. As records have it."""
+"""The column that a padded table has besides: true where there is no candle. As records have it."""
 
 
 async def read_candles_arrow(
@@ -43,7 +43,7 @@ async def read_candles_arrow(
 ) -> "pyarrow.Table":
     """The columns of the candles that open at or after ``start`` and are closed at ``end``, oldest first.
 
-    With ``gaps="fill"`` the rows are those of :func:`~kraken_history.reading.coverage.read_candles_over_gaps`, with
+    With ``gaps="pad"`` the rows are those of :func:`~kraken_history.reading.coverage.read_candles_over_gaps`, with
     :data:`MADE_UP` as the last column.
 
     Raises:
@@ -58,8 +58,8 @@ async def read_candles_arrow(
     span = closed_window(start, end, interval)
     interval = checked_interval(interval)
     name = checked_symbol(symbol)
-    if gaps == "fill":
-        table = await _read_filled(database, name, interval, span, numbers)
+    if gaps in PADS:
+        table = await _read_padded(database, name, interval, span, numbers)
     else:
         async with complete(database, name, span) if gaps == "raise" and span[0] < span[1] else nullcontext():
             table = await _read_span(database, name, interval, span, numbers)
@@ -136,22 +136,22 @@ def _long_numbers_refused(symbol: str) -> Iterator[None]:
         ) from error
 
 
-async def _read_filled(
+async def _read_padded(
     database: Database, symbol: str, interval: int, span: Span, numbers: Literal["decimal", "float"]
 ) -> "pyarrow.Table":
     start, end = span
     known = await read_known(database, symbol, interval, span) if start < end else None
     if known is None:
-        return filled_schema(numbers).empty_table()
+        return padded_schema(numbers).empty_table()
     start = max(start, known.timestamp)
     table = await _read_span(database, symbol, interval, (start, end), numbers)
     end = min(end, await read_last_close(database, interval))
     with _long_numbers_refused(symbol):
-        return await asyncio.to_thread(fill_table, table, known, start, end)
+        return await asyncio.to_thread(pad_table, table, known, start, end)
 
 
-def fill_table(table: "pyarrow.Table", known: HistoricalCandle, start: datetime, end: datetime) -> "pyarrow.Table":
-    """:func:`~kraken_history.reading.coverage.fill_buckets` of columns.
+def pad_table(table: "pyarrow.Table", known: HistoricalCandle, start: datetime, end: datetime) -> "pyarrow.Table":
+    """:func:`~kraken_history.reading.coverage.pad_buckets` of columns.
 
     Raises:
         pyarrow.ArrowInvalid: The close of ``known`` does not fit into its column.
@@ -221,7 +221,7 @@ def candle_schema(numbers: Literal["decimal", "float"]) -> "pyarrow.Schema":
     return pyarrow.schema([(name, others.get(name, number)) for name in HistoricalCandle.__struct_fields__])
 
 
-def filled_schema(numbers: Literal["decimal", "float"]) -> "pyarrow.Schema":
+def padded_schema(numbers: Literal["decimal", "float"]) -> "pyarrow.Schema":
     """:func:`candle_schema`, and :data:`MADE_UP`."""
     return _with_mark(candle_schema(numbers))
 

@@ -23,7 +23,10 @@ from kraken_history.reading.candles import checked_limit, checked_symbol, read_l
 from kraken_history.reading.database import Database
 from kraken_history.records import MINUTE, HistoricalCandle, MadeUpCandle, TimeRange
 
-GapsChoice = Literal["ignore", "raise", "fill"]
+GapsChoice = Literal["ignore", "raise", "pad", "fill"]
+"""``fill`` is an older name of ``pad``."""
+
+PADS: tuple[GapsChoice, ...] = ("pad", "fill")
 
 CoverageKind = Literal["proven", "exchange", "quiet", "missing"]
 """What is known of some time.
@@ -133,7 +136,7 @@ async def read_candles_over_gaps(
 ) -> list[HistoricalCandle]:
     """:func:`~kraken_history.reading.candles.read_candles` where it matters what is not there.
 
-    With ``fill`` there is a candle for every bucket from the first known close on, up to the last bucket that is
+    With ``pad`` there is a candle for every bucket from the first known close on, up to the last bucket that is
     closed by the database's clock: no more of them than the range has since then, nor than ``limit``.
 
     Raises:
@@ -141,7 +144,7 @@ async def read_candles_over_gaps(
             to the last candle that would be returned.
         InvalidChoice: ``gaps`` is neither of these.
     """
-    if gaps not in ("raise", "fill"):
+    if gaps not in ("raise", *PADS):
         raise InvalidChoice("gaps", gaps, get_args(GapsChoice))
     window = closed_window(start, end, interval)
     interval, limit = checked_interval(interval), checked_limit(limit)
@@ -151,7 +154,7 @@ async def read_candles_over_gaps(
         return []
     if gaps == "raise":
         return await _read_or_raise(database, name, interval, window, limit)
-    return await _read_filled(database, name, interval, window, limit)
+    return await _read_padded(database, name, interval, window, limit)
 
 
 async def _read_or_raise(
@@ -165,7 +168,7 @@ async def _read_or_raise(
         return await read_span(database, symbol, interval, (window[0], reach), limit)
 
 
-async def _read_filled(
+async def _read_padded(
     database: Database, symbol: str, interval: int, window: Span, limit: int | None
 ) -> list[HistoricalCandle]:
     width = width_of(interval)
@@ -177,7 +180,7 @@ async def _read_filled(
     if limit is not None and limit < (end - start) // width:
         end = start + limit * width
     candles = await read_span(database, symbol, interval, (start, end))
-    return fill_buckets(known, candles, start, min(end, await read_last_close(database, interval)))
+    return pad_buckets(known, candles, start, min(end, await read_last_close(database, interval)))
 
 
 async def read_known(database: Database, symbol: str, interval: int, window: Span) -> HistoricalCandle | None:
@@ -192,7 +195,7 @@ async def read_last_close(database: Database, interval: int) -> datetime:
     return bucket_start(row["now"], width_of(interval))
 
 
-def fill_buckets(
+def pad_buckets(
     known: HistoricalCandle, candles: Sequence[HistoricalCandle], start: datetime, end: datetime
 ) -> list[HistoricalCandle]:
     """A candle for every bucket of ``[start, end)``: of ``candles``, or else made up at the close before it.
@@ -202,21 +205,21 @@ def fill_buckets(
         candles: In order. Those past ``end`` are kept, with what is between them.
     """
     width = width_of(known.interval_minutes)
-    filled: list[HistoricalCandle] = []
+    padded: list[HistoricalCandle] = []
     last, due = known, start
 
-    def fill_until(moment: datetime) -> None:
+    def pad_until(moment: datetime) -> None:
         nonlocal due
         while due < moment:
-            filled.append(MadeUpCandle.after(last, due))
+            padded.append(MadeUpCandle.after(last, due))
             due += width
 
     for candle in candles:
-        fill_until(candle.timestamp)
-        filled.append(candle)
+        pad_until(candle.timestamp)
+        padded.append(candle)
         last, due = candle, candle.timestamp + width
-    fill_until(end)
-    return filled
+    pad_until(end)
+    return padded
 
 
 async def _classify(connection: Connection, symbol: str, span: Span) -> list[asyncpg.Record]:

@@ -1,68 +1,48 @@
-"""The sign of life that each running service leaves in Redis."""
+"""Writes and reads the sign of life that each running service leaves in Redis."""
 
 import asyncio
-import os
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Callable
 
-import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from kraken_history.runtime.signs import Sign, Signs, decode_sign, encode_sign
 from kraken_history.runtime.telemetry import get_logger
 
 HEALTH_PREFIX = "kraken:health:"
 
-
 BEAT_EVERY_S = 2.0
-
 
 BEAT_LASTS_S = 15
 
+_PAGE = 1000  # keys that one SCAN looks at
 
-async def beat(redis: Redis, service: str, name: str, facts: Callable[[], Mapping[str, object]]) -> None:
-    """Leave a sign of life every two seconds until cancelled; it fades 15 seconds after the last.
+
+async def beat(redis: Redis, name: str, look: Callable[[], Sign]) -> None:
+    """Write a sign of life every two seconds until cancelled; it fades 15 seconds after the last.
 
     Args:
-        facts: What else to tell; ``healthy`` (bool) is what health checks read, true where absent.
+        look: Returns the sign as of now.
     """
-    key = f"{HEALTH_PREFIX}{service}:{name}"
     while True:
-        body = {"pid": os.getpid(), "at": datetime.now(UTC), "healthy": True, **facts()}
+        sign = look()
         try:
-            await redis.set(key, msgspec.json.encode(body), ex=BEAT_LASTS_S)
+            await redis.set(f"{HEALTH_PREFIX}{sign.service}:{name}", encode_sign(sign), ex=BEAT_LASTS_S)
         except (RedisError, OSError):
-            get_logger(service).warning("beat_failed")
+            get_logger(sign.service).warning("beat_failed")
         await asyncio.sleep(BEAT_EVERY_S)
 
 
-def live_ids_of(signs: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-    """By symbol, the newest trade id that a producer has seen which is connected now."""
-    newest: dict[str, int] = {}
-    for service, sign in signs.items():
-        if service.startswith("producer:") and sign.get("healthy"):
-            for symbol, id_ in sign.get("last_ids", {}).items():
-                if symbol not in sign.get("refused", {}):
-                    newest[symbol] = max(id_, newest.get(symbol, id_))
-    return newest
-
-
-def wanted_days_of(signs: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-    """By symbol, how many days of history the living workers see to."""
-    wanted: dict[str, int] = {}
-    for service, sign in signs.items():
-        if service.startswith("worker:"):
-            for symbol in sign.get("symbols", ()):
-                wanted[symbol] = max(sign.get("history_days", 0), wanted.get(symbol, 0))
-    return wanted
-
-
-async def signs_of_life(redis: Redis) -> dict[str, dict[str, object]]:
-    """The services alive now, as ``service:name`` → what they told."""
-    alive: dict[str, dict[str, object]] = {}
-    async for key in redis.scan_iter(match=f"{HEALTH_PREFIX}*", count=1000):
-        body = await redis.get(key)
-        if body is not None:
-            alive[key.decode().removeprefix(HEALTH_PREFIX)] = msgspec.json.decode(body)
-    return dict(sorted(alive.items()))
+async def signs_of_life(redis: Redis) -> Signs:
+    """The services alive now. An entry that cannot be read is in there as unreadable, and raises nothing."""
+    bodies: dict[bytes, bytes] = {}
+    cursor = 0
+    while True:
+        cursor, keys = await redis.scan(cursor, match=f"{HEALTH_PREFIX}*", count=_PAGE)
+        if keys:
+            # None: it has faded since the SCAN, or is not a string.
+            bodies |= {key: body for key, body in zip(keys, await redis.mget(keys), strict=True) if body is not None}
+        if not cursor:
+            break
+    names = {key: key.decode(errors="replace").removeprefix(HEALTH_PREFIX) for key in bodies}
+    return Signs({names[key]: decode_sign(names[key], bodies[key]) for key in sorted(bodies)})

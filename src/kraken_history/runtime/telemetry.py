@@ -8,30 +8,59 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from kraken_history.errors import UsageError
 
-FRAMES = Counter("kraken_frames", "Frames from the WebSocket", ["kind"])
-MALFORMED = Counter("kraken_malformed", "Frames and entries that could not be decoded", ["where"])
-RECONNECTS = Counter("kraken_reconnects", "Connections to the WebSocket after the first")
-SUBSCRIPTIONS_REFUSED = Counter("kraken_subscriptions_refused", "Symbols that Kraken refused", ["symbol"])
-STATUS_CHANGES = Counter("kraken_status", "Messages about the matching engine's state", ["system"])
-PUBLISHED = Counter("kraken_published_records", "Trades and candles published into a stream", ["kind"])
-LET_GO = Counter("kraken_let_go_records", "Trades and candles dropped at a bound, for the ledger to heal", ["kind"])
-STORED = Counter("kraken_stored_trades", "Trades that a batch brought", ["outcome"])
-BATCHES = Counter("kraken_batches", "Batches written, by what made them due", ["reason"])
-DEAD_LETTERS = Counter("kraken_dead_letters", "Entries put aside", ["kept"])
-HOLES = Gauge("kraken_holes", "Trade ids missing inside the ledger", ["symbol"])
-FETCHED_PAGES = Counter(
-    "kraken_fetched_pages", "Answers of REST that were stored: of a backfill, a heal, a gap, or its candles",
-    ["symbol", "work"],
-)  # fmt: skip
-FETCHED_TRADES = Counter("kraken_fetched_trades", "Trades new to the database that REST brought", ["symbol", "work"])
-FETCH_FAILURES = Counter(
-    "kraken_fetch_failures", "Work with REST that is to be done later, or has failed", ["symbol", "work", "outcome"]
+# Each name has one meaning in every process. prometheus_client appends ``_total`` to the names of counters, which each
+# process counts by itself from its start. Gauges are read from the database, by the workers alone: all show the same.
+FRAMES = Counter("kraken_frames", "WebSocket frames received, by kind", ["kind"])
+MALFORMED = Counter(
+    "kraken_malformed_messages", "WebSocket frames and stream entries that could not be decoded", ["where"]
 )
-BACKFILL_STATE = Gauge("kraken_backfill_state", "1 for the state that a backfill is in", ["symbol", "state"])
-BACKFILL_REACHED = Gauge("kraken_backfill_reached_seconds", "Unix time that a backfill has come to", ["symbol"])
-BACKFILL_REMAINING = Gauge("kraken_backfill_remaining_seconds", "Time from there to its end", ["symbol"])
-UNCOVERED_SECONDS = Gauge("kraken_uncovered_seconds", "Wanted time that was not asked for yet", ["symbol"])
-WRITE_SECONDS = Histogram("kraken_write_seconds", "Time to commit one batch")
+RECONNECTS = Counter("kraken_reconnects", "WebSocket connections opened after the first one")
+SUBSCRIPTIONS_REFUSED = Counter(
+    "kraken_subscriptions_refused", "Subscriptions that Kraken refused, by symbol", ["symbol"]
+)
+STATUS_MESSAGES = Counter(
+    "kraken_status_messages", "Status messages received from Kraken, by state of the matching engine", ["system"]
+)
+PUBLISHED = Counter("kraken_published_records", "Trades and candles published to a stream", ["kind"])
+DISCARDED = Counter(
+    "kraken_discarded_records",
+    "Trades and candles that the producer discarded because its buffer was full or Redis unavailable",
+    ["kind"],
+)
+STORED = Counter(
+    "kraken_stored_trades", "Trades in written batches: new to the database, or known already", ["outcome"]
+)
+BATCHES = Counter("kraken_batches", "Batches written, by the limit that was reached", ["reason"])
+DEAD_LETTERS = Counter(
+    "kraken_dead_letters", "Messages put aside; kept is false if there was no room to keep them", ["kept"]
+)
+WRITE_SECONDS = Histogram("kraken_write_seconds", "Seconds to write and commit one batch")
+FETCHED_PAGES = Counter(
+    "kraken_fetched_pages", "REST pages fetched and stored, by the work that needed them", ["symbol", "work"]
+)
+FETCHED_TRADES = Counter(
+    "kraken_fetched_trades", "Trades fetched over REST that were new to the database", ["symbol", "work"]
+)
+FETCH_FAILURES = Counter(
+    "kraken_fetch_failures",
+    "REST work that failed: outcome later is tried again, outcome failed is not",
+    ["symbol", "work", "outcome"],
+)
+MISSING_IDS = Gauge(
+    "kraken_missing_ids",
+    "Trade ids between the lowest and the highest stored that are neither stored nor proven absent",
+    ["symbol"],
+)
+UNCOVERED_SECONDS = Gauge(
+    "kraken_uncovered_seconds", "Seconds of the wanted history that are not covered, missing ids apart", ["symbol"]
+)
+BACKFILL_STATE = Gauge("kraken_backfill_state", "1 for the state that the backfill is in, else 0", ["symbol", "state"])
+BACKFILL_REACHED = Gauge(
+    "kraken_backfill_reached_timestamp_seconds", "Unix time up to which a backfill has fetched", ["symbol"]
+)
+BACKFILL_REMAINING = Gauge(
+    "kraken_backfill_remaining_seconds", "Seconds between a backfill's position and its target end", ["symbol"]
+)
 
 
 def configure_logging(level: str, *, as_json: bool | None) -> None:

@@ -120,7 +120,7 @@ class Publisher:
         for candle in candles:
             key = candle.symbol, candle.timestamp
             if key not in self._candles and len(self._candles) >= self._buffer_max_trades:
-                telemetry.LET_GO.labels(kind="candle").inc()
+                telemetry.DISCARDED.labels(kind="candle").inc()
                 continue
             self._candles[key] = candle
         if candles:
@@ -159,7 +159,7 @@ class Publisher:
         self._holds_running_candles = False
         if not await self._publish_or_hold_back(within_s=_LAST_WORD_S):
             self._let_go(len(self._trades))
-            telemetry.LET_GO.labels(kind="candle").inc(len(self._candles))
+            telemetry.DISCARDED.labels(kind="candle").inc(len(self._candles))
             telemetry.DEAD_LETTERS.labels(kept="false").inc(len(self._malformed))
 
     async def _publish_or_hold_back(self, within_s: float | None = None) -> bool:
@@ -226,7 +226,7 @@ class Publisher:
         if count and not self.let_go_trades:
             _log.error("letting_trades_go", buffered=len(self._trades))
         self.let_go_trades += count
-        telemetry.LET_GO.labels(kind="trade").inc(count)
+        telemetry.DISCARDED.labels(kind="trade").inc(count)
 
 
 Handler = Callable[..., Any]

@@ -16,7 +16,7 @@ from pyarrow import compute
 
 from kraken_history.errors import InvalidChoice, UnknownSymbol, UsageError
 from kraken_history.provider import HistoricalDataProvider
-from kraken_history.reading.columns import candle_schema, filled_schema
+from kraken_history.reading.columns import candle_schema, padded_schema
 from kraken_history.records import MINUTE, HistoricalCandle
 from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.store import Store
@@ -24,7 +24,7 @@ from tests.columns.conftest import SYMBOL
 from tests.support.examples import NOON, make_candle
 
 FIELDS = HistoricalCandle.__struct_fields__
-FILLED = [*FIELDS, "is_made_up"]
+PADDED = [*FIELDS, "is_made_up"]
 POSTGRESQL = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 STRETCH = 600  # minutes
 
@@ -45,7 +45,7 @@ async def patchy(pool: asyncpg.Pool, migrated_database_url: str) -> AsyncIterato
 
 def rows(candles: list[HistoricalCandle]) -> list[dict[str, Any]]:
     """What a table of these candles holds."""
-    return [{name: getattr(candle, name) for name in FILLED} for candle in candles]
+    return [{name: getattr(candle, name) for name in PADDED} for candle in candles]
 
 
 def floats(candles: list[HistoricalCandle]) -> list[dict[str, Any]]:
@@ -62,34 +62,44 @@ _bounds = st.lists(st.integers(-120, 60 * STRETCH + 7200), min_size=2, max_size=
     max_examples=20, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(bounds=_bounds, interval=st.sampled_from((1, 1, 2, 5, 15, 45, 60)))
-async def test_a_filled_table_equals_the_filled_records(
+async def test_a_padded_table_equals_the_padded_records(
     patchy: HistoricalDataProvider, bounds: list[int], interval: int
 ) -> None:
     start, end = (NOON + timedelta(seconds=each) for each in bounds)
     ask = (SYMBOL, interval, start, end)
-    candles = await patchy.get_candles(*ask, gaps="fill")
+    candles = await patchy.get_candles(*ask, gaps="pad")
 
-    table = await patchy.get_candles_arrow(*ask, gaps="fill")
-    as_floats = await patchy.get_candles_arrow(*ask, numbers="float", gaps="fill")
-    frame = await patchy.get_candles_frame(*ask, gaps="fill")
-    by_time = await patchy.get_candles_frame(*ask, as_="pandas", gaps="fill")
+    table = await patchy.get_candles_arrow(*ask, gaps="pad")
+    as_floats = await patchy.get_candles_arrow(*ask, numbers="float", gaps="pad")
+    frame = await patchy.get_candles_frame(*ask, gaps="pad")
+    by_time = await patchy.get_candles_frame(*ask, as_="pandas", gaps="pad")
 
-    assert (table.schema, as_floats.schema) == (filled_schema("decimal"), filled_schema("float"))
+    assert (table.schema, as_floats.schema) == (padded_schema("decimal"), padded_schema("float"))
     assert table.to_pylist() == rows(candles)
     assert as_floats.to_pylist() == frame.to_dicts() == floats(candles)
-    assert by_time.reset_index()[FILLED].to_dict("records") == floats(candles)
+    assert by_time.reset_index()[PADDED].to_dict("records") == floats(candles)
 
 
 @POSTGRESQL
-async def test_only_a_filled_table_has_the_mark(patchy: HistoricalDataProvider) -> None:
+async def test_fill_is_another_name_of_pad(patchy: HistoricalDataProvider) -> None:
+    ask = (SYMBOL, 5, NOON, NOON + STRETCH * MINUTE)
+    table = await patchy.get_candles_arrow(*ask, gaps="pad")
+
+    assert table["is_made_up"].to_pylist().count(True) > 0
+    assert (await patchy.get_candles_arrow(*ask, gaps="fill")).equals(table)
+    assert (await patchy.get_candles_frame(*ask, gaps="fill")).equals(await patchy.get_candles_frame(*ask, gaps="pad"))
+
+
+@POSTGRESQL
+async def test_only_a_padded_table_has_the_mark(patchy: HistoricalDataProvider) -> None:
     ask = (SYMBOL, 5, NOON, NOON + STRETCH * MINUTE)
     plain = await patchy.get_candles_arrow(*ask)
-    table = await patchy.get_candles_arrow(*ask, gaps="fill")
-    frame = await patchy.get_candles_frame(*ask, gaps="fill")
-    by_time = await patchy.get_candles_frame(*ask, as_="pandas", gaps="fill")
+    table = await patchy.get_candles_arrow(*ask, gaps="pad")
+    frame = await patchy.get_candles_frame(*ask, gaps="pad")
+    by_time = await patchy.get_candles_frame(*ask, as_="pandas", gaps="pad")
 
     assert plain.schema.names == list(FIELDS)
-    assert table.schema.names == FILLED
+    assert table.schema.names == PADDED
     assert table.filter(compute.invert(table["is_made_up"])).drop_columns("is_made_up").equals(plain)
     assert (frame.schema["is_made_up"], str(by_time["is_made_up"].dtype)) == (polars.Boolean(), "bool")
     assert by_time["is_made_up"].sum() == table.num_rows - plain.num_rows > 0
@@ -102,28 +112,28 @@ async def test_only_a_filled_table_has_the_mark(patchy: HistoricalDataProvider) 
 async def test_before_the_first_close_and_without_a_whole_bucket_there_is_no_row(
     start: datetime, end: datetime, patchy: HistoricalDataProvider
 ) -> None:
-    assert (await patchy.get_candles_arrow(SYMBOL, 1, start, end, gaps="fill")).equals(
-        filled_schema("decimal").empty_table()
+    assert (await patchy.get_candles_arrow(SYMBOL, 1, start, end, gaps="pad")).equals(
+        padded_schema("decimal").empty_table()
     )
-    assert (await patchy.get_candles_frame(SYMBOL, 1, start, end, as_="pandas", gaps="fill")).empty
+    assert (await patchy.get_candles_frame(SYMBOL, 1, start, end, as_="pandas", gaps="pad")).empty
 
 
 @POSTGRESQL
-async def test_a_filled_table_stops_where_the_filled_records_do(
+async def test_a_padded_table_stops_where_the_padded_records_do(
     pool: asyncpg.Pool, patchy: HistoricalDataProvider
 ) -> None:
     """At the present; but what is stored past it stays, with what is between."""
     now = (await pool.fetchval("SELECT now()")).replace(second=0, microsecond=0)
     ask = (SYMBOL, 1, now - 5 * MINUTE, now + 100 * MINUTE)
-    before = await patchy.get_candles(*ask, gaps="fill")
-    table = await patchy.get_candles_arrow(*ask, gaps="fill")
-    after = await patchy.get_candles(*ask, gaps="fill")
+    before = await patchy.get_candles(*ask, gaps="pad")
+    table = await patchy.get_candles_arrow(*ask, gaps="pad")
+    after = await patchy.get_candles(*ask, gaps="pad")
     await Store(pool).write(candles=[make_candle(now + 9 * MINUTE)], candle_source="csv")
-    further = await patchy.get_candles_arrow(*ask, gaps="fill")
+    further = await patchy.get_candles_arrow(*ask, gaps="pad")
 
     assert 5 <= len(before) <= table.num_rows <= len(after) < 14
     assert all(table["is_made_up"].to_pylist())
-    assert further.to_pylist() == rows(await patchy.get_candles(*ask, gaps="fill"))
+    assert further.to_pylist() == rows(await patchy.get_candles(*ask, gaps="pad"))
     assert further["is_made_up"].to_pylist() == [True] * 14 + [False]
 
 
@@ -135,8 +145,8 @@ async def test_a_last_close_that_no_decimal_holds_is_refused(
     ask = (SYMBOL, 1, NOON + 2 * STRETCH * MINUTE, NOON + 3 * STRETCH * MINUTE)
 
     with pytest.raises(UsageError, match=r"BTC/USDT: a number has more .* numbers='float'"):
-        await patchy.get_candles_arrow(*ask, gaps="fill")
-    table = await patchy.get_candles_arrow(*ask, numbers="float", gaps="fill")
+        await patchy.get_candles_arrow(*ask, gaps="pad")
+    table = await patchy.get_candles_arrow(*ask, numbers="float", gaps="pad")
 
     assert set(table["close"].to_pylist()) == {1e-19}
 
@@ -144,13 +154,13 @@ async def test_a_last_close_that_no_decimal_holds_is_refused(
 @POSTGRESQL
 async def test_what_cannot_be_is_refused(patchy: HistoricalDataProvider) -> None:
     options: Any = {"gaps": "skip"}
-    with pytest.raises(InvalidChoice, match="one of ignore, raise, fill, not 'skip'"):
+    with pytest.raises(InvalidChoice, match="one of ignore, raise, pad, fill, got 'skip'"):
         await patchy.get_candles_arrow(SYMBOL, 1, NOON, NOON + MINUTE, **options)
     for end in (NOON + MINUTE, NOON + timedelta(seconds=9)):
         with pytest.raises(UnknownSymbol, match="known are BTC/USDT"):
-            await patchy.get_candles_arrow("DOGE/USD", 1, NOON, end, gaps="fill")
+            await patchy.get_candles_arrow("DOGE/USD", 1, NOON, end, gaps="pad")
 
 
 def test_the_columns_are_those_of_a_candle_and_the_mark() -> None:
-    assert list(filled_schema("decimal"))[:-1] == list(candle_schema("decimal"))
-    assert filled_schema("decimal").field("is_made_up").type == pyarrow.bool_()
+    assert list(padded_schema("decimal"))[:-1] == list(candle_schema("decimal"))
+    assert padded_schema("decimal").field("is_made_up").type == pyarrow.bool_()
