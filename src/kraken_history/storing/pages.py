@@ -1,11 +1,109 @@
-"""Storing one page of REST Trades."""
+"""Storing one page of REST Trades, and in the same transactions what its caller commits with it."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
+from functools import partial
 from itertools import groupby
 
+from msgspec import Struct
+
+from kraken_history.database.connections import Connection, write_again
 from kraken_history.records import HistoricalTrade
+from kraken_history.storing.store import Store, Stored, write_within
 
 _MOST_DAYS = 20  # in one transaction
+
+
+class Part(Struct, frozen=True):
+    """The trades of a page that are written in one transaction; none of them if the page is empty.
+
+    Attributes:
+        is_last: True if the page has no further part.
+    """
+
+    trades: Sequence[HistoricalTrade]
+    is_last: bool
+
+    @property
+    def newest(self) -> datetime | None:
+        """Time of the last trade, which is the newest, as a page is in the order of time; None if the part is empty."""
+        return self.trades[-1].timestamp if self.trades else None
+
+
+class StoredPage(Stored, frozen=True):
+    """The sums over the parts of a page that were written; ``holes`` as of the last part with a new trade.
+
+    Attributes:
+        is_stopped: True if one of the caller's hooks returned False.
+    """
+
+    is_stopped: bool
+
+
+class Alongside:
+    """Hooks into the transactions of :func:`write_page`; these do nothing. Override either.
+
+    The transaction may be rolled back and tried again, and both hooks are called again then: they change nothing
+    but the database, or only what the next call overwrites.
+    """
+
+    async def before(self, connection: Connection) -> bool:
+        """Lock and check, before a part is written. After False nothing of this part and of the later ones is."""
+        return True
+
+    async def after(self, connection: Connection, part: Part, stored: Stored) -> bool:
+        """Write more beside a part. After False the part is committed, and none of the later ones is written.
+
+        Args:
+            stored: Counts of this part.
+        """
+        return True
+
+
+_NOTHING_MORE = Alongside()
+
+
+async def write_page(store: Store, trades: Sequence[HistoricalTrade], *, also: Alongside = _NOTHING_MORE) -> StoredPage:
+    """Store a page's trades, in one transaction or, if they span months, in one per part.
+
+    A part that loses a deadlock is written again, and so is one whose partition was dropped meanwhile.
+
+    Args:
+        trades: In the order of time. If there are none, the hooks are called once, with an empty part.
+        also: Called in each of the transactions.
+
+    Raises:
+        asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver says. The parts before are committed.
+    """
+    written: list[Stored] = []
+    for part in _parts(trades):
+        stored, goes_on = await write_again(partial(store.transact, part.trades, (), partial(_write, part, also)))
+        written.append(stored)
+        if not goes_on:
+            return _sum(written, is_stopped=True)
+    return _sum(written, is_stopped=False)
+
+
+async def _write(part: Part, also: Alongside, connection: Connection) -> tuple[Stored, bool]:
+    if not await also.before(connection):
+        return Stored(0, 0, 0, {}), False
+    stored = await write_within(connection, part.trades, (), candle_source="ohlc")
+    return stored, await also.after(connection, part, stored)
+
+
+def _sum(written: Sequence[Stored], *, is_stopped: bool) -> StoredPage:
+    return StoredPage(
+        sum(each.new_trades for each in written),
+        sum(each.known_trades for each in written),
+        sum(each.new_candles for each in written),
+        next((each.holes for each in reversed(written) if each.new_trades), {}),  # only a new trade shows holes
+        is_stopped,
+    )
+
+
+def _parts(trades: Sequence[HistoricalTrade]) -> list[Part]:
+    *earlier, last = parts_of(trades) or [()]
+    return [*(Part(each, is_last=False) for each in earlier), Part(last, is_last=True)]
 
 
 def parts_of(trades: Sequence[HistoricalTrade]) -> list[Sequence[HistoricalTrade]]:

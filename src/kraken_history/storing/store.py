@@ -5,9 +5,11 @@ extend the ledger, add them to their candles, merge the exchange's own candles, 
 (symbol, id) alone, so redelivery, two producers, and a backfill beside the live feed change nothing.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from itertools import chain
+from typing import TypeVar
 
 import asyncpg
 import msgspec
@@ -21,6 +23,8 @@ from kraken_history.storing.candle_writing import TouchedMinutes, add_to_candles
 
 MOST_HOLES_REPORTED = 100
 """Of one symbol and write, the newest. The worker's sweep sees all."""
+
+T = TypeVar("T")
 
 _TRADE_COLUMNS = ("id", "symbol", "timestamp", "price", "volume", "side", "order_type", "misc")
 
@@ -64,24 +68,38 @@ class Store:
             asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver says;
                 :func:`kraken_history.database.connections.is_transient` tells which may pass.
         """
+        return await self.transact(
+            trades, candles, partial(write_within, trades=trades, candles=candles, candle_source=candle_source)
+        )
+
+    async def transact(
+        self,
+        trades: Sequence[HistoricalTrade],
+        candles: Sequence[HistoricalCandle],
+        write: Callable[[Connection], Awaitable[T]],
+    ) -> T:
+        """Call ``write`` in one transaction, for which the partitions of these trades and candles are there.
+
+        If retention drops one of them meanwhile, the transaction is rolled back and ``write`` is called once more.
+        """
         async with self._pool.acquire() as connection:
             try:
-                return await self._write(connection, trades, candles, candle_source)
+                return await self._transact(connection, trades, candles, write)
             except asyncpg.CheckViolationError:
                 # Retention may have dropped a partition that was there when this process last looked.
                 self.forget_partitions()
-                return await self._write(connection, trades, candles, candle_source)
+                return await self._transact(connection, trades, candles, write)
 
-    async def _write(
+    async def _transact(
         self,
         connection: Connection,
         trades: Sequence[HistoricalTrade],
         candles: Sequence[HistoricalCandle],
-        candle_source: CandleSource,
-    ) -> Stored:
+        write: Callable[[Connection], Awaitable[T]],
+    ) -> T:
         await self.ensure_partitions(connection, trades, candles)
         async with connection.transaction():
-            return await write_within(connection, trades, candles, candle_source=candle_source)
+            return await write(connection)
 
     def forget_partitions(self) -> None:
         """Look again which partitions there are: retention, in any process, may have dropped some."""
