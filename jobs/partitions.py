@@ -17,7 +17,8 @@ from kraken_history.database.connections import Connection
 from kraken_history.database.migrations import CONTINUOUS_AGGREGATES, HYPERTABLES, kept_capabilities
 from kraken_history.runtime import telemetry
 from kraken_history.settings import Settings
-from kraken_history.storing.aggregates import AGGREGATES, RefreshIsRunning, refresh_marked, sole_refresher
+from kraken_history.storing.aggregates import RefreshIsRunning, refresh_marked, sole_refresher
+from kraken_history.storing.longer_intervals import AGGREGATES
 
 DAYS_AHEAD = 7
 

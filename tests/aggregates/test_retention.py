@@ -8,7 +8,8 @@ import pytest
 from jobs.partitions import drop_old, make_partitions_ahead, retention_cutoffs
 from kraken_history.records import TimeRange
 from kraken_history.settings import Settings
-from kraken_history.storing.aggregates import AGGREGATES, RefreshIsRunning, refresh, sole_refresher
+from kraken_history.storing.aggregates import RefreshIsRunning, refresh, sole_refresher
+from kraken_history.storing.longer_intervals import AGGREGATES
 from kraken_history.storing.store import Store
 from tests.aggregates.test_history_is_kept import everything, history
 from tests.aggregates.truth import materialized, shown
