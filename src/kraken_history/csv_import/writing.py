@@ -14,7 +14,9 @@ from kraken_history.csv_import.refusal import CsvError
 from kraken_history.csv_import.rows import Candles
 from kraken_history.csv_import.sources import CsvFile
 from kraken_history.database.connections import Connection, write_again
-from kraken_history.storing.candle_writing import merging_candles, note_candles
+from kraken_history.storing.candle_changes import note_candles
+from kraken_history.storing.candle_rules import is_fuller
+from kraken_history.storing.candle_writing import merging_candles
 from kraken_history.storing.store import lock_symbol
 
 OnProgress = Callable[[int], object]
@@ -261,8 +263,7 @@ _CHANGED = """count(*) AS changed, min(m.timestamp) AS first, max(m.timestamp) A
 
 _MAKE_SECOND_STAGE = "CREATE TEMPORARY TABLE fuller_candles (LIKE imported_candles) ON COMMIT DROP"
 
-# One statement, so that what is new and what is fuller are told apart by one look at the table. The order is that of
-# merging_candles.
+# One statement, so that what is new and what is fuller are told apart by one look at the table.
 _ADD_NEW = f"""
     WITH wanted AS MATERIALIZED (
         SELECT o.*, c.timestamp IS NULL AS is_new
@@ -270,8 +271,7 @@ _ADD_NEW = f"""
             SELECT * FROM candles WHERE symbol = $1 AND timestamp >= $2 AND timestamp < $3 AND interval_minutes = 1
         ) AS c ON c.timestamp = o.timestamp
         WHERE c.timestamp IS NULL
-           OR (o.trade_count, o.source, o.volume, o.high, -o.low, o.quote_volume, o.vwap, o.open, o.close)
-            > (c.trade_count, c.source, c.volume, c.high, -c.low, c.quote_volume, c.vwap, c.open, c.close)
+           OR {is_fuller("o", "c")}
     ), kept AS (
         INSERT INTO fuller_candles SELECT {_NAMES} FROM wanted WHERE NOT is_new
     ), merged AS (

@@ -11,6 +11,7 @@ from typing import Protocol
 from kraken_history.database.connections import Connection
 from kraken_history.database.migrations import CONTINUOUS_AGGREGATES, kept_capabilities
 from kraken_history.records import TimeRange
+from kraken_history.storing.candle_rules import VALUES, assigned, longer_candles, row
 from kraken_history.storing.longer_intervals import Aggregate
 
 
@@ -152,63 +153,41 @@ _LOSSY_BUCKETS = """
     ORDER BY m.timestamp
 """
 
-_COLUMNS = "symbol, timestamp, interval_minutes, open, high, low, close, volume, quote_volume, trade_count, vwap"
+_COLUMNS = ", ".join(("symbol", "timestamp", "interval_minutes", *VALUES))
 
 
 def _fresh(aggregate: Aggregate) -> str:
     """The query of an interval's buckets between $1 and $2, digit for digit what its view computes."""
-    return _FRESH.format(
-        minutes=aggregate.minutes,
-        source=aggregate.source,
-        only="AND interval_minutes = 1" if aggregate.source == "candles" else "",
-    )
+    only = "AND interval_minutes = 1" if aggregate.source == "candles" else ""
+    source = f"SELECT * FROM {aggregate.source} WHERE timestamp >= $1 AND timestamp < $2 {only}"  # noqa: S608 — ours
+    return longer_candles(source, aggregate.minutes)
 
 
 def _merge(aggregate: Aggregate, table: str) -> str:
-    return _MERGE.format(fresh=_fresh(aggregate), table=table, columns=_COLUMNS)
+    return _MERGE.format(fresh=_fresh(aggregate), table=table)
 
-
-_FRESH = """
-    SELECT
-        symbol,
-        date_bin(interval '{minutes} minutes', timestamp, timestamptz '2000-01-03 00:00:00+00') AS timestamp,
-        {minutes}::smallint AS interval_minutes,
-        (array_agg(open ORDER BY timestamp))[1] AS open,
-        max(high) AS high,
-        min(low) AS low,
-        (array_agg(close ORDER BY timestamp DESC))[1] AS close,
-        sum(volume) AS volume,
-        sum(quote_volume) AS quote_volume,
-        sum(trade_count)::bigint AS trade_count,
-        coalesce(div(sum(quote_volume) * 10000000000, nullif(sum(volume), 0)) * 0.0000000001, 0) AS vwap
-    FROM {source}
-    WHERE timestamp >= $1 AND timestamp < $2 {only}
-    GROUP BY 1, 2
-"""
 
 # Compared as text, because 1.0 = 1.00, and digits count. A candle with fewer trades than the stored one has lost
 # rows; it, and one that is gone altogether, changes nothing. Returns how many buckets that was true of.
-_MERGE = """
+_MERGE = f"""
     WITH fresh AS MATERIALIZED (
-        {fresh}
+        {{fresh}}
     ), updated AS (
-        UPDATE {table} m
-        SET open = f.open, high = f.high, low = f.low, close = f.close, volume = f.volume,
-            quote_volume = f.quote_volume, trade_count = f.trade_count, vwap = f.vwap
+        UPDATE {{table}} m
+        SET {assigned(VALUES, "f")}
         FROM fresh f
         WHERE m.symbol = f.symbol AND m.timestamp = f.timestamp AND m.timestamp >= $1 AND m.timestamp < $2
           AND f.trade_count >= m.trade_count
-          AND ROW(m.open, m.high, m.low, m.close, m.volume, m.quote_volume, m.trade_count, m.vwap)::text
-           <> ROW(f.open, f.high, f.low, f.close, f.volume, f.quote_volume, f.trade_count, f.vwap)::text
+          AND {row(VALUES, "m")}::text <> {row(VALUES, "f")}::text
     ), inserted AS (
-        INSERT INTO {table} ({columns})
-        SELECT {columns} FROM fresh f
+        INSERT INTO {{table}} ({_COLUMNS})
+        SELECT {_COLUMNS} FROM fresh f
         WHERE NOT EXISTS (
-            SELECT FROM {table} m
+            SELECT FROM {{table}} m
             WHERE m.symbol = f.symbol AND m.timestamp = f.timestamp AND m.timestamp >= $1 AND m.timestamp < $2
         )
     )
     SELECT count(DISTINCT m.timestamp)
-    FROM {table} m LEFT JOIN fresh f USING (symbol, timestamp)
+    FROM {{table}} m LEFT JOIN fresh f USING (symbol, timestamp)
     WHERE m.timestamp >= $1 AND m.timestamp < $2 AND m.trade_count > coalesce(f.trade_count, 0)
-"""
+"""  # noqa: S608 — only constants are put in

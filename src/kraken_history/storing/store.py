@@ -19,7 +19,8 @@ from msgspec.structs import astuple
 from kraken_history.database.connections import Connection
 from kraken_history.ledger import IdRange, IdRanges
 from kraken_history.records import CandleSource, HistoricalCandle, HistoricalTrade, group_by_symbol
-from kraken_history.storing.candle_writing import TouchedMinutes, add_to_candles, fullest, merge_candles, note_touched
+from kraken_history.storing.candle_changes import TouchedMinutes, note_touched
+from kraken_history.storing.candle_writing import add_to_candles, fullest, merge_candles
 
 MOST_HOLES_REPORTED = 100
 """Of one symbol and write, the newest. The worker's sweep sees all."""
@@ -126,7 +127,7 @@ async def write_within(
     candle_source: CandleSource,
 ) -> Stored:
     """:meth:`Store.write` inside a transaction of the caller, who has more to commit with it."""
-    merged = fullest(candles)
+    merged = fullest(candles, candle_source)
     by_symbol = group_by_symbol(trades)
     symbols = sorted(by_symbol.keys() | {candle.symbol for candle in merged})
     if not symbols:
