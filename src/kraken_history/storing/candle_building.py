@@ -7,6 +7,7 @@ import asyncpg
 from kraken_history.records import MINUTE, floor_minute
 from kraken_history.storing.candle_changes import note_candles
 from kraken_history.storing.candle_rules import OF_TRADES, TRADE_IDS, VALUES, assigned, is_full_enough, row
+from kraken_history.storing.partitions import ensure_partitions
 from kraken_history.storing.store import lock_symbol
 
 _DAY = timedelta(days=1)
@@ -33,7 +34,7 @@ async def _build_candles(pool: asyncpg.Pool, symbol: str, start: datetime, end: 
     async with pool.acquire() as connection:
         if not await connection.fetchval(_HAS_TRADES, symbol, start, end):
             return 0
-        await connection.execute("SELECT ensure_partitions('candles', $1)", [start])
+        await ensure_partitions(connection, "candles", [start])
         async with connection.transaction():
             await lock_symbol(connection, symbol)
             rows = await connection.fetch(_BUILD_CANDLES, symbol, start, end)

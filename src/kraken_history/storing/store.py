@@ -21,6 +21,7 @@ from kraken_history.ledger import IdRange, IdRanges
 from kraken_history.records import CandleSource, HistoricalCandle, HistoricalTrade, group_by_symbol
 from kraken_history.storing.candle_changes import TouchedMinutes, note_touched
 from kraken_history.storing.candle_writing import add_to_candles, fullest, merge_candles
+from kraken_history.storing.partitions import ensure_partitions
 
 MOST_HOLES_REPORTED = 100
 """Of one symbol and write, the newest. The worker's sweep sees all."""
@@ -115,7 +116,7 @@ class Store:
         missing = [moment for moment in moments.values() if _day(moment) not in self._days_with_partitions]
         if missing:
             for table in ("trades", "candles"):
-                await connection.execute("SELECT ensure_partitions($1, $2)", table, missing)
+                await ensure_partitions(connection, table, missing)
             self._days_with_partitions.update(map(_day, missing))
 
 
