@@ -7,8 +7,8 @@ import asyncpg
 from kraken_history.records import MINUTE, floor_minute
 from kraken_history.storing.candle_changes import note_candles
 from kraken_history.storing.candle_rules import OF_TRADES, TRADE_IDS, VALUES, assigned, is_full_enough, row
+from kraken_history.storing.ledger_writing import lock_symbol
 from kraken_history.storing.partitions import ensure_partitions
-from kraken_history.storing.store import lock_symbol
 
 _DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)

@@ -26,8 +26,8 @@ from kraken_history.storing.candle_changes import note_candles
 from kraken_history.storing.candle_rules import is_fuller
 from kraken_history.storing.candle_text import COLUMNS, Candles, copy_text
 from kraken_history.storing.candle_writing import merging_candles
+from kraken_history.storing.ledger_writing import lock_symbol
 from kraken_history.storing.partitions import ensure_partitions
-from kraken_history.storing.store import lock_symbol
 
 _HOUR_S = 3600
 # Somebody writes the same minutes, or compresses them.
