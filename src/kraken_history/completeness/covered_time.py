@@ -87,8 +87,11 @@ async def last_known_before(pool: asyncpg.Pool, symbol: str, moment: datetime) -
     return known
 
 
-async def cover(pool: asyncpg.Pool, symbol: str, covered: TimeRange) -> None:
-    """Keep that all trades of this time are stored, or missing inside the ids."""
+async def cover(pool: asyncpg.Pool | Connection, symbol: str, covered: TimeRange) -> None:
+    """Record that every trade of this time is stored, or its id is known to be missing.
+
+    Over a connection, it is committed with the caller's transaction, for example with the page that proves it.
+    """
     await pool.execute(
         """
         INSERT INTO data_sync_status AS s (symbol, data_type, time_ranges)
