@@ -166,13 +166,17 @@ async def test_a_reader_in_the_way_postpones_a_drop(
     pool: asyncpg.Pool, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kraken_history.storing.retention._LOCK_TIMEOUT_MS", 50)
+    pieces: list[tuple[str, str]] = []
     await store.write(history())
     async with pool.acquire() as reader, reader.transaction():
         await reader.fetch("SELECT count(*) FROM candles")
-        postponed = await drop_old(pool, {"candles": OLD + 16 * DAY}, now=NOW)
+        postponed = await drop_old(
+            pool, {"candles": OLD + 16 * DAY}, now=NOW, on_postponed=lambda *piece: pieces.append(piece)
+        )
     done = await drop_old(pool, {"candles": OLD + 16 * DAY}, now=NOW)
 
     assert postponed == {"candles": 0}
+    assert pieces == [("candles", f"candles_{OLD:%Y%m%d}")]
     assert done["candles"] > 0
 
 

@@ -5,13 +5,12 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 
 from kraken_history.records import MINUTE, floor_minute
-from kraken_history.storing.candle_changes import note_candles
+from kraken_history.storing.candle_changes import TouchedMinutes, note_touched
 from kraken_history.storing.candle_rules import OF_TRADES, TRADE_IDS, VALUES, assigned, is_full_enough, row
 from kraken_history.storing.ledger_writing import lock_symbol
 from kraken_history.storing.partitions import ensure_partitions
 
 _DAY = timedelta(days=1)
-_HOUR = timedelta(hours=1)
 _TICK = timedelta(microseconds=1)
 
 
@@ -38,12 +37,10 @@ async def _build_candles(pool: asyncpg.Pool, symbol: str, start: datetime, end: 
         async with connection.transaction():
             await lock_symbol(connection, symbol)
             rows = await connection.fetch(_BUILD_CANDLES, symbol, start, end)
-            if rows:
-                minutes = [row["timestamp"] for row in rows]
-                hours = sorted({minute.replace(minute=0) for minute in minutes})
-                stale = "{" + ",".join(f"[{hour},{hour + _HOUR})" for hour in hours) + "}"
-                new = sum(row["is_new"] for row in rows)
-                await note_candles(connection, {symbol: (min(minutes), max(minutes))}, {symbol: new}, {symbol: stale})
+            changed = TouchedMinutes()
+            changed.add(rows)
+            if changed:
+                await note_touched(connection, changed)
     return len(rows)
 
 
@@ -57,7 +54,7 @@ _BUILD_CANDLES = f"""
         SELECT date_trunc('minute', t.timestamp, 'UTC') AS minute, {OF_TRADES}
         FROM trades t WHERE t.symbol = $1 AND t.timestamp >= $2 AND t.timestamp < $3 GROUP BY 1
     ), before AS MATERIALIZED (
-        SELECT timestamp FROM candles
+        SELECT timestamp, source FROM candles
         WHERE symbol = $1 AND interval_minutes = 1 AND timestamp >= $2 AND timestamp < $3
     ), written AS (
         INSERT INTO candles AS c (symbol, timestamp, interval_minutes, {_NAMES})
@@ -66,8 +63,8 @@ _BUILD_CANDLES = f"""
             {assigned(_COLUMNS, "excluded")}, stored_at = excluded.stored_at
         WHERE {is_full_enough("excluded", "c")}
           AND {row(_COLUMNS, "c")} IS DISTINCT FROM {row(_COLUMNS, "excluded")}
-        RETURNING c.timestamp
+        RETURNING c.symbol, c.timestamp
     )
-    SELECT w.timestamp, b.timestamp IS NULL AS is_new
+    SELECT w.symbol, w.timestamp, b.source::text AS source_before
     FROM written w LEFT JOIN before b USING (timestamp)
 """  # noqa: S608 — only constants are put in
