@@ -35,9 +35,9 @@ from rich.table import Table
 from benchmarks.ingest import alternate
 from benchmarks.servers import measured_servers
 from kraken_history.csv_import import CandleReader, CsvFile, CsvImporter, Imported, found_files
-from kraken_history.csv_import.writing import COLUMNS, copy_text
 from kraken_history.database.connections import create_pool
 from kraken_history.runtime.telemetry import configure_logging
+from kraken_history.storing.candle_text import COLUMNS, copy_text
 from kraken_history.symbols import Pair
 
 SYMBOL = "BTC/USDC"
@@ -75,7 +75,7 @@ class Bench:
         self._zipped = zipped
         reader = CandleReader(path.name)
         file = CsvFile(path.name, path.stat().st_size, path)
-        self._blocks = [copy_text(SYMBOL, reader.read(block)) for block in file.blocks()]
+        self._blocks = [copy_text(SYMBOL, reader.read(block), "csv") for block in file.blocks()]
         self._records = [_record(line) for block in self._blocks for line in block.decode().splitlines()]
         self.rows = reader.rows
 

@@ -1,28 +1,17 @@
-"""Partitions: made ahead where the server does not make them itself, and dropped where retention is set.
+"""The worker's care for partitions: made ahead where the server does not make them itself, dropped where that is set.
 
-Retention is off until it is set. Nothing is dropped that the longer intervals still have to be refreshed from,
-whatever its age; so the drops are the worker's and not policies, which do not know what is marked.
+Retention is off until it is set.
 """
 
-import re
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import asyncpg
-from msgspec import Struct
-
 from jobs.context import WorkerContext
-from kraken_history.database.connections import Connection
-from kraken_history.database.migrations import CONTINUOUS_AGGREGATES, HYPERTABLES, kept_capabilities
 from kraken_history.runtime import telemetry
 from kraken_history.settings import Settings
-from kraken_history.storing.aggregates import AGGREGATES, RefreshIsRunning, refresh_marked, sole_refresher
-
-DAYS_AHEAD = 7
-
-_PARTITIONED = ("trades", "candles", "external_indicators")
-_LOCK_TIMEOUT_MS = 5_000  # a reader that takes longer is not pushed aside; the next run tries again
+from kraken_history.storing.aggregates import RefreshIsRunning
+from kraken_history.storing.partitions import make_partitions_ahead
+from kraken_history.storing.retention import drop_old
 
 _log = telemetry.get_logger("worker")
 
@@ -33,13 +22,6 @@ async def make_partitions(ctx: dict[str, Any]) -> int:
     return await make_partitions_ahead(context.pool)
 
 
-async def make_partitions_ahead(pool: asyncpg.Pool, *, now: datetime | None = None) -> int:
-    """What :func:`make_partitions` does, from any present."""
-    today = datetime.now(UTC) if now is None else now
-    days = [today + timedelta(days=n) for n in range(DAYS_AHEAD + 1)]
-    return sum([await pool.fetchval("SELECT ensure_partitions($1, $2)", table, days) for table in _PARTITIONED])
-
-
 async def apply_retention(ctx: dict[str, Any]) -> int:
     """Drop what is older than the settings want; return how many pieces that were."""
     context: WorkerContext = ctx["context"]
@@ -47,12 +29,16 @@ async def apply_retention(ctx: dict[str, Any]) -> int:
     if not cutoffs:
         return 0
     try:
-        dropped = await drop_old(context.pool, cutoffs)
+        dropped = await drop_old(context.pool, cutoffs, on_postponed=_log_postponed)
     except RefreshIsRunning:
         return 0
     if any(dropped.values()):
         _log.info("dropped", **dropped)
     return sum(dropped.values())
+
+
+def _log_postponed(table: str, piece: str) -> None:
+    _log.warning("drop_postponed", table=table, piece=piece)
 
 
 def retention_cutoffs(settings: Settings, now: datetime) -> dict[str, datetime]:
@@ -64,122 +50,3 @@ def retention_cutoffs(settings: Settings, now: datetime) -> dict[str, datetime]:
         **dict.fromkeys(("candles_1h", "candles_4h"), settings.retention_hours_days),
     }
     return {table: now - timedelta(days=kept) for table, kept in days.items() if kept is not None}
-
-
-class _Piece(Struct, frozen=True, order=True):
-    """A partition or a chunk."""
-
-    start: datetime
-    end: datetime
-    name: str
-
-
-async def drop_old(
-    pool: asyncpg.Pool, cutoffs: Mapping[str, datetime], *, now: datetime | None = None
-) -> dict[str, int]:
-    """Drop what lies before the cutoffs; return by table how many partitions, chunks or rows that were.
-
-    Base tables lose whole partitions only, the oldest first, and none with a time that is still marked.
-
-    Raises:
-        RefreshIsRunning: A refresh runs, and needs what would be dropped.
-    """
-    dropped: dict[str, int] = {}
-    async with sole_refresher(pool) as connection:
-        await refresh_marked(connection, now=now)
-        capabilities = await kept_capabilities(connection)
-        for table in ("trades", "candles"):
-            if table in cutoffs:
-                dropped[table] = await _drop_pieces(connection, table, cutoffs[table], HYPERTABLES in capabilities)
-        for view in (aggregate.view for aggregate in AGGREGATES if aggregate.view in cutoffs):
-            until = min(cutoffs[view], await _oldest_mark(connection) or cutoffs[view])
-            query = _DROP_CHUNKS if CONTINUOUS_AGGREGATES in capabilities else _DELETE_ROWS.format(table=f"{view}_rows")
-            dropped[view] = await connection.fetchval(query.format(view=view), until)
-    return dropped
-
-
-async def _drop_pieces(connection: Connection, table: str, cutoff: datetime, is_hypertable: bool) -> int:
-    find = _find_chunks if is_hypertable else _find_partitions
-    dropped = 0
-    for piece in sorted(await find(connection, table)):
-        if piece.end > cutoff:
-            break
-        try:
-            is_dropped = await _drop_piece(connection, table, piece, is_hypertable)
-        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
-            _log.warning("drop_postponed", table=table, piece=piece.name)
-            break
-        if not is_dropped:
-            break
-        dropped += 1
-    return dropped
-
-
-async def _drop_piece(connection: Connection, table: str, piece: _Piece, is_hypertable: bool) -> bool:
-    """Drop one piece, unless it is marked, and keep that its time was dropped.
-
-    The lock makes writers commit first, with their marks.
-    """
-    async with connection.transaction():
-        await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
-        await connection.execute(f"LOCK TABLE {piece.name} IN ACCESS EXCLUSIVE MODE")
-        if table == "candles":
-            mark = await _oldest_mark(connection)
-            if mark is not None and mark < piece.end:
-                return False
-        await connection.execute(_NOTE_DROPPED, table, piece.start, piece.end)
-        if is_hypertable:
-            await connection.execute(_DROP_CHUNK, table, piece.start, piece.end)
-        else:
-            await connection.execute(f"DROP TABLE {piece.name}")
-    return True
-
-
-async def _find_chunks(connection: Connection, table: str) -> list[_Piece]:
-    rows = await connection.fetch(
-        """
-        SELECT range_start, range_end, format('%I.%I', chunk_schema, chunk_name) AS name
-        FROM timescaledb_information.chunks WHERE hypertable_schema = current_schema AND hypertable_name = $1
-        """,
-        table,
-    )
-    return [_Piece(row["range_start"], row["range_end"], row["name"]) for row in rows]
-
-
-async def _find_partitions(connection: Connection, table: str) -> list[_Piece]:
-    width = await connection.fetchval("SELECT width FROM partition_widths WHERE parent = $1", table)
-    rows = await connection.fetch(
-        "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = $1::text::regclass", table
-    )
-    named = [re.fullmatch(rf"{table}_(\d{{8}})", row["name"]) for row in rows]
-    starts = {match[0]: datetime.strptime(match[1], "%Y%m%d").replace(tzinfo=UTC) for match in named if match}
-    return [_Piece(start, start + width, name) for name, start in starts.items()]
-
-
-async def _oldest_mark(connection: Connection) -> datetime | None:
-    """The start of the oldest time that is to be refreshed, in any interval; older rows have done their work."""
-    mark: datetime | None = await connection.fetchval(
-        """
-        SELECT min(lower(stale_ranges)) FROM (
-            SELECT stale_ranges FROM candle_aggregates
-            UNION ALL
-            SELECT stale_ranges FROM data_sync_status WHERE data_type = 'candles_1m'
-        ) AS marks
-        """
-    )
-    return mark
-
-
-# In the transaction that drops: time without its candles that is not noted would pass for quiet.
-_NOTE_DROPPED = """
-    INSERT INTO dropped_ranges AS d (relation, ranges) VALUES ($1, tstzmultirange(tstzrange($2, $3)))
-    ON CONFLICT (relation) DO UPDATE SET ranges = d.ranges + excluded.ranges
-"""
-
-_DROP_CHUNK = "SELECT drop_chunks($1::text::regclass, newer_than => $2::timestamptz, older_than => $3::timestamptz)"
-
-_DROP_CHUNKS = "SELECT count(*) FROM drop_chunks('{view}', older_than => $1::timestamptz)"
-
-_DELETE_ROWS = """
-    WITH deleted AS (DELETE FROM {table} WHERE timestamp < $1 RETURNING 1) SELECT count(*) FROM deleted
-"""

@@ -12,7 +12,8 @@ from msgspec import Struct
 
 from kraken_history.database.connections import create_pool
 from kraken_history.records import HistoricalCandle, HistoricalTrade, TimeRange
-from kraken_history.storing.aggregates import AGGREGATES, refresh
+from kraken_history.storing.aggregates import refresh
+from kraken_history.storing.longer_intervals import AGGREGATES
 from kraken_history.storing.store import Store
 from tests.aggregates.truth import assert_right, assert_wrong_only_where_marked, marked_ranges
 from tests.support.servers import DatabaseServer

@@ -11,7 +11,8 @@ import pytest
 from jobs.aggregates import refresh_aggregates
 from kraken_history.cli.app import run
 from kraken_history.database.connections import create_pool
-from kraken_history.storing.aggregates import AGGREGATES, sole_refresher
+from kraken_history.storing.aggregates import sole_refresher
+from kraken_history.storing.longer_intervals import AGGREGATES
 from kraken_history.storing.store import Store
 from tests.aggregates.truth import assert_right, materialized
 from tests.support.examples import make_trade

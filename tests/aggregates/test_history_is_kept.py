@@ -7,7 +7,8 @@ import asyncpg
 import pytest
 
 from kraken_history.records import HistoricalTrade, TimeRange
-from kraken_history.storing.aggregates import AGGREGATES, refresh
+from kraken_history.storing.aggregates import refresh
+from kraken_history.storing.longer_intervals import AGGREGATES
 from kraken_history.storing.store import Store
 from tests.aggregates.truth import Rows, assert_right, grouped, marked_ranges, shown
 from tests.support.examples import make_candle, make_trade

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from kraken_history.storing.aggregates import AGGREGATES, refresh
+from kraken_history.storing.aggregates import refresh
+from kraken_history.storing.longer_intervals import AGGREGATES
 from kraken_history.storing.store import Store
 from tests.aggregates.truth import assert_right, assert_wrong_only_where_marked, grouped, shown
 from tests.support.examples import make_trade

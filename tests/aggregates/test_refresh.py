@@ -12,7 +12,9 @@ import pytest
 from kraken_history.database.connections import write_again
 from kraken_history.records import HistoricalTrade, TimeRange
 from kraken_history.storing import aggregates
-from kraken_history.storing.aggregates import AGGREGATES, Refreshed, RefreshIsRunning, refresh, sole_refresher
+from kraken_history.storing.aggregates import Refreshed, RefreshIsRunning, refresh, sole_refresher
+from kraken_history.storing.longer_intervals import AGGREGATES
+from kraken_history.storing.materialized import ContinuousKeeper, TableKeeper
 from kraken_history.storing.store import Store
 from tests.aggregates.truth import (
     assert_right,
@@ -150,7 +152,7 @@ async def test_a_refresh_that_dies_anywhere_loses_nothing(
         return die
 
     with monkeypatch.context() as patch:
-        for keeper in (aggregates._TableKeeper, aggregates._ContinuousKeeper):
+        for keeper in (TableKeeper, ContinuousKeeper):
             patch.setattr(keeper, "refresh", dying(keeper.refresh))
         with pytest.raises(ConnectionResetError):
             await refresh(pool, now=MONDAY + 20 * DAY)

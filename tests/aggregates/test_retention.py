@@ -5,10 +5,13 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from jobs.partitions import drop_old, make_partitions_ahead, retention_cutoffs
+from jobs.partitions import retention_cutoffs
 from kraken_history.records import TimeRange
 from kraken_history.settings import Settings
-from kraken_history.storing.aggregates import AGGREGATES, RefreshIsRunning, refresh, sole_refresher
+from kraken_history.storing.aggregates import RefreshIsRunning, refresh, sole_refresher
+from kraken_history.storing.longer_intervals import AGGREGATES
+from kraken_history.storing.partitions import make_partitions_ahead
+from kraken_history.storing.retention import drop_old
 from kraken_history.storing.store import Store
 from tests.aggregates.test_history_is_kept import everything, history
 from tests.aggregates.truth import materialized, shown
@@ -133,7 +136,7 @@ async def test_candles_that_are_written_meanwhile_are_left(
 
     await refresh(pool, now=NOW)
     with monkeypatch.context() as patch:
-        patch.setattr("jobs.partitions.refresh_marked", refresh_and_write)
+        patch.setattr("kraken_history.storing.retention.refresh_marked", refresh_and_write)
         await drop_old(pool, {"candles": OLD + 40 * DAY}, now=NOW)
     await refresh(pool, now=NOW)
 
@@ -162,14 +165,18 @@ async def test_longer_intervals_go_by_their_own_settings(pool: asyncpg.Pool, sto
 async def test_a_reader_in_the_way_postpones_a_drop(
     pool: asyncpg.Pool, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.partitions._LOCK_TIMEOUT_MS", 50)
+    monkeypatch.setattr("kraken_history.storing.retention._LOCK_TIMEOUT_MS", 50)
+    pieces: list[tuple[str, str]] = []
     await store.write(history())
     async with pool.acquire() as reader, reader.transaction():
         await reader.fetch("SELECT count(*) FROM candles")
-        postponed = await drop_old(pool, {"candles": OLD + 16 * DAY}, now=NOW)
+        postponed = await drop_old(
+            pool, {"candles": OLD + 16 * DAY}, now=NOW, on_postponed=lambda *piece: pieces.append(piece)
+        )
     done = await drop_old(pool, {"candles": OLD + 16 * DAY}, now=NOW)
 
     assert postponed == {"candles": 0}
+    assert pieces == [("candles", f"candles_{OLD:%Y%m%d}")]
     assert done["candles"] > 0
 
 

@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 from kraken_history.database.connections import create_pool
 from kraken_history.database.migrations import migrate, read_migrations
-from kraken_history.storing.aggregates import AGGREGATES, refresh
+from kraken_history.storing.aggregates import refresh
+from kraken_history.storing.longer_intervals import AGGREGATES
 from tests.aggregates.truth import assert_right, marked_ranges, materialized
 
 MONDAY = datetime(2025, 11, 10, tzinfo=UTC)

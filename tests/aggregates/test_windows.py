@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from kraken_history.intervals import MONDAY, bucket_end, bucket_start
 from kraken_history.records import TimeRange
-from kraken_history.storing.aggregates import AGGREGATES, Aggregate, windows
+from kraken_history.storing.aggregates import windows
+from kraken_history.storing.longer_intervals import AGGREGATES, Aggregate
 
 HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(weeks=1)
 NOON = datetime(2025, 11, 12, 12, tzinfo=UTC)  # a Wednesday

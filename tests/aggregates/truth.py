@@ -4,7 +4,7 @@ from datetime import datetime
 
 import asyncpg
 
-from kraken_history.storing.aggregates import AGGREGATES, Aggregate
+from kraken_history.storing.longer_intervals import AGGREGATES, Aggregate
 
 Bucket = tuple[str, datetime]
 Rows = dict[Bucket, tuple[str, ...]]

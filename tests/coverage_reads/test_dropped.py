@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from jobs.partitions import drop_old
 from kraken_history.database.connections import create_pool
 from kraken_history.database.migrations import migrate, read_migrations
 from kraken_history.errors import CoverageError
@@ -15,6 +14,7 @@ from kraken_history.reading.coverage import complete
 from kraken_history.reading.database import Database
 from kraken_history.records import HistoricalTrade, TimeRange
 from kraken_history.storing.aggregates import refresh
+from kraken_history.storing.retention import drop_old
 from kraken_history.storing.store import Store
 from tests.coverage_reads.meeting import locked, until_blocked
 from tests.support.examples import make_trade

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from kraken_history.records import EXACT, HistoricalCandle, truncated_vwap
+from kraken_history.storing.candle_rules import vwap
 from kraken_history.storing.store import Store
 from tests.support.contents import CANDLE_COLUMNS
 from tests.support.examples import NOON, SYMBOLS, make_candle
@@ -148,10 +149,10 @@ async def test_sql_cuts_a_vwap_where_python_does(pool: asyncpg.Pool) -> None:
     pairs += [(Decimal("5"), Decimal(0)), (Decimal("1E-10"), Decimal(1)), (Decimal("9.9E-11"), Decimal(1))]
 
     rows = await pool.fetch(
-        """
-        SELECT coalesce(div(quote * 10000000000, nullif(volume, 0)) * 0.0000000001, 0) AS vwap
+        f"""
+        SELECT coalesce({vwap("quote", "nullif(volume, 0)")}, 0) AS vwap
         FROM unnest($1::numeric[], $2::numeric[]) WITH ORDINALITY AS p (quote, volume, at) ORDER BY at
-        """,
+        """,  # noqa: S608 — only constants are put in
         [quote for quote, _ in pairs],
         [volume for _, volume in pairs],
     )

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from kraken_history.completeness.covered_time import cover, find_uncovered
 from kraken_history.database.connections import Connection
 from kraken_history.ledger import IdRanges
-from kraken_history.records import HistoricalTrade
+from kraken_history.records import HistoricalTrade, TimeRange
 from kraken_history.storing.pages import Alongside, Part, write_page
 from kraken_history.storing.store import Store, Stored
 from tests.support.database import deadlock, stored_candles, stored_ids
@@ -189,6 +190,31 @@ async def test_what_the_hooks_wrote_is_rolled_back_when_the_part_is_written_agai
     assert (also.befores, [each.new_trades for each in also.stored]) == (2, [3, 3])
     assert (stored.new_trades, stored.known_trades) == (3, 0)
     assert [ids for ids, *_ in await noted(notes)] == [[1, 2, 3]]
+
+
+async def test_coverage_is_committed_with_the_page_that_proves_it(store: Store, pool: asyncpg.Pool) -> None:
+    """What Kraken was asked for and had no trade of is covered too, before the first trade as well."""
+    asked = TimeRange(FIRST_DAY - timedelta(days=1), FIRST_DAY + timedelta(days=2))
+
+    class Covers(Alongside):
+        fails = True
+
+        async def after(self, connection: Connection, part: Part, stored: Stored) -> bool:
+            await cover(connection, "BTC/USDT", asked)
+            if self.fails:
+                raise ConnectionResetError("killed")
+            return True
+
+    also = Covers()
+    with pytest.raises(ConnectionResetError):
+        await write_page(store, one_a_day(1), also=also)
+    (before,) = await find_uncovered(pool, ["BTC/USDT"], asked.start, asked.end)
+    also.fails = False
+    await write_page(store, one_a_day(1), also=also)
+    (after,) = await find_uncovered(pool, ["BTC/USDT"], asked.start, asked.end)
+
+    assert (before.last_id, before.stretches) == (None, [asked])
+    assert (after.last_id, after.stretches) == (1, [])
 
 
 @plain_only

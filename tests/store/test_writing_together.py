@@ -12,8 +12,8 @@ import pytest
 from kraken_history.database.connections import create_pool
 from kraken_history.ledger import IdRanges
 from kraken_history.records import HistoricalTrade
+from kraken_history.storing.candle_changes import CANDLES_CHANNEL
 from kraken_history.storing.candle_deltas import build_candles
-from kraken_history.storing.candle_writing import CANDLES_CHANNEL
 from kraken_history.storing.store import Store, write_within
 from tests.support.contents import everything, ledger, stored_candles, stored_trades, sync_status
 from tests.support.examples import NOON, SYMBOLS, make_candle, make_trade

@@ -12,7 +12,8 @@ from kraken_history.kraken.rest import decode_result, decode_trades_page
 from kraken_history.ledger import IdRanges
 from kraken_history.records import HistoricalTrade
 from kraken_history.storing.candle_deltas import build_candles
-from kraken_history.storing.store import MOST_HOLES_REPORTED, Store
+from kraken_history.storing.ledger_writing import MOST_HOLES_REPORTED
+from kraken_history.storing.store import Store
 from tests.support.contents import everything, ledger, stored_candles, stored_trades, sync_status
 from tests.support.examples import NOON, make_trade
 

@@ -18,7 +18,8 @@ from kraken_history.database.migrations import check_schema
 from kraken_history.errors import UsageError
 from kraken_history.records import TimeRange
 from kraken_history.settings import Settings, load_settings
-from kraken_history.storing.aggregates import AGGREGATES, Refreshed, refresh
+from kraken_history.storing.aggregates import Refreshed, refresh
+from kraken_history.storing.longer_intervals import AGGREGATES
 
 _WAIT_S = 600.0  # for the worker's own refresh to end
 _BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)  # before there was anything to trade

@@ -139,6 +139,22 @@ async def cover_minutes(pool: asyncpg.Pool, symbol: str, minutes: Sequence[datet
     )
 
 
+async def cover_candles(connection: Connection, symbol: str, covered: TimeRange) -> None:
+    """Record that each minute of this time has its candle, or was quiet."""
+    await connection.execute(
+        """
+        INSERT INTO data_sync_status AS s (symbol, data_type, time_ranges)
+        VALUES ($1, 'candles_1m', tstzmultirange(tstzrange($2, $3)))
+        ON CONFLICT (symbol, data_type) DO UPDATE SET
+            time_ranges = s.time_ranges + excluded.time_ranges, last_sync_at = now()
+        WHERE NOT s.time_ranges @> excluded.time_ranges
+        """,
+        symbol,
+        covered.start,
+        covered.end,
+    )
+
+
 async def are_minutes_covered(pool: asyncpg.Pool, gap: DataGap) -> bool:
     """True if :func:`cover_minutes` was told of all closed minutes of the gap."""
     covered: bool | None = await pool.fetchval(

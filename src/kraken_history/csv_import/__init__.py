@@ -11,8 +11,9 @@ client's time for a row depends on its length.
 from kraken_history.csv_import.importer import CsvImporter, FetchPairs, Imported, Skipped
 from kraken_history.csv_import.names import Content, content_of
 from kraken_history.csv_import.refusal import CsvError
-from kraken_history.csv_import.rows import CandleReader, Candles, TradeReader
+from kraken_history.csv_import.rows import CandleReader, TradeReader
 from kraken_history.csv_import.sources import CsvFile, found_files
+from kraken_history.storing.candle_text import Candles
 
 __all__ = [
     "CandleReader",

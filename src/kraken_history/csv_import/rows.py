@@ -12,11 +12,10 @@ from itertools import groupby
 from operator import gt, itemgetter, le, mul, sub
 from typing import ClassVar
 
-from msgspec import Struct
-
 from kraken_history.csv_import.refusal import CsvError
 from kraken_history.csv_import.sources import LONGEST_LINE, NO_TABLE, TOO_LONG
 from kraken_history.records import EXACT, VWAP_DECIMALS, truncated_vwap
+from kraken_history.storing.candle_text import Candles
 
 MINUTE_S = 60
 CANDLE_FIELDS = ("time", "open", "high", "low", "close", "volume", "trades")
@@ -40,27 +39,6 @@ _TRADE_TIME = re.compile(r"[1-9]\d{9}(?:\.\d*)?", re.ASCII)
 
 _SHIFT = Decimal(10) ** VWAP_DECIMALS
 _UNSHIFT = Decimal(10) ** -VWAP_DECIMALS
-
-
-class Candles(Struct, gc=False):
-    """Candles in columns, in the order of time. Prices and volumes are text, as their file has them.
-
-    Attributes:
-        times: Open times in unix seconds.
-        quote_volumes: volume × vwap; of candles that are built from trades, the exact sum.
-        vwaps: The typical price, (high + low + close) / 3, cut to ten decimals, because the files have no vwap; of
-            candles that are built from trades, the true one, cut likewise.
-    """
-
-    times: list[int]
-    opens: Sequence[str]
-    highs: Sequence[str]
-    lows: Sequence[str]
-    closes: Sequence[str]
-    volumes: Sequence[str]
-    quote_volumes: Sequence[str]
-    trade_counts: Sequence[str]
-    vwaps: Sequence[str]
 
 
 class CandleReader:

@@ -20,10 +20,11 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from kraken_history.intervals import Span, as_utc, bucket_end, bucket_start, checked_interval, closed_window, width_of
-from kraken_history.reading.candle_query import COLUMNS, aggregate
+from kraken_history.reading.candle_query import COLUMNS
 from kraken_history.reading.candles import candles_of, checked_limit, checked_symbol, read_candles, read_extent
 from kraken_history.reading.database import Database
 from kraken_history.records import MINUTE, HistoricalCandle
+from kraken_history.storing.candle_rules import OF_TRADES, VALUES, longer_candles
 
 
 async def read_candles_as_of(
@@ -54,7 +55,7 @@ async def read_candles_as_of(
         return []
     width = width_of(interval)
     low, high = max(low, bucket_start(extent.oldest, width)), min(high, bucket_end(extent.newest + MINUTE, width))
-    query = _CANDLES if interval == 1 else aggregate(_CANDLES, interval)
+    query = _CANDLES if interval == 1 else longer_candles(_CANDLES, interval)
     candles: list[HistoricalCandle] = []
     for start_of_part, end_of_part in _parts((low, high), interval):
         left = None if limit is None else limit - len(candles)
@@ -99,13 +100,9 @@ _CANDLES = f"""
     )
     SELECT {COLUMNS} FROM stored WHERE is_known
     UNION ALL
-    SELECT $1 AS symbol, b.minute AS timestamp, 1 AS interval_minutes, b.open, b.high, b.low, b.close, b.volume,
-           b.quote_volume, b.trade_count, div(b.quote_volume * 10000000000, b.volume) * 0.0000000001 AS vwap
+    SELECT $1 AS symbol, b.minute AS timestamp, 1 AS interval_minutes, {", ".join(VALUES)}
     FROM changed h CROSS JOIN LATERAL (
-        SELECT date_trunc('minute', t.timestamp, 'UTC') AS minute,
-               (array_agg(t.price ORDER BY t.id))[1] AS open, max(t.price) AS high, min(t.price) AS low,
-               (array_agg(t.price ORDER BY t.id DESC))[1] AS close, sum(t.volume) AS volume,
-               sum(t.price * t.volume) AS quote_volume, count(*)::integer AS trade_count
+        SELECT date_trunc('minute', t.timestamp, 'UTC') AS minute, {OF_TRADES}
         FROM trades t
         WHERE t.symbol = $1 AND t.timestamp >= h.hour AND t.timestamp < h.hour + interval '1 hour'
           AND date_trunc('minute', t.timestamp, 'UTC') = ANY (h.minutes)

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from kraken_history.intervals import VIEWS, Span, best_stored, bucket_end, bucket_start, width_of
 from kraken_history.records import HistoricalCandle
+from kraken_history.storing.candle_rules import longer_candles
 
 COLUMNS = ", ".join(HistoricalCandle.__struct_fields__)
 """The columns of a candle, in the order of the record's fields."""
@@ -75,23 +76,7 @@ def select_candles(query: Query, symbol: str, interval: int, span: Span, marks: 
     name = query.put(symbol, "text")
     stored = best_stored(interval)
     source = _select_stored(query, name, stored, span, marks)
-    return source if stored == interval else aggregate(source, interval)
-
-
-def aggregate(source: str, interval: int) -> str:
-    """A query that makes candles of an interval out of a query for shorter ones of one symbol.
-
-    Digit for digit what the views compute.
-    """
-    return f"""
-    SELECT symbol,
-           date_bin(interval '{interval} minutes', timestamp, timestamptz '2000-01-03 00:00:00+00') AS timestamp,
-           {interval} AS interval_minutes,
-           (array_agg(open ORDER BY timestamp))[1] AS open, max(high) AS high, min(low) AS low,
-           (array_agg(close ORDER BY timestamp DESC))[1] AS close, sum(volume) AS volume,
-           sum(quote_volume) AS quote_volume, sum(trade_count)::bigint AS trade_count,
-           coalesce(div(sum(quote_volume) * 10000000000, nullif(sum(volume), 0)) * 0.0000000001, 0) AS vwap
-    FROM ({source}) AS s GROUP BY 1, 2"""  # noqa: S608 — only our own SQL and a number are put in
+    return source if stored == interval else longer_candles(source, interval)
 
 
 def _select_stored(query: Query, name: str, stored: int, span: Span, marks: Marks) -> str:
@@ -104,7 +89,7 @@ def _select_stored(query: Query, name: str, stored: int, span: Span, marks: Mark
     is_stale = _is_within(query, stale)
     extent = stale[0][0], stale[-1][1]
     base = 1 if stored <= _HOUR else _HOUR
-    fresh = aggregate(
+    fresh = longer_candles(
         f"SELECT * FROM ({_select_stored(query, name, base, extent, marks)}) AS b WHERE {is_stale}",  # noqa: S608
         stored,
     )

@@ -27,7 +27,7 @@ from kraken_history.reading.database import Database
 from kraken_history.reading.settling import Settled, Timing, read_settled
 from kraken_history.records import HistoricalCandle
 from kraken_history.runtime.tasks import end
-from kraken_history.storing.candle_writing import CANDLES_CHANNEL
+from kraken_history.storing.candle_changes import CANDLES_CHANNEL
 
 _DEFAULT = Timing()
 _PAGE_CANDLES = 5_000  # read at once, over all symbols

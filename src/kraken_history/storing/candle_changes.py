@@ -1,0 +1,86 @@
+"""Which minutes a write changed: kept for the refresh of the longer intervals, and told to whoever follows candles."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+import asyncpg
+import msgspec
+
+from kraken_history.database.connections import Connection
+
+CANDLES_CHANNEL = "kraken_history_candles"
+"""NOTIFY channel. Payload: a JSON array of ``[symbol, first minute, last minute]``, unix seconds, both touched."""
+
+_HOUR = timedelta(hours=1)
+_MOST_NOTIFIED = 100  # symbols a payload, which PostgreSQL limits to 8,000 bytes
+
+
+class TouchedMinutes:
+    """By symbol: the first and the last minute that a write touched, the hours, and how many minutes were new."""
+
+    def __init__(self) -> None:
+        self.spans: dict[str, tuple[datetime, datetime]] = {}
+        self.hours: dict[str, set[datetime]] = {}
+        self.new: Counter[str] = Counter()
+
+    def __bool__(self) -> bool:
+        return bool(self.spans)
+
+    def add(self, rows: Iterable[asyncpg.Record]) -> None:
+        for row in rows:
+            symbol, minute = row["symbol"], row["timestamp"]
+            low, high = self.spans.get(symbol, (minute, minute))
+            self.spans[symbol] = min(low, minute), max(high, minute)
+            self.hours.setdefault(symbol, set()).add(minute.replace(minute=0))
+            self.new[symbol] += row["source_before"] is None
+
+
+async def note_touched(connection: Connection, minutes: TouchedMinutes) -> None:
+    """:func:`note_candles` of a write."""
+    stale = {
+        symbol: "{" + ",".join(f"[{h},{h + _HOUR})" for h in sorted(hours)) + "}"
+        for symbol, hours in minutes.hours.items()
+    }
+    await note_candles(connection, minutes.spans, minutes.new, stale)
+
+
+async def note_candles(
+    connection: Connection,
+    spans: Mapping[str, tuple[datetime, datetime]],
+    new: Mapping[str, int],
+    stale: Mapping[str, str],
+) -> None:
+    """Keep the candles' sync status, and tell whoever follows them.
+
+    Args:
+        spans: By symbol: the first and the last minute that changed.
+        new: By symbol: how many minutes had no candle before.
+        stale: By symbol: the whole hours in which minutes changed, as a ``tstzmultirange``.
+    """
+    symbols = sorted(spans)
+    lows, highs = [spans[s][0] for s in symbols], [spans[s][1] for s in symbols]
+    seconds = [(s, int(spans[s][0].timestamp()), int(spans[s][1].timestamp())) for s in symbols]
+    payloads = [
+        msgspec.json.encode(seconds[at : at + _MOST_NOTIFIED]).decode() for at in range(0, len(seconds), _MOST_NOTIFIED)
+    ]
+    counts, stales = [new[s] for s in symbols], [stale[s] for s in symbols]
+    await connection.execute(_NOTE_CANDLES, symbols, lows, highs, counts, stales, payloads, CANDLES_CHANNEL)
+
+
+_NOTE_CANDLES = """
+    WITH noted AS (
+        INSERT INTO data_sync_status AS s
+            (symbol, data_type, oldest_timestamp, newest_timestamp, total_records, stale_ranges)
+        SELECT n.symbol, 'candles_1m', n.oldest, n.newest, n.count, n.stale::tstzmultirange
+        FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::text[])
+            AS n (symbol, oldest, newest, count, stale)
+        ON CONFLICT (symbol, data_type) DO UPDATE SET
+            oldest_timestamp = least(s.oldest_timestamp, excluded.oldest_timestamp),
+            newest_timestamp = greatest(s.newest_timestamp, excluded.newest_timestamp),
+            total_records = s.total_records + excluded.total_records,
+            stale_ranges = s.stale_ranges + excluded.stale_ranges,
+            last_sync_at = now()
+    )
+    SELECT pg_notify($7, payload) FROM unnest($6::text[]) AS payload
+"""

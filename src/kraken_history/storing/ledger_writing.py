@@ -1,0 +1,91 @@
+"""The ledger, as a write needs it: lock the symbols, look up which ids are held, and add those that are new.
+
+Whoever writes trades or candles of a symbol locks its ledger first, until the end of the transaction.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from kraken_history.database.connections import Connection
+from kraken_history.ledger import IdRange, IdRanges
+from kraken_history.records import HistoricalTrade
+
+MOST_HOLES_REPORTED = 100
+"""Of one symbol and write, the newest. The worker's sweep sees all."""
+
+
+async def lock_symbol(connection: Connection, symbol: str) -> None:
+    """Keep every other writer from a symbol's trades and candles until the end of the transaction."""
+    await lock_ledger(connection, [symbol], {})
+
+
+async def lock_ledger(
+    connection: Connection, symbols: list[str], by_symbol: Mapping[str, Sequence[HistoricalTrade]]
+) -> dict[str, IdRanges]:
+    """Lock the symbols until the end of the transaction; return what is held of the ids in question."""
+    spans = [_span(by_symbol.get(symbol, ())) for symbol in symbols]
+    arguments = (symbols, [span[0] for span in spans], [span[1] for span in spans])
+    rows = await connection.fetch(_LOCK_LEDGER, *arguments)
+    if len(rows) < len(symbols):
+        await connection.execute(_OPEN_LEDGER, symbols)
+        rows = await connection.fetch(_LOCK_LEDGER, *arguments)
+    return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["held"]) for row in rows}
+
+
+def _span(trades: Sequence[HistoricalTrade]) -> IdRange:
+    ids = [trade.id for trade in trades]
+    return (min(ids), max(ids) + 1) if ids else (0, 0)
+
+
+# ORDER BY makes all writers lock in the same order. Only the ledger near the batch crosses the wire.
+_LOCK_LEDGER = """
+    SELECT s.symbol, s.id_ranges * int8multirange(int8range(w.low, w.high)) AS held
+    FROM data_sync_status s
+    JOIN unnest($1::text[], $2::bigint[], $3::bigint[]) AS w (symbol, low, high) USING (symbol)
+    WHERE s.data_type = 'trades'
+    ORDER BY s.symbol
+    FOR UPDATE OF s
+"""
+
+_OPEN_LEDGER = """
+    INSERT INTO data_sync_status (symbol, data_type)
+    SELECT symbol, 'trades' FROM unnest($1::text[]) AS symbol ORDER BY symbol
+    ON CONFLICT DO NOTHING
+"""
+
+
+async def extend_ledger(connection: Connection, new: Mapping[str, Sequence[HistoricalTrade]]) -> dict[str, IdRanges]:
+    """Add the ids of new trades, by symbol, and return the newest holes of each; the symbols are locked."""
+    rows = await connection.fetch(
+        _EXTEND_LEDGER,
+        list(new),
+        [_multirange(IdRanges.of(trade.id for trade in trades)) for trades in new.values()],
+        [len(trades) for trades in new.values()],
+        [min(trade.timestamp for trade in trades) for trades in new.values()],
+        [max(trade.timestamp for trade in trades) for trades in new.values()],
+        MOST_HOLES_REPORTED,
+    )
+    return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["holes"] or ()) for row in rows}
+
+
+def _multirange(ranges: IdRanges) -> str:
+    return "{" + ",".join(f"[{start},{stop})" for start, stop in ranges) + "}"
+
+
+_EXTEND_LEDGER = """
+    UPDATE data_sync_status s
+    SET id_ranges = s.id_ranges + n.ids::int8multirange,
+        absent_id_ranges = s.absent_id_ranges - n.ids::int8multirange,
+        oldest_timestamp = least(s.oldest_timestamp, n.oldest),
+        newest_timestamp = greatest(s.newest_timestamp, n.newest),
+        total_records = s.total_records + n.count,
+        last_sync_at = now()
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::timestamptz[])
+        AS n (symbol, ids, count, oldest, newest)
+    WHERE s.symbol = n.symbol AND s.data_type = 'trades'
+    RETURNING s.symbol, (
+        SELECT array_agg(hole) FROM (
+            SELECT hole FROM unnest(ledger_holes(s.id_ranges, s.absent_id_ranges)) AS hole
+            ORDER BY hole DESC LIMIT $6
+        ) AS newest_holes
+    ) AS holes
+"""

@@ -1,0 +1,36 @@
+"""The eight longer intervals that are stored."""
+
+from datetime import timedelta
+
+from msgspec import Struct
+
+
+class Aggregate(Struct, frozen=True):
+    """One longer interval.
+
+    Attributes:
+        view: What readers read.
+        source: What it is aggregated from; refreshed before.
+    """
+
+    view: str
+    minutes: int
+    source: str
+
+    @property
+    def width(self) -> timedelta:
+        """Length of a bucket."""
+        return timedelta(minutes=self.minutes)
+
+
+AGGREGATES = (
+    Aggregate("candles_5m", 5, "candles"),
+    Aggregate("candles_15m", 15, "candles"),
+    Aggregate("candles_30m", 30, "candles"),
+    Aggregate("candles_1h", 60, "candles"),
+    Aggregate("candles_4h", 240, "candles_1h"),
+    Aggregate("candles_12h", 720, "candles_1h"),
+    Aggregate("candles_1d", 1440, "candles_1h"),
+    Aggregate("candles_1w", 10080, "candles_1d"),
+)
+"""Each after its source."""
