@@ -12,6 +12,7 @@ import pytest
 from kraken_history.database.connections import write_again
 from kraken_history.records import HistoricalTrade, TimeRange
 from kraken_history.storing import aggregates
+from kraken_history.storing import materialized as materialized_candles
 from kraken_history.storing.aggregates import Refreshed, RefreshIsRunning, refresh, sole_refresher
 from kraken_history.storing.longer_intervals import AGGREGATES
 from kraken_history.storing.materialized import ContinuousKeeper, TableKeeper
@@ -187,7 +188,7 @@ async def test_a_refresh_that_dies_before_it_unmarks_is_done_again(
 ) -> None:
     await store.write(spread(MONDAY, 48, HOUR))
     with monkeypatch.context() as patch:
-        patch.setattr(aggregates, "_UNMARK", "SELECT 1 / 0, $1::text, $2::text")
+        patch.setattr(materialized_candles, "_UNMARK", "SELECT 1 / 0, $1::text, $2::text")
         with pytest.raises(asyncpg.DivisionByZeroError):
             await refresh(pool, now=MONDAY + 20 * DAY)
 
