@@ -37,7 +37,7 @@ async def keep_figures(context: WorkerContext, redis: Redis, *, every_s: float =
 
 async def _note_all(context: WorkerContext, redis: Redis) -> None:
     live_ids = liveness.live_ids_of(await liveness.signs_of_life(redis))
-    wanted = dict.fromkeys(context.settings.symbols, context.settings.history_days)
+    wanted = dict.fromkeys(context.symbols, context.settings.history_days)
     await note_uncovered(context.pool, wanted, live_ids=live_ids, now=utc_now())
     await note_backfills(context.pool)
 

@@ -59,6 +59,6 @@ async def sweep(ctx: dict[str, Any]) -> int:
     """
     context: WorkerContext = ctx["context"]
     holes = await find_holes(context.pool)
-    for symbol in {*context.settings.symbols, *holes}:
+    for symbol in {*context.symbols, *holes}:
         telemetry.HOLES.labels(symbol=symbol).set(len(holes.get(symbol, ())))
     return await context.jobs.heal_holes(await find_due_holes(context.pool, now=utc_now()))

@@ -16,11 +16,11 @@ from arq.worker import Function, func
 
 from jobs.aggregates import AFTER_GRACE_S, refresh_aggregates
 from jobs.backfill import backfill, sweep_backfills
-from jobs.context import Pairs, WorkerContext
+from jobs.context import WorkerContext
 from jobs.csv_import import IMPORT_TRIES, TIMEOUT_S, import_csv
 from jobs.ending import Ending
 from jobs.figures import keep_figures
-from jobs.gaps import EVERY_MINUTES, fill_gap, fill_gaps
+from jobs.gaps import EVERY_MINUTES, fill_gap, fill_gaps, look_names_up
 from jobs.heal import heal, sweep
 from jobs.indicators import fetch_indicators
 from jobs.partitions import apply_retention, make_partitions
@@ -42,6 +42,7 @@ from kraken_history.fetching.queue import (
 )
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
+from kraken_history.kraken.resolver import Resolver
 from kraken_history.runtime import liveness, telemetry
 from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE, see_that_redis_answers
 from kraken_history.runtime.tasks import end
@@ -71,6 +72,7 @@ async def start(ctx: dict[str, Any]) -> None:
     ctx["background"] = [
         asyncio.create_task(liveness.beat(ctx["redis"], "worker", socket.gethostname(), partial(facts_of, context))),
         asyncio.create_task(keep_figures(context, ctx["redis"])),
+        asyncio.create_task(look_names_up(ctx)),
     ]
     await forget_jobs_at_work(ctx["redis"])
     await sweep(ctx)
@@ -100,12 +102,12 @@ async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis, stop: 
     limiter = RateLimiter(arq, settings.pacing)
     rest = await stack.enter_async_context(KrakenRest(settings.kraken_rest_url, limiter))
     jobs = JobQueue(arq, heal_delay_s=settings.heal_delay_s)
-    return WorkerContext(settings, pool, Store(pool), rest, Pairs(rest), jobs)
+    return WorkerContext(settings, pool, Store(pool), rest, Resolver(rest.fetch_asset_pairs), jobs)
 
 
 def facts_of(context: WorkerContext) -> dict[str, object]:
     """What this worker sees to, for whoever asks what is still to come."""
-    return {"symbols": context.settings.symbols, "history_days": context.settings.history_days}
+    return {"symbols": context.symbols, "history_days": context.settings.history_days}
 
 
 async def finish(ctx: dict[str, Any]) -> None:
