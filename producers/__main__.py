@@ -40,7 +40,7 @@ async def produce(settings: Settings, stop: asyncio.Event) -> None:
         while True:
             await connected.wait()
             connected.clear()
-            await jobs.fill_gaps_after_connecting(settings.symbols)
+            await jobs.fill_gaps_after_connecting(feed.symbols)
 
     def facts() -> dict[str, object]:
         trouble = {}
