@@ -18,6 +18,7 @@ from strategy import Rules, Trader, run_of
 async def backtest(arguments: argparse.Namespace, rules: Rules) -> None:
     """Replay the candles as fast as they can be read."""
     async with HistoricalDataProvider(arguments.database_url) as provider:
+        arguments.symbol = await provider.find_symbol(arguments.symbol)
         start, end = await _range(provider, arguments)
         trader = Trader(arguments.symbol, rules)
         say(

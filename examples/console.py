@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from kraken_history.errors import HistoryError, UnknownInterval, UsageError
+from kraken_history.errors import HistoryError, UnknownInterval, UnknownSymbol, UsageError
 from kraken_history.intervals import checked_interval
-from kraken_history.kraken.numbers import check_symbol
+from kraken_history.kraken.pairs import checked_name
 from strategy import Rules, Trader, result_of
 
 _LONGEST_S = 10 * 366 * 86_400
@@ -104,13 +104,11 @@ def minutes(text: str) -> int:
 
 
 def symbol_name(text: str) -> str:
-    """A symbol, in capitals."""
-    given = text.strip().upper()
+    """Any name of a symbol."""
     try:
-        check_symbol(given)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error}: write BASE/QUOTE, as in BTC/USDT") from None
-    return given
+        return checked_name(text)
+    except UnknownSymbol as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def web_address(text: str) -> str:

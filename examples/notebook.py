@@ -26,7 +26,7 @@ print("stored:", ", ".join(symbols))
 # pandas has the time as its index; `as_="polars"` has it as a column.
 
 # %%
-symbol = os.environ.get("SYMBOL", symbols[0])
+symbol = history.find_symbol(os.environ.get("SYMBOL", symbols[0]))
 newest = history.get_data_range(symbol)["newest"] or datetime.now(UTC)
 end = newest + timedelta(hours=1)
 hours = history.get_candles_frame(symbol, 60, end - timedelta(days=14), end, as_="pandas")

@@ -23,6 +23,7 @@ import msgspec
 from console import Parser, count, number, run, say, say_result, seconds, signed, symbol_name, web_address
 from kraken_history.backtests import BacktestRun
 from kraken_history.errors import HistoryError, ServiceUnavailable, UnknownSymbol
+from kraken_history.kraken.pairs import symbol_without_kraken
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import HistoricalCandle
 from strategy import NAME, Rules, Trader, close_time, run_of
@@ -49,6 +50,8 @@ class PaperTester:
         """The whole sequence, from the first look at the database to the saved result."""
         await self._check_health()
         await self._fill_gaps()
+        names = [await self._symbol_of(name) for name in self._traders]
+        self._traders = {symbol: Trader(symbol, self._rules) for symbol in names}
         for symbol in self._traders:
             await self._warm_up(symbol)
         say(f"following {', '.join(self._traders)}, candles of {self._interval} min; Ctrl-C ends it")
@@ -87,6 +90,15 @@ class PaperTester:
         )
         for complaint in summary["errors"]:
             say(f"gap filling: {complaint}")
+
+    async def _symbol_of(self, name: str) -> str:
+        try:
+            return await self._provider.find_symbol(name)
+        except UnknownSymbol:
+            symbol = symbol_without_kraken(name)
+            if symbol is None:
+                raise
+            return symbol  # it may come yet
 
     async def _warm_up(self, symbol: str) -> None:
         candles: list[HistoricalCandle] = []

@@ -3,30 +3,16 @@
 import asyncpg
 from msgspec import Struct, field
 
+from kraken_history.errors import HistoryError, UnknownSymbol
 from kraken_history.fetching.queue import JobQueue
 from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.pairs import is_symbol
+from kraken_history.kraken.resolver import Resolver
+from kraken_history.runtime import telemetry
 from kraken_history.settings import Settings
 from kraken_history.storing.store import Store
-from kraken_history.symbols import Pair, PairMap
 
-
-class Pairs:
-    """Kraken's pairs: the default five at once, any other after asking AssetPairs, once."""
-
-    def __init__(self, rest: KrakenRest) -> None:
-        self._rest = rest
-        self._known = PairMap()
-
-    async def find(self, symbol: str) -> Pair:
-        """The pair of a symbol.
-
-        Raises:
-            UnknownSymbol: Kraken does not list it.
-            KrakenBusy, ServiceUnavailable: Kraken cannot be asked just now.
-        """
-        if symbol not in self._known:
-            self._known = PairMap([*self._known, *await self._rest.fetch_asset_pairs()])
-        return self._known.find(symbol)
+_log = telemetry.get_logger("worker")
 
 
 class WorkerContext(Struct):
@@ -34,12 +20,33 @@ class WorkerContext(Struct):
 
     Attributes:
         backfills: The symbols whose backfills this worker is at.
+        names: By name in SYMBOLS, the symbol that it means, as far as that is known.
     """
 
     settings: Settings
     pool: asyncpg.Pool
     store: Store
     rest: KrakenRest
-    pairs: Pairs
+    pairs: Resolver
     jobs: JobQueue
     backfills: set[str] = field(default_factory=set)
+    names: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def symbols(self) -> list[str]:
+        """The symbols of the settings, each once; names that only Kraken can tell are left out until it has."""
+        found = [self.names.get(name, name) for name in self.settings.symbols]
+        return [symbol for symbol in dict.fromkeys(found) if is_symbol(symbol)]
+
+    async def find_names(self) -> bool:
+        """Find which symbols the names in the settings mean; return False if Kraken could not be asked for one."""
+        for name in self.settings.symbols:
+            if name not in self.names:
+                try:
+                    self.names[name] = (await self.pairs.find(name)).symbol
+                except UnknownSymbol as error:
+                    _log.error("symbol_unknown", name=name, error=str(error))
+                except HistoryError as error:
+                    _log.warning("symbol_not_looked_up", name=name, error=str(error))
+                    return False
+        return True

@@ -84,6 +84,8 @@ async def _import(context: WorkerContext, paths: Sequence[str], symbol: str | No
         async for outcome in importer.import_files(files):
             _note(outcome)
             outcomes.append(outcome)
+    if importer.note:
+        _log.warning("csv_symbol_not_listed", symbol=symbol, note=importer.note)
     imported = [outcome for outcome in outcomes if isinstance(outcome, Imported)]
     new, replaced = sum(o.new_candles for o in imported), sum(o.replaced_candles for o in imported)
     refusals = sum(isinstance(outcome, CsvError) for outcome in outcomes)

@@ -41,9 +41,9 @@ async def keep_figures(context: WorkerContext, redis: Redis, *, every_s: float =
 async def _note_all(context: WorkerContext, redis: Redis, reported: set[str]) -> None:
     signs = await liveness.signs_of_life(redis)
     _report_unreadable(signs, reported)
-    wanted = dict.fromkeys(context.settings.symbols, context.settings.history_days)
+    wanted = dict.fromkeys(context.symbols, context.settings.history_days)
     await note_uncovered(context.pool, wanted, live_ids=signs.live_ids, now=utc_now())
-    await note_missing(context.pool, context.settings.symbols)
+    await note_missing(context.pool, context.symbols)
     await note_backfills(context.pool)
 
 

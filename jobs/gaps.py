@@ -1,5 +1,6 @@
 """Gaps in time: the job that looks for those of one symbol, and the clock that asks for it."""
 
+import asyncio
 from typing import Any
 
 from arq import Retry
@@ -16,6 +17,7 @@ EVERY_MINUTES = 5
 PAGES_A_JOB = 20
 
 _RETRY_AFTER_S = 15.0
+_LOOK_UP_AGAIN_S = 60.0
 
 _log = telemetry.get_logger("worker")
 
@@ -28,15 +30,16 @@ async def fill_gap(ctx: dict[str, Any], symbol: str, min_gap_minutes: float, tur
     stretch after the newest trade is fetched in several jobs, each asking for the next.
     """
     context: WorkerContext = ctx["context"]
-    filler = GapFiller(
-        context.pool,
-        context.store,
-        context.rest,
-        context.pairs.find,
-        symbols=[symbol],
-        history_days=context.settings.history_days,
-    )
     try:
+        symbol = await context.pairs.symbol_of(symbol)
+        filler = GapFiller(
+            context.pool,
+            context.store,
+            context.rest,
+            context.pairs.find,
+            symbols=[symbol],
+            history_days=context.settings.history_days,
+        )
         signs = await liveness.signs_of_life(ctx["redis"])
         gaps = await filler.detect_gaps(min_gap_minutes, live_ids=signs.live_ids)
         for gap in gaps:
@@ -67,7 +70,17 @@ async def fill_gap(ctx: dict[str, Any], symbol: str, min_gap_minutes: float, tur
 async def fill_gaps(ctx: dict[str, Any]) -> int:
     """Ask to look for gaps of every symbol of the settings; return how many were not in the queue yet."""
     context: WorkerContext = ctx["context"]
-    return await context.jobs.fill_gaps(context.settings.symbols)
+    return await context.jobs.fill_gaps(context.symbols)
+
+
+async def look_names_up(ctx: dict[str, Any]) -> None:
+    """Ask Kraken which symbols the names in SYMBOLS mean, until it has said so; then look for the gaps of these."""
+    context: WorkerContext = ctx["context"]
+    before = context.symbols
+    while not await context.find_names():  # noqa: ASYNC110 — Kraken tells nobody that it can be asked again
+        await asyncio.sleep(_LOOK_UP_AGAIN_S)
+    if context.symbols != before:
+        await fill_gaps(ctx)
 
 
 async def _fill_candles(filler: GapFiller, gap: DataGap) -> None:

@@ -17,11 +17,11 @@ from arq.worker import Function, func
 
 from jobs.aggregates import AFTER_GRACE_S, refresh_aggregates
 from jobs.backfill import backfill, sweep_backfills
-from jobs.context import Pairs, WorkerContext
+from jobs.context import WorkerContext
 from jobs.csv_import import IMPORT_TRIES, TIMEOUT_S, import_csv
 from jobs.ending import Ending
 from jobs.figures import keep_figures
-from jobs.gaps import EVERY_MINUTES, fill_gap, fill_gaps
+from jobs.gaps import EVERY_MINUTES, fill_gap, fill_gaps, look_names_up
 from jobs.heal import heal, sweep
 from jobs.indicators import fetch_indicators
 from jobs.partitions import apply_retention, make_partitions
@@ -44,6 +44,7 @@ from kraken_history.fetching.queue import (
 )
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
+from kraken_history.kraken.resolver import Resolver
 from kraken_history.runtime import liveness, telemetry
 from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE, see_that_redis_answers
 from kraken_history.runtime.signs import WorkerSign
@@ -72,8 +73,9 @@ async def start(ctx: dict[str, Any]) -> None:
         _leave(error)
     context: WorkerContext = ctx["context"]
     ctx["background"] = [
-        asyncio.create_task(liveness.beat(ctx["redis"], socket.gethostname(), partial(sign_of, context.settings))),
+        asyncio.create_task(liveness.beat(ctx["redis"], socket.gethostname(), partial(sign_of, context))),
         asyncio.create_task(keep_figures(context, ctx["redis"])),
+        asyncio.create_task(look_names_up(ctx)),
     ]
     await forget_jobs_at_work(ctx["redis"])
     await sweep(ctx)
@@ -103,17 +105,17 @@ async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis, stop: 
     limiter = RateLimiter(arq, settings.pacing)
     rest = await stack.enter_async_context(KrakenRest(settings.kraken_rest_url, limiter))
     jobs = JobQueue(arq, heal_delay_s=settings.heal_delay_s)
-    return WorkerContext(settings, pool, Store(pool), rest, Pairs(rest), jobs)
+    return WorkerContext(settings, pool, Store(pool), rest, Resolver(rest.fetch_asset_pairs), jobs)
 
 
-def sign_of(settings: Settings) -> WorkerSign:
+def sign_of(context: WorkerContext) -> WorkerSign:
     """This worker's sign of life as of now."""
     return WorkerSign(
         pid=os.getpid(),
         at=utc_now(),
         healthy=True,
-        symbols=tuple(settings.symbols),
-        history_days=settings.history_days,
+        symbols=tuple(context.symbols),
+        history_days=context.settings.history_days,
     )
 
 

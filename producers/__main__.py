@@ -44,7 +44,7 @@ async def produce(settings: Settings, stop: asyncio.Event) -> None:
         while True:
             await connected.wait()
             connected.clear()
-            await jobs.fill_gaps_after_connecting(settings.symbols)
+            await jobs.fill_gaps_after_connecting(feed.symbols)
 
     async with redis, publisher:
         beat = liveness.beat(redis, socket.gethostname(), partial(sign_of, feed, publisher))

@@ -1,9 +1,10 @@
 """The socket to Kraken: connect, subscribe, watch, hand frames on, and connect again, for ever."""
 
 import asyncio
+import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import aiohttp
 
@@ -11,16 +12,20 @@ from kraken_history.errors import MalformedMessage
 from kraken_history.kraken.websocket import (
     Candles,
     Frame,
+    Instruments,
     Refused,
     Status,
     Subscribed,
     Trades,
     decode_frame,
+    encode_instruments,
+    encode_no_instruments,
     encode_ping,
     encode_subscribe,
 )
 from kraken_history.runtime import telemetry
 from kraken_history.stream.publisher import Publisher
+from producers.naming import Naming
 from producers.reconnect import reconnect_delay_s
 from producers.subscriptions import Subscriptions
 
@@ -30,6 +35,7 @@ PING_EVERY_S = 30.0
 ASK_AGAIN_EVERY_S = 300.0
 """A refused symbol is asked for again: a refusal may be Kraken's mood, as in maintenance, and not for ever."""
 
+_LIST_REQUEST = 9  # other requests have the number of their channel, or 0
 _CONNECT_TIMEOUT_S = 15.0
 _LARGEST_FRAME_BYTES = 16 * 2**20
 _SOUND_SESSION_S = 60.0  # a shorter session counts as a failure, or a flapping server would get us banned
@@ -44,11 +50,13 @@ class Feed:
     """Publishes the trades and running candles of some symbols until cancelled.
 
     Args:
+        symbols: As WebSocket v2 writes them, or other names of the same pairs, which the feed looks up in Kraken's
+            list of symbols; a symbol that Kraken refuses is looked up too.
         on_connected: Told, each time, when everything is subscribed; must not wait or raise.
 
     Attributes:
         system: The matching engine's last state; empty before the first.
-        refused: Symbols that Kraken refused on the present connection, with its reason.
+        refused: Symbols that Kraken refused on the present connection, and names that mean none, with the reason.
         connected: True while a socket is subscribed and not silent.
         trouble: Why the last session ended or could not begin; empty while connected.
     """
@@ -67,7 +75,7 @@ class Feed:
     ) -> None:
         self._publisher = publisher
         self._url = url
-        self._symbols = symbols
+        self._names = Naming(symbols)
         self._ack_timeout_s = ack_timeout_s
         self._silence_timeout_s = silence_timeout_s
         self._ask_again_every_s = ask_again_every_s
@@ -75,7 +83,10 @@ class Feed:
         self._rng = rng or random.Random()
         self._failures = 0
         self._last_ids: dict[str, int] = {}
-        self._subscriptions = Subscriptions(symbols)
+        self._subscriptions = Subscriptions(self._names.symbols)
+        self._list_asked_at: float | None = None
+        self._found: list[str] | None = None
+        self._subscribed_at = 0.0
         self.system = ""
         self.connected = False
         self.trouble = ""
@@ -84,6 +95,11 @@ class Feed:
     @property
     def refused(self) -> dict[str, str]:
         return dict(self._subscriptions.refused)
+
+    @property
+    def symbols(self) -> list[str]:
+        """The symbols that are subscribed, refused ones included."""
+        return self._names.symbols
 
     @property
     def last_ids(self) -> dict[str, int]:
@@ -114,18 +130,40 @@ class Feed:
             socket = await http.ws_connect(self._url, timeout=timeout, max_msg_size=_LARGEST_FRAME_BYTES, compress=0)
         async with socket:
             self.sessions += 1
-            self._subscriptions = Subscriptions(self._symbols)
+            self._subscriptions = Subscriptions(self._names.symbols)
+            self._list_asked_at = None
+            self._found = None
+            self._subscribed_at = time.monotonic()
             _log.info("connected", url=self._url, session=self.sessions)
-            await self._subscribe(socket, self._symbols)
+            if self._names.symbols:
+                await self._subscribe(socket, self._names.symbols)
             await self._read(socket)
 
     async def _subscribe(self, socket: aiohttp.ClientWebSocketResponse, symbols: Sequence[str]) -> None:
+        self._subscribed_at = time.monotonic()
         for req_id, channel in self._subscriptions.requests:
             await socket.send_str(encode_subscribe(channel, symbols, req_id=req_id).decode())
 
+    async def _look_names_up(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Ask for the list of symbols if a name is open; when it has come, end it and subscribe what it had."""
+        if self._names.unsettled and self._list_asked_at is None:
+            self._list_asked_at = time.monotonic()
+            await socket.send_str(encode_instruments(req_id=_LIST_REQUEST).decode())
+        if self._found is not None:
+            found, self._found = self._subscriptions.add(self._found), None
+            await socket.send_str(encode_no_instruments(req_id=_LIST_REQUEST).decode())
+            if found:
+                await self._subscribe(socket, found)
+
+    @property
+    def _is_looking_up(self) -> bool:
+        waited_s = 0.0 if self._list_asked_at is None else time.monotonic() - self._list_asked_at
+        return bool(self._names.unsettled) and waited_s < self._ack_timeout_s
+
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        started = pinged = asked = time.monotonic()
+        pinged = asked = time.monotonic()
         while True:
+            await self._look_names_up(socket)
             try:
                 message = await socket.receive(timeout=self._silence_timeout_s)
             except TimeoutError:
@@ -134,22 +172,37 @@ class Feed:
                 raise SessionEnded(f"the socket closed ({socket.close_code or message.type.name})")
             self._take(message.data)
             now = time.monotonic()
-            self._check_answers(now - started)
+            self._check_list()
+            self._check_answers(now - self._subscribed_at)
             if now - pinged > PING_EVERY_S:
                 pinged = now
                 await socket.send_str(encode_ping(req_id=0).decode())
             if self._subscriptions.refused and now - asked > self._ask_again_every_s:
                 asked = now
-                await self._subscribe(socket, list(self._subscriptions.refused))
+                await self._ask_again(socket)
+
+    async def _ask_again(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        refused = list(self._subscriptions.refused)
+        self._names.doubt(refused)
+        self._list_asked_at = None
+        symbols = [name for name in refused if name in self._subscriptions.symbols]
+        if symbols:
+            await self._subscribe(socket, symbols)
+
+    def _check_list(self) -> None:
+        """If the list of symbols did not come in time, count what was to be looked up in it as refused."""
+        if self._list_asked_at is not None and self._names.unsettled and not self._is_looking_up:
+            reason = f"Kraken did not list its symbols within {self._ack_timeout_s:g} s; write BASE/QUOTE"
+            self._note_unknown(dict.fromkeys(self._names.unsettled, reason))
 
     def _check_answers(self, waited_s: float) -> None:
         waiting = self._subscriptions
-        if waiting.all_refused:
+        if waiting.all_refused and not self._is_looking_up and self._found is None:
             raise SessionEnded(f"Kraken refused every symbol ({', '.join(waiting.refused)}): correct SYMBOLS")
         if waiting.unanswered and waited_s > self._ack_timeout_s:
             names = ", ".join(f"{channel} {symbol}" for channel, symbol in sorted(waiting.unanswered))
             raise SessionEnded(f"not acknowledged within {self._ack_timeout_s:g} s: {names}")
-        if not waiting.unanswered and not self.connected:
+        if waiting.are_answered and not self.connected:
             self.connected = True
             self.trouble = ""
             _log.info("subscribed", symbols=[s for s in waiting.symbols if s not in waiting.refused])
@@ -179,6 +232,8 @@ class Feed:
                 telemetry.STATUS_MESSAGES.labels(system=system).inc()
                 _log.log(20 if system == "online" else 30, "status", system=system, version=version)
                 self.system = system
+            case Instruments(symbols):
+                self._look_into(symbols)
             case Subscribed():
                 self._subscriptions.accept(frame)
             case Refused():
@@ -186,8 +241,30 @@ class Feed:
             case _:  # heartbeats, pongs and channels that are not ours
                 pass
 
+    def _look_into(self, listed: Sequence[str]) -> None:
+        """Look the names up that are open, in the list of all symbols."""
+        if not self._names.unsettled:
+            return
+        found = self._names.settle(listed)
+        other = {name: symbol for name, symbol in found.symbols.items() if symbol != name}
+        self._subscriptions.rename(other)
+        self._found = list(other.values())
+        self._note_unknown(found.unknown)
+        _log.info("names_looked_up", symbols=other, unknown=list(found.unknown))
+
+    def _note_unknown(self, reasons: Mapping[str, str]) -> None:
+        for name, reason in reasons.items():
+            if name not in self._subscriptions.refused:
+                self._subscriptions.refused[name] = reason
+                telemetry.SUBSCRIPTIONS_REFUSED.labels(symbol=name).inc()
+
     def _refused(self, answer: Refused) -> None:
+        if answer.req_id == _LIST_REQUEST:
+            self._note_unknown(dict.fromkeys(self._names.unsettled, answer.error))
+            self._list_asked_at = -math.inf  # no longer waited for
+            return
         newly = self._subscriptions.refuse(answer) if answer.method == "subscribe" else []
         for symbol in newly:
             telemetry.SUBSCRIPTIONS_REFUSED.labels(symbol=symbol).inc()
+        self._names.doubt(newly)
         _log.error("refused", error=answer.error, symbols=newly)

@@ -26,6 +26,13 @@ class Subscriptions:
         """The request ids with the channel that each asks for."""
         return list(enumerate(CHANNELS, start=1))
 
+    def add(self, symbols: Iterable[str]) -> list[str]:
+        """Expect answers of further symbols; return those that are new."""
+        new = [symbol for symbol in symbols if symbol not in self.symbols]
+        self.symbols = (*self.symbols, *new)
+        self.unanswered |= {(channel, symbol) for channel in CHANNELS for symbol in new}
+        return new
+
     def accept(self, answer: Subscribed) -> None:
         """Note that a symbol of a channel was accepted, perhaps after it had been refused."""
         accepted = answer.channel, answer.symbol
@@ -48,6 +55,16 @@ class Subscriptions:
         newly = [symbol for symbol in symbols if symbol not in self.refused]
         self.refused.update(dict.fromkeys(newly, answer.error))
         return newly
+
+    def rename(self, names: Iterable[str]) -> None:
+        """Forget that these were refused: they turned out to be other names of symbols that are asked for instead."""
+        for name in names:
+            self.refused.pop(name, None)
+
+    @property
+    def are_answered(self) -> bool:
+        """True if everything was answered, and something accepted."""
+        return not self.unanswered and bool(self._accepted)
 
     @property
     def all_refused(self) -> bool:

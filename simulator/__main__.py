@@ -30,7 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same trades (%(default)s)")
     parser.add_argument("--rate", type=float, default=5.0, help="trades a second over all symbols (%(default)s)")
     parser.add_argument(
-        "--symbols", default=",".join(DEFAULT_SYMBOLS), help="books, comma between, as BTC/USDT (%(default)s)"
+        "--symbols",
+        default=",".join(DEFAULT_SYMBOLS),
+        help="books, comma between, as BTC/USDT, AAPLx/USD (%(default)s)",
     )
     parser.add_argument("--paused", action="store_true", help="make no trades until POST /control/start")
     parser.add_argument("--duration-s", type=float, help="end after this many seconds; without it, run until stopped")

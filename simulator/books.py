@@ -9,10 +9,20 @@ from zlib import crc32
 from msgspec import Struct
 
 from kraken_history.errors import UnknownSymbol
-from kraken_history.symbols import DEFAULT_PAIRS, DEFAULT_SYMBOLS, V2_ASSET_NAMES, Pair, symbol_from_wsname
+from kraken_history.kraken.pairs import find_symbol
+from kraken_history.symbols import (
+    CURRENCY,
+    DEFAULT_PAIRS,
+    DEFAULT_SYMBOLS,
+    TOKENIZED_ASSET,
+    V2_ASSET_NAMES,
+    Pair,
+    symbol_from_wsname,
+)
 from simulator.notation import VOLUME_DECIMALS, fixed, units_of
 
-_SYMBOL = re.compile(r"[A-Z0-9.]{1,16}/[A-Z0-9.]{1,16}")
+# Kraken's assets are in capitals, but for the x at the end of an xStock.
+_SYMBOL = re.compile(r"[A-Z0-9.]{1,15}[A-Z0-9.x]?/[A-Z0-9.]{1,16}")
 
 _USD_PRICES = {
     "BTC": Decimal(105000),
@@ -24,6 +34,10 @@ _USD_PRICES = {
     "GBP": Decimal("1.31"),
     **dict.fromkeys(("USD", "USDT", "USDC", "DAI"), Decimal(1)),
 }
+_STOCK_PRICES = {"AAPLx": Decimal("211.5"), "SPYx": Decimal(640), "TSLAx": Decimal(310)}
+
+_CATALOGUE = [f"{base}/{quote}" for base in (*_USD_PRICES, *_STOCK_PRICES) for quote in _USD_PRICES if base != quote]
+"""Symbols that are found under any of their names. A book of any other has to be named as Kraken writes it."""
 
 # pair_decimals as in the recorded AssetPairs.
 _PRICE_DECIMALS = {
@@ -88,7 +102,7 @@ class Book(Struct, frozen=True):
         return {
             "altname": self.pair.altname,
             "wsname": self.pair.wsname,
-            "aclass_base": "currency",
+            "aclass_base": self.pair.asset_class,
             "base": _asset_code(base),
             "aclass_quote": "currency",
             "quote": _asset_code(quote),
@@ -115,14 +129,27 @@ class Book(Struct, frozen=True):
 def make_books(symbols: Sequence[str] = DEFAULT_SYMBOLS) -> list[Book]:
     """A book for each symbol; those that are not among the defaults are made up.
 
+    Args:
+        symbols: Of the assets whose prices are known here, under any of their names; any other as Kraken's
+            WebSocket v2 writes it. One that ends in ``x`` before the slash is a tokenised asset.
+
     Raises:
-        UnknownSymbol: A symbol is not written as Kraken's WebSocket v2 writes it; carries it.
+        UnknownSymbol: A symbol is not written so; carries it.
     """
     known = {pair.symbol: pair for pair in DEFAULT_PAIRS}
-    unique = list(dict.fromkeys(symbols))
+    unique = list(dict.fromkeys(map(_symbol_of, symbols)))
     if not unique:
-        raise UnknownSymbol("")
+        raise UnknownSymbol.not_a_name("")
     return [_make_book(known.get(symbol) or _made_up_pair(symbol), rank) for rank, symbol in enumerate(unique)]
+
+
+def _symbol_of(name: str) -> str:
+    symbol = find_symbol(name, _CATALOGUE)
+    if symbol is not None:
+        return symbol
+    if not _SYMBOL.fullmatch(name):
+        raise UnknownSymbol(name, f"expected BASE/QUOTE as Kraken writes it, BTC/EUR or AAPLx/USD, got {name!r}")
+    return symbol_from_wsname(name)
 
 
 def pairs_of(books: Iterable[Book]) -> list[Pair]:
@@ -133,7 +160,8 @@ def pairs_of(books: Iterable[Book]) -> list[Pair]:
 def _make_book(pair: Pair, rank: int) -> Book:
     base, quote = pair.symbol.split("/")
     price = _usd_price(base) / _usd_price(quote)
-    decimals = _PRICE_DECIMALS.get(pair.symbol, min(max(6 - floor(log10(price)), 0), 10))
+    usual = 2 if pair.asset_class == TOKENIZED_ASSET else min(max(6 - floor(log10(price)), 0), 10)
+    decimals = _PRICE_DECIMALS.get(pair.symbol, usual)
     return Book(
         pair,
         decimals,
@@ -144,13 +172,12 @@ def _make_book(pair: Pair, rank: int) -> Book:
 
 
 def _made_up_pair(symbol: str) -> Pair:
-    if not _SYMBOL.fullmatch(symbol) or symbol != symbol_from_wsname(symbol):
-        raise UnknownSymbol(symbol)
     old_names = {new: old for old, new in V2_ASSET_NAMES.items()}
     base, quote = (old_names.get(asset, asset) for asset in symbol.split("/"))
     is_old = base in _OLD_COINS and quote in (*_OLD_COINS, *_OLD_MONEY)
     key = _asset_code(base) + _asset_code(quote) if is_old else base + quote
-    return Pair(symbol, base + quote, key, f"{base}/{quote}", "online")
+    asset_class = TOKENIZED_ASSET if base.endswith("x") else CURRENCY
+    return Pair(symbol, base + quote, key, f"{base}/{quote}", "online", asset_class)
 
 
 def _asset_code(asset: str) -> str:
@@ -160,5 +187,5 @@ def _asset_code(asset: str) -> str:
 
 
 def _usd_price(asset: str) -> Decimal:
-    known = _USD_PRICES.get(asset)
+    known = _USD_PRICES.get(asset) or _STOCK_PRICES.get(asset)
     return known if known is not None else Decimal(crc32(asset.encode()) % 9_900 + 100) / 1000

@@ -66,6 +66,42 @@ def subscribed(
     return _answer({"method": "subscribe", "result": result, "success": True}, req_id, times)
 
 
+def instruments(books: Iterable[Book]) -> bytes:
+    """The snapshot of ``instrument``, with the fields of Kraken's documentation. Not recorded."""
+    books = list(books)
+    assets = dict.fromkeys(asset for book in books for asset in book.symbol.split("/"))
+    data = {
+        "assets": [{"id": asset, "status": "enabled"} for asset in assets],
+        "pairs": [_instrument(book) for book in books],
+    }
+    return _json({"channel": "instrument", "type": "snapshot", "data": data})
+
+
+def _instrument(book: Book) -> dict[str, object]:
+    base, quote = book.symbol.split("/")
+    return {
+        "symbol": book.symbol,
+        "base": base,
+        "quote": quote,
+        "status": "online",
+        "qty_precision": VOLUME_DECIMALS,
+        "price_precision": book.price_decimals,
+        "marginable": False,
+        "has_index": False,
+    }
+
+
+def listed(*, req_id: int | None, times: tuple[int, int]) -> bytes:
+    """The acknowledgement of a subscribe to ``instrument``, which has no symbol. Documented, not recorded."""
+    result = {"channel": "instrument", "snapshot": True}
+    return _answer({"method": "subscribe", "result": result, "success": True}, req_id, times)
+
+
+def unlisted(*, req_id: int | None, times: tuple[int, int]) -> bytes:
+    """The acknowledgement of its ``unsubscribe``. Documented, not recorded."""
+    return _answer({"method": "unsubscribe", "result": {"channel": "instrument"}, "success": True}, req_id, times)
+
+
 def unsubscribed(channel: str, symbol: str, interval: int, *, req_id: int | None, times: tuple[int, int]) -> bytes:
     """The acknowledgement of an ``unsubscribe``, one symbol each. Documented, not recorded."""
     result: dict[str, object] = {"channel": channel}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kraken_history.errors import UnknownSymbol, UsageError
-from kraken_history.symbols import PairMap
+from kraken_history.kraken.pairs import PairMap
 from simulator.books import Book, pairs_of
 from simulator.notation import VOLUME_DECIMALS, units_of
 from simulator.tape import TapeTrade

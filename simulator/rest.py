@@ -5,14 +5,13 @@ what other clients have measured, where a docstring says so.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 
-from kraken_history.errors import UnknownSymbol
 from kraken_history.kraken.websocket import OHLC_INTERVALS
-from kraken_history.symbols import PairMap
-from simulator.books import Book, pairs_of
+from kraken_history.symbols import CURRENCY
+from simulator.books import Book
 from simulator.candle_series import Candle
 from simulator.exchange import Clock, Exchange
 from simulator.notation import NS, VOLUME_DECIMALS, fixed, rest_time
@@ -39,7 +38,7 @@ class RestApi:
         self._exchange = exchange
         self._limit = limit
         self._clock = clock
-        self._pairs = PairMap(pairs_of(exchange.books.values()))
+        self._symbols = _symbols_by_name(exchange.books.values())
         self._methods: dict[str, Callable[[Params], str]] = {
             "Trades": self._trades,
             "OHLC": self._ohlc,
@@ -69,19 +68,19 @@ class RestApi:
         return (address,)
 
     def _book(self, params: Params) -> Book:
-        """The book of ``pair``: altname, key and v2 symbol are taken, ``XBT/USD`` is not (measured)."""
+        """The book of ``pair``: altname, key and v2 symbol are taken, ``XBT/USD`` is not (measured).
+
+        Of a tokenised asset only if ``asset_class`` says so.
+        """
         if not params.get("pair"):
             raise Refusal("EGeneral:Invalid arguments")
-        return self._exchange.books[self._symbol(params["pair"])]
+        return self._book_of(params["pair"], params.get("asset_class", CURRENCY))
 
-    def _symbol(self, name: str) -> str:
-        try:
-            pair = self._pairs.find(name)
-        except UnknownSymbol as error:
-            raise Refusal("EQuery:Unknown asset pair") from error
-        if name == pair.wsname != pair.symbol:
+    def _book_of(self, name: str, asset_class: str) -> Book:
+        symbol = self._symbols.get(name) or self._symbols.get(name.upper())
+        if symbol is None or self._exchange.books[symbol].pair.asset_class != asset_class:
             raise Refusal("EQuery:Unknown asset pair")
-        return pair.symbol
+        return self._exchange.books[symbol]
 
     def _trades(self, params: Params) -> str:
         tape = self._exchange.tapes[self._book(params).symbol]
@@ -112,9 +111,11 @@ class RestApi:
         return f'{{"{tape.book.pair.key}":[{",".join(rows)}],"last":{committed_s}}}'
 
     def _asset_pairs(self, params: Params) -> str:
+        """Pairs of one class of assets: of currencies, unless ``aclass_base`` names another class."""
+        asset_class = params.get("aclass_base", CURRENCY)
         names = [name for name in params.get("pair", "").split(",") if name]
-        symbols = [self._symbol(name) for name in names] if names else list(self._exchange.books)
-        books = [self._exchange.books[symbol] for symbol in symbols]
+        asked = [self._book_of(name, asset_class) for name in names]
+        books = asked or [book for book in self._exchange.books.values() if book.pair.asset_class == asset_class]
         return _json({book.pair.key: book.asset_pair() for book in books})
 
     def _system_status(self, params: Params) -> str:
@@ -126,6 +127,11 @@ class RestApi:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock() // NS, tz=UTC)
+
+
+def _symbols_by_name(books: Iterable[Book]) -> dict[str, str]:
+    """By the names that REST takes, the symbol. All are in capitals but for those of tokenised assets."""
+    return {name: book.symbol for book in books for name in (book.pair.altname, book.pair.key, book.symbol)}
 
 
 def _trade_row(book: Book, trade: TapeTrade) -> str:

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from kraken_history.kraken.websocket import OHLC_INTERVALS
+from kraken_history.symbols import CURRENCY
 from simulator import frames
 from simulator.exchange import Batch, Clock, Exchange
 
@@ -32,6 +33,7 @@ class _Params(Struct):
     symbol: list[str] = []
     snapshot: bool = True  # documented for trade in one place and false in another; recorded for ohlc
     interval: int = 1
+    include_tokenized_assets: bool = False
 
 
 class _Request(Struct):
@@ -90,6 +92,8 @@ class Session:
         if params.channel in _PRIVATE_CHANNELS:
             error = "Private data and trading are unavailable on this endpoint. Try ws-auth.kraken.com"
             return [self._refusal(error, request, "", time_in)]
+        if params.channel == "instrument":
+            return self._list_instruments(request, time_in)
         if params.channel not in ("trade", "ohlc") or not params.symbol:
             # Kraken has more public channels than this simulator; the words are not recorded.
             error = "Channel not supported" if params.symbol else "Symbol(s) not found"
@@ -107,10 +111,22 @@ class Session:
                 answers.append(self._unsubscribe(wanted, request, time_in))
         return answers
 
+    def _list_instruments(self, request: _Request, time_in: int) -> list[bytes]:
+        """All symbols, once: no pair changes while the simulator runs, so there is nothing to update."""
+        if request.method == "unsubscribe":
+            return [frames.unlisted(req_id=request.req_id, times=self._times(time_in))]
+        books = [
+            book
+            for book in self._exchange.books.values()
+            if request.params.include_tokenized_assets or book.pair.asset_class == CURRENCY
+        ]
+        acknowledgement = frames.listed(req_id=request.req_id, times=self._times(time_in))
+        return [acknowledgement, *([frames.instruments(books)] if request.params.snapshot else [])]
+
     def _objection(self, wanted: Subscription, method: str) -> str:
         if "/" not in wanted.symbol:
             return f"Currency pair not in ISO 4217-A3 format {wanted.symbol}"
-        if wanted.symbol not in self._exchange.books:  # so lower case is refused too
+        if wanted.symbol not in self._exchange.books:  # letter by letter: so lower case is refused too
             return f"Currency pair not supported {wanted.symbol}"
         if wanted.channel == "ohlc" and wanted.interval not in OHLC_INTERVALS:
             return "Subscription ohlc interval not supported"  # the older WebSocket's words; v2's are not recorded

@@ -18,7 +18,9 @@ from msgspec import Struct
 
 from kraken_history.arguments import whole_number
 from kraken_history.database.connections import Connection
-from kraken_history.errors import HistoryError, InvalidNumber, UsageError
+from kraken_history.database.stored_symbols import fetch_stored_symbols
+from kraken_history.errors import HistoryError, InvalidNumber, UnknownSymbol, UsageError
+from kraken_history.kraken.pairs import find_symbol
 
 Json = Mapping[str, Any]
 """A JSON object: strings, numbers, Decimals, aware times, UUIDs, lists, further objects."""
@@ -84,13 +86,15 @@ class SavedRun(BacktestRun, frozen=True, kw_only=True):
 async def save_run(pool: asyncpg.Pool | Connection, run: BacktestRun) -> UUID:
     """Save a run and return its id. A float that is not a number is kept as ``None``.
 
+    A symbol whose candles are stored is kept under our name, whichever it is given under; any other as it is.
+
     Raises:
         UsageError: A part of it cannot be kept; names the part.
     """
     _check(run)
     values = (
         run.strategy_name,
-        list(run.symbols),
+        _our_symbols(run.symbols, await fetch_stored_symbols(pool)),
         run.start_time,
         run.end_time,
         _encode("parameters", run.parameters),
@@ -103,6 +107,16 @@ async def save_run(pool: asyncpg.Pool | Connection, run: BacktestRun) -> UUID:
     except (asyncpg.UntranslatableCharacterError, asyncpg.CharacterNotInRepertoireError) as error:
         raise UsageError(f"PostgreSQL cannot keep a text of the backtest run: {error}") from error
     return id_
+
+
+def _our_symbols(names: Sequence[str], stored: Sequence[str]) -> list[str]:
+    symbols: list[str] = []
+    for name in names:
+        symbol: str | None = None
+        with suppress(UnknownSymbol):  # a run may be of data that are not ours
+            symbol = find_symbol(name, stored)
+        symbols.append(symbol or name)
+    return symbols
 
 
 _SAVE = """

@@ -227,6 +227,9 @@ class BlockingHistoricalDataProvider:
         )
         return self._run(reading)
 
+    def find_symbol(self, name: str) -> str:
+        return self._run(self._provider.find_symbol(name))
+
     def get_symbols(self) -> list[str]:
         return self._run(self._provider.get_symbols())
 

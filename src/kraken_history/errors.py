@@ -25,16 +25,42 @@ class UsageError(HistoryError):
 
 
 class UnknownSymbol(UsageError):
-    """A symbol that Kraken does not list, or that this database does not hold."""
+    """A name that means no pair, or more than one; the message says where it was looked up.
 
-    def __init__(self, symbol: str, known: Sequence[str] = ()) -> None:
-        hint = (
-            f"; known are {', '.join(known)}"
-            if known
-            else ": Kraken lists no such pair; write BASE/QUOTE, as in BTC/USDT"
-        )
-        super().__init__(f"unknown symbol {symbol!r}{hint}")
-        self.symbol = symbol
+    Attributes:
+        symbol: The name as it was given.
+        known: The symbols to choose from, where these are known.
+    """
+
+    def __init__(self, symbol: str, message: str, known: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.symbol, self.known = symbol, tuple(known)
+
+    @classmethod
+    def not_a_name(cls, given: str) -> "UnknownSymbol":
+        """The text cannot be a name of a pair; nobody was asked."""
+        return cls(given, f"expected BASE/QUOTE, such as BTC/USDT, got {given!r}")
+
+    @classmethod
+    def not_listed(cls, name: str) -> "UnknownSymbol":
+        """Kraken's AssetPairs was asked for all pairs, and no pair has this name."""
+        return cls(name, f"unknown symbol {name!r}: Kraken lists no such pair; write BASE/QUOTE, as in BTC/USDT")
+
+    @classmethod
+    def not_stored(cls, name: str, stored: Sequence[str]) -> "UnknownSymbol":
+        """The database was asked, and no symbol that it holds has this name."""
+        shown, others = ", ".join(stored[:_MOST_SHOWN]), len(stored) - _MOST_SHOWN
+        more = f" and {others} more" if others > 0 else ""
+        hint = f"expected one of {shown}{more}" if stored else "it holds nothing yet"
+        return cls(name, f"the database holds nothing of {name!r}: {hint}", stored)
+
+    @classmethod
+    def ambiguous(cls, name: str, candidates: Sequence[str]) -> "UnknownSymbol":
+        """The letters of several symbols fit the name, and their case does not tell which one is meant."""
+        return cls(name, f"{name!r} may mean {' or '.join(candidates)}: write the one that is meant", candidates)
+
+
+_MOST_SHOWN = 20
 
 
 class UnknownInterval(UsageError):

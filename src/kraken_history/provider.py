@@ -17,9 +17,10 @@ from kraken_history.errors import UsageError
 from kraken_history.intervals import VIEWS, as_utc, checked_interval
 from kraken_history.reading import as_of as knowledge
 from kraken_history.reading import columns, coverage, following, indicators, replay, status, trades
-from kraken_history.reading.candles import read_candles, read_latest_candles, read_symbols
+from kraken_history.reading.candles import read_candles, read_latest_candles
 from kraken_history.reading.coverage import Coverage, GapsChoice
 from kraken_history.reading.database import Database
+from kraken_history.reading.names import read_symbol, read_symbols
 from kraken_history.reading.settling import Timing
 from kraken_history.reading.status import DataRange, Health, SyncStatus
 from kraken_history.records import ExternalIndicator, HistoricalCandle, HistoricalTrade
@@ -37,6 +38,10 @@ TIMEFRAMES = (1, 5, 15, 60, 240)
 
 class HistoricalDataProvider:
     """Reads one database; ``async with`` opens and closes its connections, as ``connect`` and ``close`` do.
+
+    A symbol may be given under any of its names: ours, ``BTC/USDT``, which is the quickest; any of Kraken's,
+    ``XBT/USDT``, ``XBTUSDT``, ``XXBTZUSD``; without the slash, ``BTCUSDT``; and in upper or lower case, where the
+    letters are those of one stored symbol only. Records have our name: :meth:`find_symbol` tells which.
 
     Intervals are in minutes. Those of :data:`VIEWS` are stored; any other whole number of minutes up to a year is
     computed from the longest of them that divides it. Candles of all intervals begin at whole multiples of their
@@ -324,6 +329,14 @@ class HistoricalDataProvider:
             CoverageError: With ``gaps="raise"``, part of the range is missing.
         """
         return await columns.read_candles_frame(self._database, symbol, interval, start, end, as_, gaps)
+
+    async def find_symbol(self, name: str) -> str:
+        """The symbol that the records of a read have, for any name that the read takes: ``XBTUSDT`` → ``BTC/USDT``.
+
+        Raises:
+            UnknownSymbol: Nothing is stored under this name, or it may mean several symbols that are stored.
+        """
+        return await read_symbol(self._database, name)
 
     async def get_symbols(self) -> list[str]:
         """The symbols of which something is stored, in alphabetical order."""

@@ -11,14 +11,19 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from kraken_history.errors import UsageError
+from kraken_history.errors import UnknownSymbol, UsageError
 from kraken_history.kraken.limiter import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, Pacing
-from kraken_history.kraken.numbers import check_symbol
-from kraken_history.symbols import DEFAULT_SYMBOLS, symbol_from_wsname
+from kraken_history.kraken.pairs import checked_name, symbol_without_kraken
+from kraken_history.symbols import DEFAULT_SYMBOLS
 
 
 class Settings(BaseSettings):
-    """Everything that a process of the project may be told."""
+    """Everything that a process of the project may be told.
+
+    Attributes:
+        symbols: Ours, ``BTC/USDT``, as far as that can be told without asking Kraken. Of a name without a slash that
+            is not one of the default pairs, ``XBTEUR``, the services ask Kraken which pair it is.
+    """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
@@ -95,26 +100,17 @@ class Settings(BaseSettings):
     @field_validator("symbols", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return (
-            tuple(part.strip().upper() for part in value.split(",") if part.strip())
-            if isinstance(value, str)
-            else value
-        )
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("symbols")
     @classmethod
-    def _are_symbols(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for symbol in value:
-            try:
-                check_symbol(symbol)
-            except ValueError as error:
-                raise ValueError(f"{error}: write it as BASE/QUOTE, for example BTC/USDT") from None
-            ours = symbol_from_wsname(symbol)
-            if ours != symbol:
-                raise ValueError(f"{symbol} is {ours} here: write {ours}")
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
             raise ValueError("name at least one symbol, for example BTC/USDT")
-        return tuple(dict.fromkeys(value))
+        try:
+            return tuple(dict.fromkeys(symbol_without_kraken(name) or checked_name(name) for name in value))
+        except UnknownSymbol as error:
+            raise ValueError(str(error)) from None
 
     @field_validator(
         "database_url",

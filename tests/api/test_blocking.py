@@ -104,9 +104,9 @@ def test_it_replays_everything_in_order(history: BlockingHistoricalDataProvider)
 
 
 def test_errors_are_those_of_the_provider(history: BlockingHistoricalDataProvider) -> None:
-    with pytest.raises(UnknownSymbol, match="known are BTC/USDT, ETH/USDT"):
+    with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT, ETH/USDT"):
         history.get_candles("DOGE/USDT", 1, NOON, END)
-    with pytest.raises(UnknownSymbol, match="known are BTC/USDT, ETH/USDT"):
+    with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT, ETH/USDT"):
         next(history.replay_candles("DOGE/USDT", 1, NOON, END))
     with pytest.raises(InvalidNumber, match="speed: expected"):
         history.replay_candles("BTC/USDT", 1, NOON, END, speed=-1)

@@ -9,9 +9,10 @@ from kraken_history.clock import utc_now
 from kraken_history.fetching.backfill import backfill_symbol
 from kraken_history.fetching.gaps import GapFiller
 from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.pairs import PairMap
 from kraken_history.records import DataGap
 from kraken_history.storing.store import Store
-from kraken_history.symbols import Pair, PairMap
+from kraken_history.symbols import Pair
 from tests.support.database import deadlock
 from tests.support.kraken import CountedSimulator, NoLimit, assert_equals_truth
 

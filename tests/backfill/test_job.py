@@ -9,10 +9,11 @@ from arq import Retry
 from arq.connections import ArqRedis
 
 from jobs.backfill import MOST_AT_ONCE, backfill, sweep_backfills
-from jobs.context import Pairs, WorkerContext
+from jobs.context import WorkerContext
 from kraken_history.fetching.backfill_targets import list_backfills, request_backfill
 from kraken_history.fetching.queue import JobQueue
 from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.resolver import Resolver
 from kraken_history.settings import Settings
 from kraken_history.storing.store import Store
 from tests.support.kraken import CountedSimulator, NoLimit, assert_equals_truth, scripted_kraken
@@ -35,7 +36,11 @@ async def kraken() -> AsyncIterator[CountedSimulator]:
 
 
 def context_of(pool: asyncpg.Pool, arq: ArqRedis, rest: KrakenRest, **settings: Any) -> dict[str, Any]:
-    return {"context": WorkerContext(Settings(**settings), pool, Store(pool), rest, Pairs(rest), JobQueue(arq))}
+    return {
+        "context": WorkerContext(
+            Settings(**settings), pool, Store(pool), rest, Resolver(rest.fetch_asset_pairs), JobQueue(arq)
+        )
+    }
 
 
 async def queued(arq: ArqRedis) -> list[str]:

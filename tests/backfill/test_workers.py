@@ -11,8 +11,8 @@ import pytest
 
 from kraken_history.fetching.backfill_targets import list_backfills
 from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.pairs import PairMap
 from kraken_history.storing.store import Store
-from kraken_history.symbols import PairMap
 from tests.backfill.workers import surroundings
 from tests.support.kraken import CountedSimulator, NoLimit, assert_equals_truth
 from tests.support.slots import TOTAL, assert_spaced, noted_slots

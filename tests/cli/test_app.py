@@ -84,13 +84,13 @@ def test_without_a_command_there_is_help(command: Run) -> None:
         (["candles", "BTC/USDT", "--interval", "x"], {}, 2, "--interval"),
         (["candles", "BTC/USDT", "--limit", "0"], {}, 2, "--limit"),
         (["candles", "BTC/USDT", "--format", "xml"], {}, 2, "--format"),
-        (["candles", "XBTUSDT"], {}, 2, "BTC/USDT"),
+        (["candles", "XBT-USDT"], {}, 2, "BTC/USDT"),
         (["dead-letters", "replay"], {}, 2, "--id ID or --all"),
         (["dead-letters", "replay", "--id", "1-0", "--all"], {}, 2, "--id ID or --all"),
         (["demo", "--seconds", "0"], {}, 2, "--seconds"),
         (["demo", "--rate", "-1"], {}, 2, "--rate"),
         (["health", "postgres"], {}, 2, "producer"),
-        (["status"], {"SYMBOLS": "nonsense"}, 2, "SYMBOLS"),
+        (["status"], {"SYMBOLS": "no-symbol"}, 2, "SYMBOLS"),
         (["up"], {"METRICS_PORT": "many"}, 2, "METRICS_PORT"),
         (["migrate"], {"DATABASE_URL": "postgresql://a:secret@127.0.0.1:1/x"}, 1, "no database answers"),
         (["candles", "BTC/USDT"], {"DATABASE_URL": "mysql://a:secret@h/x"}, 2, "DATABASE_URL"),
@@ -155,7 +155,7 @@ def test_an_unknown_symbol_is_told_which_are_known(
     outcome = command("candles", "DOGE/USD", DATABASE_URL=migrated_database_url)
 
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err == "kraken-history: unknown symbol 'DOGE/USD'; known are BTC/USDT\n"
+    assert outcome.err == "kraken-history: the database holds nothing of 'DOGE/USD': expected one of BTC/USDT\n"
 
 
 @POSTGRESQL

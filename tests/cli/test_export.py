@@ -153,8 +153,8 @@ def test_an_export_that_breaks_leaves_no_file(filled_url: str, background: Backg
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["DOGE/USD"], "known are BTC/USDT"),
-        (["XBTUSDT"], "BTC/USDT"),
+        (["DOGE/USD"], "expected one of BTC/USDT"),
+        (["XBTUSD"], "expected one of BTC/USDT"),
         (["BTC/USDT", "--interval", "0"], "whole number of minutes"),
         (["BTC/USDT", "--from", "2026-02-01", "--to", "2026-01-01"], "reversed"),
         (["BTC/USDT", "--from", "9999-01-01"], "--from 9999-01-01T00:00:00Z must be before now\n"),

@@ -157,7 +157,7 @@ async def test_what_cannot_be_is_refused(patchy: HistoricalDataProvider) -> None
     with pytest.raises(InvalidChoice, match="one of ignore, raise, pad, fill, got 'skip'"):
         await patchy.get_candles_arrow(SYMBOL, 1, NOON, NOON + MINUTE, **options)
     for end in (NOON + MINUTE, NOON + timedelta(seconds=9)):
-        with pytest.raises(UnknownSymbol, match="known are BTC/USDT"):
+        with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT"):
             await patchy.get_candles_arrow("DOGE/USD", 1, NOON, end, gaps="pad")
 
 

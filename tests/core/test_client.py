@@ -8,11 +8,14 @@ from aiohttp import web
 
 from kraken_history.errors import KrakenBusy, KrakenRefused, MalformedMessage, ServiceUnavailable
 from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.pairs import PairMap
 from kraken_history.kraken.rest import Refusal
-from kraken_history.symbols import PairMap
+from kraken_history.records import utc_from_unix_ns
+from kraken_history.symbols import TOKENIZED_ASSET, Pair
 from tests.support.kraken import CountingLimiter
 
 REFUSAL = Refusal()
+CALLS_WITHOUT_PAIR = "AssetPairs, SystemStatus and Time"
 PAIR = PairMap().find("BTC/USDT")
 PAGE = '{"error":[],"result":{"XBTUSDT":[["1.0","2.0",1762795433.97,"b","l","",7]],"last":"1762795433970000000"}}'
 BUSY = '{"error":["EGeneral:Too many requests"]}'
@@ -132,11 +135,52 @@ async def test_all_pairs_are_fetched_under_a_limit_of_their_own(
     rest: KrakenRest, kraken: FakeKraken, limiter: CountingLimiter
 ) -> None:
     rows = '{"XXBTZUSD":{"altname":"XBTUSD","wsname":"XBT/USD","status":"online"},"XXBTZUSD.d":{"altname":"XBTUSD.d"}}'
-    kraken.answers = [(200, f'{{"error":[],"result":{rows}}}')]
+    stock = '{"AAPLxUSD":{"altname":"AAPLxUSD","wsname":"AAPLx/USD","aclass_base":"tokenized_asset"}}'
+    kraken.answers = [(200, f'{{"error":[],"result":{listed}}}') for listed in (rows, stock)]
+
+    pairs = await rest.fetch_asset_pairs()
+
+    assert [(pair.symbol, pair.asset_class) for pair in pairs] == [
+        ("BTC/USD", "currency"),
+        ("AAPLx/USD", "tokenized_asset"),
+    ]
+    assert kraken.requests == ["/0/public/AssetPairs", "/0/public/AssetPairs?aclass_base=tokenized_asset"]
+    assert limiter.events == [("turn", CALLS_WITHOUT_PAIR), ("success", CALLS_WITHOUT_PAIR)] * 2
+
+
+async def test_where_tokenised_assets_are_refused_the_other_pairs_are_known(
+    rest: KrakenRest, kraken: FakeKraken
+) -> None:
+    rows = '{"XXBTZUSD":{"altname":"XBTUSD","wsname":"XBT/USD"}}'
+    kraken.answers = [(200, f'{{"error":[],"result":{rows}}}'), (200, '{"error":["EGeneral:Invalid arguments"]}')]
 
     assert [pair.symbol for pair in await rest.fetch_asset_pairs()] == ["BTC/USD"]
-    assert kraken.requests == ["/0/public/AssetPairs"]
-    assert limiter.events[0] == ("turn", "AssetPairs, SystemStatus and Time")
+
+
+async def test_a_list_of_half_the_pairs_is_not_taken_for_all_of_them(rest: KrakenRest, kraken: FakeKraken) -> None:
+    rows = '{"XXBTZUSD":{"altname":"XBTUSD","wsname":"XBT/USD"}}'
+    kraken.answers = [(200, f'{{"error":[],"result":{rows}}}'), (200, BUSY)]
+
+    with pytest.raises(KrakenBusy):
+        await rest.fetch_asset_pairs()
+
+
+async def test_only_of_a_tokenised_asset_the_class_is_told(rest: KrakenRest, kraken: FakeKraken) -> None:
+    stock = Pair("AAPLx/USD", "AAPLxUSD", "AAPLxUSD", "AAPLx/USD", "online", TOKENIZED_ASSET)
+    ohlc = '{"error":[],"result":{"AAPLxUSD":[],"last":0}}'
+    kraken.answers = [(200, PAGE), (200, PAGE), (200, ohlc), (200, ohlc)]
+
+    for pair in (PAIR, stock):
+        await rest.fetch_trades_page(pair, 5)
+    for pair in (PAIR, stock):
+        await rest.fetch_ohlc_page(pair, utc_from_unix_ns(60 * 10**9))
+
+    assert kraken.requests == [
+        "/0/public/Trades?pair=XBTUSDT&since=5",
+        "/0/public/Trades?pair=AAPLxUSD&since=5&asset_class=tokenized_asset",
+        "/0/public/OHLC?pair=XBTUSDT&interval=1&since=60",
+        "/0/public/OHLC?pair=AAPLxUSD&interval=1&since=60&asset_class=tokenized_asset",
+    ]
 
 
 async def test_a_client_that_was_not_opened_says_so(limiter: CountingLimiter) -> None:

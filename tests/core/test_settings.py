@@ -35,6 +35,9 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ("BTC/USDT", ("BTC/USDT",)),
         ("BTC/USDT,ETH/USDT", ("BTC/USDT", "ETH/USDT")),
         (" btc/usdt , sol/USDT ,", ("BTC/USDT", "SOL/USDT")),
+        ("XBT/USDT,XBTUSDT,BTCUSDT,XXRPXXBT", ("BTC/USDT", "XRP/BTC")),
+        ("XBT/EUR,AAPLx/USD,eth/eur", ("BTC/EUR", "AAPLx/USD", "eth/eur")),
+        ("XBTEUR,AAPLxUSD", ("XBTEUR", "AAPLxUSD")),
         ("BTC/USDT,ETH/USDT,BTC/USDT", ("BTC/USDT", "ETH/USDT")),
     ],
 )
@@ -83,11 +86,11 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch, name
 @pytest.mark.parametrize(
     ("name", "value", "hint"),
     [
-        ("SYMBOLS", "BTCUSDT", "BTC/USDT"),
+        ("SYMBOLS", "BTC", "expected BASE/QUOTE, such as BTC/USDT, got 'BTC'"),
         ("SYMBOLS", "BTC/USDT,FOO", "FOO"),
+        ("SYMBOLS", "BTC/", "expected BASE/QUOTE, such as BTC/USDT, got 'BTC/'"),
+        ("SYMBOLS", "BTC-EUR", "expected BASE/QUOTE, such as BTC/USDT, got 'BTC-EUR'"),
         ("SYMBOLS", "BTC/USDT\nETH/USDT", "BASE/QUOTE"),
-        ("SYMBOLS", "ETH/USDT,xbt/usdt", "XBT/USDT is BTC/USDT here: write BTC/USDT"),
-        ("SYMBOLS", "XDG/XBT", "XDG/XBT is DOGE/BTC here: write DOGE/BTC"),
         ("SYMBOLS", "", "at least one symbol"),
         ("SYMBOLS", " , ", "at least one symbol"),
         ("KRAKEN_WS_URL", "https://ws.kraken.com/v2", "wss?"),

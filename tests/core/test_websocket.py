@@ -20,6 +20,7 @@ from kraken_history.kraken.websocket import (
     Frame,
     Heartbeat,
     Ignored,
+    Instruments,
     Pong,
     Refused,
     Status,
@@ -27,6 +28,8 @@ from kraken_history.kraken.websocket import (
     Trades,
     candle_from_dict,
     decode_frame,
+    encode_instruments,
+    encode_no_instruments,
     encode_ping,
     encode_subscribe,
     trade_from_dict,
@@ -545,3 +548,28 @@ def test_any_nanosecond_is_cut_to_its_microsecond(second: int, nanosecond: int) 
     trade = only_trade(trade_frame(TRADE_ROW | {"timestamp": f"{start:%Y-%m-%dT%H:%M:%S}.{nanosecond:09d}Z"}))
 
     assert trade.timestamp == start + timedelta(microseconds=nanosecond // 1000)
+
+
+def test_the_list_of_symbols_has_them_letter_by_letter() -> None:
+    frame = b'{"channel":"instrument","type":"snapshot","data":{"assets":[],"pairs":[{"symbol":"BTC/USD","base":"BTC"},'
+    frame += b'{"symbol":"AAPLx/USD","status":"online"}]}}'
+
+    assert decode_frame(frame) == Instruments(["BTC/USD", "AAPLx/USD"])
+
+
+def test_a_list_of_symbols_without_pairs_is_malformed() -> None:
+    with pytest.raises(MalformedMessage):
+        decode_frame(b'{"channel":"instrument","type":"snapshot","data":{"assets":[]}}')
+
+
+def test_the_list_is_asked_for_with_tokenised_assets_and_ended() -> None:
+    assert json.loads(encode_instruments(req_id=9)) == {
+        "method": "subscribe",
+        "params": {"channel": "instrument", "snapshot": True, "include_tokenized_assets": True},
+        "req_id": 9,
+    }
+    assert json.loads(encode_no_instruments(req_id=9)) == {
+        "method": "unsubscribe",
+        "params": {"channel": "instrument"},
+        "req_id": 9,
+    }

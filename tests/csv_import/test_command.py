@@ -8,12 +8,13 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from jobs.context import Pairs, WorkerContext
+from jobs.context import WorkerContext
 from jobs.csv_import import import_csv as job
 from kraken_history.database.connections import connect
 from kraken_history.fetching.queue import IMPORT_CSV, JobQueue
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import LocalRateLimiter
+from kraken_history.kraken.resolver import Resolver
 from kraken_history.settings import Settings
 from kraken_history.storing.store import Store
 from simulator import Simulator
@@ -83,7 +84,7 @@ def test_a_symbol_is_stored_under_our_name_whichever_of_krakens_is_said(
 ) -> None:
     """Under any other it would be a symbol that nothing else writes or reads."""
     path = write(tmp_path / "whatever_1.csv", [candle_line(0)])
-    said = ["XBT/USDC", "xdg/eur", "XXBT/ZUSD", "XXDG/XXBT", "XTZ/ZEUR", "ZEUS/USD"]
+    said = ["XBT/USDC", "XDG/EUR", "XXBT/ZUSD", "XXDG/XXBT", "XTZ/ZEUR", "ZEUS/USD"]
 
     for symbol in said:
         assert command("import-csv", str(path), "--symbol", symbol, DATABASE_URL=migrated_database_url).code == 0
@@ -132,7 +133,7 @@ def test_without_kraken_pairs_are_known_by_their_names(
     ("arguments", "words"),
     [
         (["nowhere.csv"], "nowhere.csv: there is no such file or folder"),
-        ([".", "--symbol", "BTCUSD"], "write it as BASE/QUOTE, for example BTC/USDT"),
+        ([".", "--symbol", "BTC-USD"], "expected BASE/QUOTE, such as BTC/USDT, got 'BTC-USD'"),
         ([], "Missing argument 'PATH...'"),
     ],
 )
@@ -216,7 +217,12 @@ async def test_the_job_imports_what_the_worker_sees(tmp_path: Path, pool: asyncp
         KrakenRest(kraken.rest_url, LocalRateLimiter(), attempts=1) as rest,
         await connect_queue(redis_url) as arq,
     ):
-        ctx = {"job_try": 1, "context": WorkerContext(Settings(), pool, Store(pool), rest, Pairs(rest), JobQueue(arq))}
+        ctx = {
+            "job_try": 1,
+            "context": WorkerContext(
+                Settings(), pool, Store(pool), rest, Resolver(rest.fetch_asset_pairs), JobQueue(arq)
+            ),
+        }
 
         new = [await job(ctx, [str(tmp_path)], None) for _ in range(2)]
         nowhere = await job(ctx, [str(tmp_path / "nowhere")], None)

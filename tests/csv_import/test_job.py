@@ -11,12 +11,13 @@ from arq import Retry
 from arq.connections import ArqRedis
 from structlog.testing import capture_logs
 
-from jobs.context import Pairs, WorkerContext
+from jobs.context import WorkerContext
 from jobs.csv_import import IMPORT_TRIES, import_csv
 from kraken_history.database.connections import create_pool
 from kraken_history.fetching.queue import IMPORT_CSV, JobQueue
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import LocalRateLimiter
+from kraken_history.kraken.resolver import Resolver
 from kraken_history.settings import Settings
 from kraken_history.storing.store import Store
 from tests.support.csv_files import candle_line, write
@@ -35,7 +36,7 @@ async def arq(redis_url: str) -> AsyncIterator[ArqRedis]:
 @pytest.fixture
 async def context(pool: asyncpg.Pool, arq: ArqRedis) -> AsyncIterator[WorkerContext]:
     async with KrakenRest(AWAY, LocalRateLimiter(), attempts=1) as rest:
-        yield WorkerContext(Settings(), pool, Store(pool), rest, Pairs(rest), JobQueue(arq))
+        yield WorkerContext(Settings(), pool, Store(pool), rest, Resolver(rest.fetch_asset_pairs), JobQueue(arq))
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ from kraken_history.csv_import import CsvImporter, Imported, found_files
 from kraken_history.fetching.backfill import BackfillRunner, backfill_symbol
 from kraken_history.fetching.backfill_targets import list_backfills, request_backfill
 from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.pairs import PairMap
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import TimeRange
 from kraken_history.storing.store import Store
-from kraken_history.symbols import Pair, PairMap
+from kraken_history.symbols import Pair
 from tests.support.kraken import BEGIN_S, BTC, CountedSimulator, NoLimit, full_page, page, row, scripted_kraken
 
 BEGIN = datetime.fromtimestamp(BEGIN_S, UTC)

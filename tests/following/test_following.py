@@ -363,11 +363,11 @@ async def test_arguments_that_cannot_be_are_refused_at_once(database: Database) 
         provider.follow_candles([BTC], 1, start={BTC: naive})
     with pytest.raises(UsageError, match="expected one of BTC/USDT, got 'ETH/USDT'"):
         provider.follow_candles([BTC], 1, start={ETH: NOON})
-    with pytest.raises(UsageError, match="unknown symbol 'btc'"):
+    with pytest.raises(UsageError, match="expected BASE/QUOTE, such as BTC/USDT, got 'btc'"):
         provider.follow_candles(["btc"], 1)
     with pytest.raises(UsageError, match="poll_s: expected a number of seconds"):
         provider.follow_candles([BTC], 1, poll_s=0)
-    with pytest.raises(UsageError, match="unknown symbol"):
+    with pytest.raises(UsageError, match="holds nothing of 'BTC/USDT'"):
         await read_warmup(database, BTC, 1, 10, None)
     with pytest.raises(UsageError, match="periods: expected a whole number"):
         await read_warmup(database, BTC, 1, 0, None)

@@ -9,10 +9,11 @@ import pytest
 from kraken_history.database.connections import create_pool
 from kraken_history.fetching.gaps import GapFiller
 from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.pairs import PairMap
 from kraken_history.kraken.rest import Refusal
 from kraken_history.records import utc_from_unix_ns
 from kraken_history.storing.store import Store
-from kraken_history.symbols import Pair, PairMap
+from kraken_history.symbols import Pair
 from simulator import Simulator
 from tests.support.exchanges import ManualClock
 

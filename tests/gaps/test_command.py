@@ -78,7 +78,7 @@ def test_what_could_not_be_fetched_is_told_and_the_exit_code_is_1(
 
 
 @pytest.mark.parametrize("arguments", [["--wait"], []], ids=["here", "by the worker"])
-@pytest.mark.parametrize("name", ["NO/SUCH", "BTCUSDT"])
+@pytest.mark.parametrize("name", ["NO/SUCH", "BTCEUR"])
 def test_a_pair_that_kraken_does_not_list_is_refused(
     command: Run,  # noqa: F811
     migrated_database_url: str,
@@ -142,7 +142,7 @@ async def _queue(redis_url: str) -> Any:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--symbol", "BTC/"], "'BTC/' is not a symbol: write it as BASE/QUOTE"),
+        (["--symbol", "BTC/"], "expected BASE/QUOTE, such as BTC/USDT, got 'BTC/'"),
         (["--min-gap-minutes", "-1"], "--min-gap-minutes: expected a number from 0 to 1000000"),
         (["--min-gap-minutes", "inf", "--wait"], "--min-gap-minutes: expected a number from 0 to 1000000"),
         (["--min-gap-minutes", "nan", "--wait"], "--min-gap-minutes: expected a number from 0 to 1000000"),

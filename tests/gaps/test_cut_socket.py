@@ -12,12 +12,13 @@ from arq.worker import Worker
 from redis.asyncio import Redis
 
 from consumers.consumer import Consumer
-from jobs.context import Pairs, WorkerContext
+from jobs.context import WorkerContext
 from kraken_history.completeness.holes import find_holes
 from kraken_history.fetching.gaps import GapFiller
 from kraken_history.fetching.queue import JobQueue, decode_job, encode_job, queue_on, redis_settings
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import Pacing, RateLimiter
+from kraken_history.kraken.resolver import Resolver
 from kraken_history.kraken.rest import Refusal
 from kraken_history.settings import Settings
 from kraken_history.storing.store import Store
@@ -107,7 +108,7 @@ async def test_ten_minutes_of_heavy_trading_without_a_socket_are_healed_to_the_l
         consumer = Consumer(redis, Store(pool), name="a", streams=STREAMS, on_holes=jobs.heal_new_holes)
         running = [tasks.create_task(feed.run()), tasks.create_task(consumer.run(asyncio.Event()))]
         async with KrakenRest(kraken.rest_url, limiter) as limited:
-            context = WorkerContext(settings, pool, Store(pool), limited, Pairs(limited), jobs)
+            context = WorkerContext(settings, pool, Store(pool), limited, Resolver(limited.fetch_asset_pairs), jobs)
             async with running_worker(redis_url, context):
                 await connected.wait()
                 connected.clear()

@@ -13,7 +13,7 @@ from arq.worker import Worker
 from redis.asyncio import Redis
 
 import jobs.gaps
-from jobs.context import Pairs, WorkerContext
+from jobs.context import WorkerContext
 from jobs.gaps import fill_gap, fill_gaps
 from jobs.heal import sweep
 from kraken_history.clock import utc_now
@@ -21,6 +21,7 @@ from kraken_history.completeness.absence import note_passed_over
 from kraken_history.completeness.holes import find_holes
 from kraken_history.fetching.queue import JobQueue, decode_job, encode_job, queue_on, redis_settings
 from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.resolver import Resolver
 from kraken_history.ledger import IdRanges
 from kraken_history.settings import Settings
 from kraken_history.storing.store import Store
@@ -58,7 +59,9 @@ async def kraken() -> AsyncIterator[Simulator]:
 @pytest.fixture
 def context(pool: asyncpg.Pool, arq: ArqRedis, rest: KrakenRest) -> WorkerContext:
     settings = Settings(symbols=(SYMBOL,), history_days=1)
-    return WorkerContext(settings, pool, Store(pool), rest, Pairs(rest), JobQueue(arq, heal_delay_s=0.01))
+    return WorkerContext(
+        settings, pool, Store(pool), rest, Resolver(rest.fetch_asset_pairs), JobQueue(arq, heal_delay_s=0.01)
+    )
 
 
 @pytest.fixture

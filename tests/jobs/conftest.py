@@ -9,10 +9,11 @@ import pytest
 from arq.connections import ArqRedis
 from arq.worker import Worker
 
-from jobs.context import Pairs, WorkerContext
+from jobs.context import WorkerContext
 from kraken_history.database.connections import create_pool
 from kraken_history.fetching.queue import JobQueue, decode_job, encode_job, redis_settings
 from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.resolver import Resolver
 from kraken_history.settings import Settings
 from kraken_history.storing.store import Store
 from simulator import Simulator
@@ -45,7 +46,9 @@ async def kraken() -> AsyncIterator[Simulator]:
 async def context(pool: asyncpg.Pool, arq: ArqRedis, kraken: Simulator) -> AsyncIterator[WorkerContext]:
     """What the jobs work with; one attempt a call, no limit."""
     async with KrakenRest(kraken.rest_url, NoLimit(), attempts=1) as rest:
-        yield WorkerContext(Settings(), pool, Store(pool), rest, Pairs(rest), JobQueue(arq, heal_delay_s=0.01))
+        yield WorkerContext(
+            Settings(), pool, Store(pool), rest, Resolver(rest.fetch_asset_pairs), JobQueue(arq, heal_delay_s=0.01)
+        )
 
 
 @pytest.fixture

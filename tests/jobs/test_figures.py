@@ -18,10 +18,10 @@ from jobs.gaps import fill_gap
 from jobs.heal import heal
 from kraken_history.clock import utc_now
 from kraken_history.fetching.backfill_targets import cancel_backfills, list_backfills, request_backfill
+from kraken_history.kraken.pairs import PairMap
 from kraken_history.runtime import telemetry
 from kraken_history.runtime.liveness import HEALTH_PREFIX
 from kraken_history.stream import wire
-from kraken_history.symbols import PairMap
 from simulator import Simulator
 from tests.support.kraken import all_trades
 from tests.support.records import trades as trades_of

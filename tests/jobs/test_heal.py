@@ -18,11 +18,12 @@ from jobs.heal import heal, sweep
 from kraken_history.completeness.holes import find_holes
 from kraken_history.errors import MisleadingPage
 from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.pairs import PairMap
+from kraken_history.kraken.resolver import Resolver
 from kraken_history.ledger import IdRange, IdRanges
 from kraken_history.records import HistoricalTrade
 from kraken_history.storing.candle_deltas import build_candles
 from kraken_history.storing.store import Store
-from kraken_history.symbols import PairMap
 from simulator import Simulator
 from tests.support.database import ledger, stored_candles, stored_ids, stored_trades
 from tests.support.kraken import NoLimit, all_trades
@@ -171,7 +172,7 @@ class TestTheJob:
             KrakenRest(kraken.rest_url, NoLimit(), attempts=1) as rest,
         ):
             context.rest = rest
-            context.pairs = type(context.pairs)(rest)
+            context.pairs = Resolver(rest.fetch_asset_pairs)
             trades = await all_trades(rest, await context.pairs.find("DOGE/USD"))
             await context.store.write([trades[0], trades[-1]])
             await run(context, "DOGE/USD", (trades[0].id, trades[-1].id + 1))

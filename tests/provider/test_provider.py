@@ -80,7 +80,7 @@ async def test_a_known_symbol_without_candles_in_the_range_is_empty(provider: Hi
 
 async def test_what_cannot_be_answered_is_refused(provider: HistoricalDataProvider) -> None:
     naive = MONDAY.replace(tzinfo=None)
-    with pytest.raises(UnknownSymbol, match="known are BTC/USDT, ETH/USDT"):
+    with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT, ETH/USDT"):
         await provider.get_candles("DOGE/USDT", 1, MONDAY, MONDAY + HOUR)
     with pytest.raises(UsageError, match="whole number of minutes from 1"):
         await provider.get_latest_candles("BTC/USDT", 0, 1)

@@ -35,7 +35,7 @@ EACH: list[Replay] = [
 @pytest.mark.parametrize("replay", EACH, ids=["candles", "trades", "merged"])
 def test_bad_arguments_are_refused_by_the_call(replay: Replay) -> None:
     with pytest.raises(UnknownSymbol):
-        replay("BTCUSDT", MONDAY, MONDAY + DAY, 0)
+        replay("BTC-USDT", MONDAY, MONDAY + DAY, 0)
     with pytest.raises(InvalidTime):
         replay("BTC/USDT", NAIVE, MONDAY, 0)
     with pytest.raises(InvalidTime):
@@ -65,7 +65,7 @@ def test_lists_that_hold_nothing_are_refused() -> None:
         CLOSED.replay(["BTC/USDT"], 60, MONDAY, MONDAY + DAY)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="intervals: expected a list, got 60"):
         CLOSED.replay(["BTC/USDT"], 60, MONDAY, MONDAY + DAY, with_trades=True)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"unknown symbol \['BTC/USDT'\]"):
+    with pytest.raises(UsageError, match=r"expected BASE/QUOTE, such as BTC/USDT, got \['BTC/USDT'\]"):
         CLOSED.replay([["BTC/USDT"]], [1], MONDAY, MONDAY + DAY)  # type: ignore[list-item]
 
 
@@ -78,15 +78,15 @@ async def test_a_symbol_of_which_nothing_is_stored_is_told(store: Store, provide
     await store.write([make_trade(1, MONDAY)])
     end = MONDAY + HOUR
 
-    with pytest.raises(UnknownSymbol, match="known are BTC/USDT"):
+    with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT"):
         await anext(provider.replay_candles("ETH/USDT", 1, MONDAY, end, 0))
-    with pytest.raises(UnknownSymbol, match="known are BTC/USDT"):
+    with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT"):
         await anext(provider.replay_candles("ETH/USDT", 10080, MONDAY, end, 0))
-    with pytest.raises(UnknownSymbol, match="known are BTC/USDT"):
+    with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT"):
         await anext(provider.replay_trades("ETH/USDT", MONDAY, end, 0))
-    with pytest.raises(UnknownSymbol, match="known are BTC/USDT"):
+    with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT"):
         await anext(provider.replay(["BTC/USDT", "ETH/USDT"], [1], MONDAY, end, 0))
-    with pytest.raises(UnknownSymbol, match="known are BTC/USDT"):
+    with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT"):
         await provider.get_trades("ETH/USDT", MONDAY, end)
-    with pytest.raises(UnknownSymbol, match="known are BTC/USDT"):
+    with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT"):
         await provider.get_multi_timeframe_candles("ETH/USDT", end, [60])

@@ -70,6 +70,7 @@ READS: dict[str, Read] = {
     "get_coverage": lambda p: p.get_coverage(SYMBOL, NOON, END),
     "get_candles_arrow": lambda p: p.get_candles_arrow(SYMBOL, 1, NOON, END),
     "get_candles_frame": lambda p: p.get_candles_frame(SYMBOL, 1, NOON, END),
+    "find_symbol": lambda p: p.find_symbol("XBTUSDT"),
     "get_symbols": lambda p: p.get_symbols(),
     "get_sync_status": lambda p: p.get_sync_status(SYMBOL),
     "get_data_range": lambda p: p.get_data_range(SYMBOL),

@@ -26,10 +26,41 @@ def test_a_book_has_the_names_that_kraken_gives_it(symbol: str, key: str, altnam
     assert (book.pair.key, book.pair.altname, book.pair.wsname) == (key, altname, wsname)
 
 
-@pytest.mark.parametrize("symbol", ["BTCUSDT", "btc/usdt", "XBT/USDT", "XDG/USD", "", "BTC/", "A/B/C"])
-def test_a_symbol_in_another_spelling_is_refused(symbol: str) -> None:
-    with pytest.raises(UnknownSymbol):
+@pytest.mark.parametrize(
+    ("name", "symbol"),
+    [
+        ("BTCUSDT", "BTC/USDT"),
+        ("btc/usdt", "BTC/USDT"),
+        ("XBT/USDT", "BTC/USDT"),
+        ("XXBTZUSD", "BTC/USD"),
+        ("XDG/USD", "DOGE/USD"),
+        ("aaplxusd", "AAPLx/USD"),
+        ("NVDAx/USD", "NVDAx/USD"),
+        ("FOO/XBT", "FOO/BTC"),
+    ],
+)
+def test_a_book_is_found_under_other_names_of_its_symbol(name: str, symbol: str) -> None:
+    assert [book.symbol for book in make_books([name])] == [symbol]
+
+
+@pytest.mark.parametrize("symbol", ["", "BTC/", "A/B/C", "BTC", "foo/bar", "FOOBAR"])
+def test_a_name_that_no_book_can_have_is_refused(symbol: str) -> None:
+    with pytest.raises(UnknownSymbol, match=f"expected BASE/QUOTE.*, got '{symbol}'"):
         make_books([symbol])
+
+
+def test_a_tokenised_asset_has_its_own_class_and_keeps_its_letters() -> None:
+    (book,) = make_books(["AAPLx/USD"])
+
+    entry = book.asset_pair()
+
+    assert (book.pair.altname, book.pair.key, book.pair.wsname) == ("AAPLxUSD", "AAPLxUSD", "AAPLx/USD")
+    assert {name: entry[name] for name in ("aclass_base", "base", "quote", "pair_decimals")} == {
+        "aclass_base": "tokenized_asset",
+        "base": "AAPLx",
+        "quote": "ZUSD",
+        "pair_decimals": 2,
+    }
 
 
 def test_prices_in_trades_have_at_least_five_decimals() -> None:

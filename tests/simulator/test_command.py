@@ -76,7 +76,7 @@ async def test_it_ends_by_itself_after_its_duration() -> None:
     [
         ("--port", "0", "--trades", "pyproject.toml"),
         ("--port", "0", "--trades", "/nonexistent.json"),
-        ("--port", "0", "--symbols", "BTC/USDT,XBTUSD"),
+        ("--port", "0", "--symbols", "BTC/USDT,FOOBAR"),
         ("--port", "0", "--symbols", ","),
         ("--port", "0", "--rate", "0"),
         ("--port", "0", "--rate", "nan"),

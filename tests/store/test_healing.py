@@ -13,11 +13,12 @@ from kraken_history.completeness.holes import find_holes, missing_of
 from kraken_history.errors import MisleadingPage
 from kraken_history.fetching.healing import heal
 from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.pairs import PairMap
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
 from kraken_history.ledger import IdRanges
 from kraken_history.records import HistoricalTrade
 from kraken_history.storing.store import Store
-from kraken_history.symbols import Pair, PairMap
+from kraken_history.symbols import Pair
 from tests.support.contents import ledger, stored_trades
 from tests.support.examples import NOON, make_candle, make_trade
 from tests.support.kraken import CountingLimiter

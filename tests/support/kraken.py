@@ -12,9 +12,10 @@ import asyncpg
 from aiohttp import web
 
 from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.pairs import PairMap
 from kraken_history.kraken.rest import TRADES_PAGE, Refusal
 from kraken_history.records import HistoricalTrade
-from kraken_history.symbols import Pair, PairMap
+from kraken_history.symbols import Pair
 from simulator import Simulator
 from simulator.rate_limit import RateLimit
 from simulator.rest import RestApi

@@ -19,7 +19,6 @@ from kraken_history.cli.tables import print_table, table_of
 from kraken_history.database.connections import create_pool
 from kraken_history.database.migrations import check_schema
 from kraken_history.errors import UsageError
-from kraken_history.fetching.backfill import find_pair
 from kraken_history.fetching.backfill_targets import (
     Backfill,
     cancel_backfills,
@@ -31,11 +30,12 @@ from kraken_history.fetching.backfill_targets import (
 from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
+from kraken_history.kraken.pairs import checked_name, find_symbol
+from kraken_history.kraken.resolver import Resolver
 from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
 from kraken_history.runtime.signs import WorkerSign
 from kraken_history.settings import Settings, load_settings
-from kraken_history.symbols import PairMap
 
 _ACTIONS = {"pause": pause_backfills, "resume": resume_backfills, "cancel": cancel_backfills}
 _DONE = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
@@ -75,10 +75,11 @@ def _backfill(
     if status or chosen:
         if from_ or to or follows:
             raise UsageError("--from, --to and --follow belong to a new backfill")
-        name = None if symbol is None else _known_symbol(symbol)
+        name = None if symbol is None else checked_name(symbol)
         raise typer.Exit(run_action(settings, chosen[0], name) if chosen else run_status(settings, name, as_json))
     if symbol is None:
         raise UsageError("name a symbol, for example: kraken-history backfill BTC/USDT")
+    checked_name(symbol)
     start, end = instant_option("--from", from_), instant_option("--to", to)
     raise typer.Exit(run_backfill(settings, symbol, start=start, end=end, follows=follows))
 
@@ -129,7 +130,7 @@ async def _run(
         pool = await stack.enter_async_context(await _pool(endpoints.database_url))
         limiter = RateLimiter(redis, settings.pacing)
         async with KrakenRest(settings.kraken_rest_url, limiter, attempts=2) as rest:
-            pair = await find_pair(rest, symbol)
+            pair = await Resolver(rest.fetch_asset_pairs).find(symbol)
         asked = await request_backfill(pool, pair.symbol, start=start, end=end)
         await JobQueue(queue_on(redis)).backfill(asked.symbol, asked.run)
         beginning = "the beginning" if asked.target_start is None else instant(asked.target_start)
@@ -167,12 +168,18 @@ async def has_worker(redis: Redis) -> bool:
 
 async def _list(database_url: str, symbol: str | None) -> list[Backfill]:
     async with await _pool(database_url) as pool:
-        return await list_backfills(pool, symbol)
+        backfills = await list_backfills(pool)
+    meant = _meant(symbol, backfills)
+    return [backfill for backfill in backfills if backfill.symbol in meant]
 
 
 async def _act(endpoints: server_choice.Endpoints, action: str, symbol: str | None) -> list[Backfill]:
     async with await _pool(endpoints.database_url) as pool:
-        changed = await _ACTIONS[action](pool, symbol)
+        if symbol is None:
+            changed = await _ACTIONS[action](pool)
+        else:
+            meant = _meant(symbol, await list_backfills(pool))
+            changed = [each for found in meant for each in await _ACTIONS[action](pool, found)]
     if action == "resume" and changed:
         async with await connect_redis(endpoints.redis_url) as redis:
             queue = JobQueue(queue_on(redis))
@@ -194,9 +201,13 @@ async def _pool(database_url: str) -> asyncpg.Pool:
     return pool
 
 
-def _known_symbol(name: str) -> str:
-    pairs = PairMap()
-    return pairs.find(name).symbol if name in pairs else name.strip().upper()
+def _meant(name: str | None, backfills: Sequence[Backfill]) -> list[str]:
+    """The symbols of these backfills that a name means, one at most; all of them without a name."""
+    symbols = [backfill.symbol for backfill in backfills]
+    if name is None:
+        return symbols
+    found = find_symbol(name, symbols)
+    return [] if found is None else [found]
 
 
 def _print(backfills: Sequence[Backfill]) -> None:

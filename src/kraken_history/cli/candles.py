@@ -15,9 +15,9 @@ from kraken_history.cli import plot as plots
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.instants import instant
 from kraken_history.cli.tables import print_table, table_of
-from kraken_history.errors import UnknownSymbol, UsageError
+from kraken_history.errors import UsageError
 from kraken_history.intervals import checked_interval
-from kraken_history.kraken.numbers import check_symbol
+from kraken_history.kraken.pairs import checked_name
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import HistoricalCandle
 from kraken_history.settings import Settings
@@ -43,7 +43,7 @@ def run_candles(
     Raises:
         UsageError: The symbol, the interval or the range cannot be; said before any server is started.
     """
-    symbol = checked_symbol(symbol)
+    symbol = checked_name(symbol)
     checked_interval(interval)
     check_range(start, end)
     if plot is not None:
@@ -76,20 +76,6 @@ def check_range(start: datetime | None, end: datetime | None) -> None:
     """
     if start is not None and end is not None and start >= end:
         raise UsageError(f"the range is reversed or empty: --from {instant(start)} must be before --to {instant(end)}")
-
-
-def checked_symbol(symbol: str) -> str:
-    """The symbol in capitals.
-
-    Raises:
-        UnknownSymbol: It is not shaped like ``BTC/USDT``.
-    """
-    symbol = symbol.strip().upper()
-    try:
-        check_symbol(symbol)
-    except ValueError:
-        raise UnknownSymbol(symbol) from None
-    return symbol
 
 
 async def _fetch(

@@ -114,6 +114,7 @@ class Demo:
                 stack.push_async_callback(connection.close)
                 simulated = await stack.enter_async_context(self._simulated)
                 await simulated.wait_until_it_answers()
+                self._table.follow([*await simulated.truth()])  # SYMBOLS may have other names of them
                 await _wait_until_ready(chain, redis)
                 await self._watch(connection)
                 await simulated.stop()

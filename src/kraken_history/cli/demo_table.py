@@ -48,6 +48,10 @@ class DemoTable:
         self._caption = caption
         self._redraw()
 
+    def follow(self, symbols: Sequence[str]) -> None:
+        """Show these symbols from now on."""
+        self._symbols = symbols
+
     def show(self, progress: Mapping[str, Progress]) -> None:
         """Show how far each symbol is."""
         now_s = time.monotonic()

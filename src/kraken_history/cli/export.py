@@ -11,18 +11,20 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, BinaryIO, TextIO
 
+import msgspec
 import typer
 from msgspec import Struct
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kraken_history.cli import servers as server_choice
-from kraken_history.cli.candles import FIELDS, check_range, checked_symbol, texts_of
+from kraken_history.cli.candles import FIELDS, check_range, texts_of
 from kraken_history.cli.instants import instant, instant_option
 from kraken_history.cli.whole_file import check_target, whole_file
 from kraken_history.errors import UnknownSymbol, UsageError
 from kraken_history.intervals import Span, bucket_end, bucket_start, checked_interval, width_of
-from kraken_history.provider import HistoricalDataProvider
+from kraken_history.kraken.pairs import checked_name
+from kraken_history.provider import HistoricalDataProvider, SyncStatus
 from kraken_history.reading.arrow_stream import ARROW, require_packages
 from kraken_history.records import MINUTE
 from kraken_history.settings import Settings, load_settings
@@ -42,7 +44,11 @@ class FileFormat(StrEnum):
 
 
 class Wanted(Struct, frozen=True):
-    """Which candles to export."""
+    """Which candles to export.
+
+    Attributes:
+        symbol: Under any of its names, until it is found in the database.
+    """
 
     symbol: str
     interval: int
@@ -81,7 +87,7 @@ def _export(
     check_range(start, end)
     if end is None and start is not None and start >= now:
         raise UsageError(f"the range is reversed or empty: --from {instant(start)} must be before now")
-    wanted = Wanted(checked_symbol(symbol), interval, start, end or now)
+    wanted = Wanted(checked_name(symbol), interval, start, end or now)
     run_export(load_settings(), wanted, file_format(format_, output), output, replaces=force)
 
 
@@ -110,32 +116,42 @@ def run_export(settings: Settings, wanted: Wanted, format_: FileFormat, output: 
         if output == STANDARD_OUTPUT:
             raise UsageError("Parquet cannot be written to standard output: name a file, or take --format csv")
         asyncio.run(require_packages("arrow", *ARROW))
-    name = f"{wanted.symbol.replace('/', '-')}_{wanted.interval}.{format_.value}"
-    path = output or Path(name)
-    if path != STANDARD_OUTPUT:
-        path = check_target(path, replaces=replaces)
+    path = None if output is None else _checked_path(output, replaces=replaces)
     with server_choice.database(settings) as database_url:
-        rows = asyncio.run(_write(database_url, wanted, format_, path))
+        asyncio.run(_write(database_url, wanted, format_, path, replaces=replaces))
+
+
+def _checked_path(path: Path, *, replaces: bool) -> Path:
+    return path if path == STANDARD_OUTPUT else check_target(path, replaces=replaces)
+
+
+async def _write(database_url: str, wanted: Wanted, format_: FileFormat, path: Path | None, *, replaces: bool) -> None:
+    async with HistoricalDataProvider(database_url, pool_min_size=1, pool_max_size=1) as provider:
+        status = await _status_of(provider, wanted.symbol)
+        wanted = msgspec.structs.replace(wanted, symbol=status.symbol)
+        if path is None:
+            name = f"{wanted.symbol.replace('/', '-')}_{wanted.interval}.{format_.value}"
+            path = _checked_path(Path(name), replaces=replaces)
+        start, end = _stored_range(status, wanted)
+        write = _write_csv if format_ is FileFormat.CSV else _write_parquet
+        with _target(path) as file, _Bar(start, end) as bar:
+            rows = await write(provider, wanted, (start, end), file, bar)
     where = "standard output" if path == STANDARD_OUTPUT else path
     sys.stderr.write(f"{rows:,} candle(s) of {wanted.symbol}, {wanted.interval} min, written to {where}\n")
 
 
-async def _write(database_url: str, wanted: Wanted, format_: FileFormat, path: Path) -> int:
-    async with HistoricalDataProvider(database_url, pool_min_size=1, pool_max_size=1) as provider:
-        start, end = await _stored_range(provider, wanted)
-        write = _write_csv if format_ is FileFormat.CSV else _write_parquet
-        with _target(path) as file, _Bar(start, end) as bar:
-            return await write(provider, wanted, (start, end), file, bar)
-
-
-async def _stored_range(provider: HistoricalDataProvider, wanted: Wanted) -> tuple[datetime, datetime]:
-    """What is wanted, as far as there can be candles; empty or reversed if there are none."""
-    status = await provider.get_sync_status(wanted.symbol)
+async def _status_of(provider: HistoricalDataProvider, name: str) -> SyncStatus:
+    status = await provider.get_sync_status(name)
     if status is None:
         known = await provider.get_symbols()
         if not known:
             raise UsageError("nothing is stored yet: start `kraken-history up`")
-        raise UnknownSymbol(wanted.symbol, known)
+        raise UnknownSymbol.not_stored(name, known)
+    return status
+
+
+def _stored_range(status: SyncStatus, wanted: Wanted) -> tuple[datetime, datetime]:
+    """What is wanted, as far as there can be candles; empty or reversed if there are none."""
     width = width_of(wanted.interval)
     oldest = bucket_start(status.oldest_timestamp or wanted.end, width)
     newest = bucket_end((status.newest_timestamp or wanted.end) + MINUTE, width)

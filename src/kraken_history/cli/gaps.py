@@ -13,16 +13,15 @@ import typer
 from redis.asyncio import Redis
 
 from kraken_history.cli import servers as server_choice
-from kraken_history.errors import InvalidNumber, KrakenBusy, ServiceUnavailable, UsageError
-from kraken_history.fetching.backfill import find_pair
+from kraken_history.errors import InvalidNumber, UnknownSymbol
 from kraken_history.fetching.gaps import LONGEST_MIN_GAP_MINUTES, MIN_GAP_MINUTES, GapSummary, run_gap_filler
 from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
-from kraken_history.kraken.numbers import check_symbol
+from kraken_history.kraken.pairs import checked_name
+from kraken_history.kraken.resolver import Resolver
 from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
 from kraken_history.settings import Settings, load_settings
-from kraken_history.symbols import our_symbol
 
 
 def register(app: typer.Typer) -> None:
@@ -48,8 +47,8 @@ def _fill_gaps(
     """
     if not 0 <= min_gap_minutes <= LONGEST_MIN_GAP_MINUTES:
         raise InvalidNumber("--min-gap-minutes", min_gap_minutes, f"a number from 0 to {LONGEST_MIN_GAP_MINUTES}")
-    if symbol is not None and "/" in symbol:
-        _check(symbol)
+    if symbol is not None:
+        checked_name(symbol)
     raise typer.Exit(
         run_fill_gaps(load_settings(), symbol, min_gap_minutes=min_gap_minutes, waits=wait, as_json=as_json)
     )
@@ -59,7 +58,7 @@ def run_fill_gaps(settings: Settings, symbol: str | None, *, min_gap_minutes: fl
     """Fill the gaps of one symbol or of all that are set; return the exit code.
 
     Args:
-        symbol: In any of Kraken's ways.
+        symbol: Under any of its names.
     """
     if not waits:
         with server_choice.redis(settings) as redis_url, _warnings_on_stderr():
@@ -74,13 +73,6 @@ def run_fill_gaps(settings: Settings, symbol: str | None, *, min_gap_minutes: fl
         summary = asyncio.run(_fill(endpoints, settings, symbol, min_gap_minutes))
     _print(summary, as_json=as_json)
     return EXIT_FAILED if summary["errors"] else 0
-
-
-def _check(symbol: str) -> None:
-    try:
-        check_symbol(symbol.strip())
-    except ValueError as error:
-        raise UsageError(f"{error}: write it as BASE/QUOTE, for example BTC/USDT") from None
 
 
 @contextmanager
@@ -120,22 +112,23 @@ async def _fill(
 
 
 async def _wanted(redis: Redis, settings: Settings, name: str | None) -> Sequence[str]:
-    """Our symbols of what is to be looked at.
+    """Our symbols of those that are to be looked at.
 
     Raises:
         UnknownSymbol: Kraken lists no such pair.
         KrakenBusy, ServiceUnavailable: Kraken cannot be asked what pair this is.
     """
-    if name is None:
-        return settings.symbols
-    try:
-        async with KrakenRest(settings.kraken_rest_url, RateLimiter(redis, settings.pacing), attempts=1) as rest:
-            return [(await find_pair(rest, name)).symbol]
-    except (KrakenBusy, ServiceUnavailable):
-        symbol = our_symbol(name)
-        if symbol is None:
-            raise
-        return [symbol]  # what is missing is found without Kraken, and fetched once it answers
+    async with KrakenRest(settings.kraken_rest_url, RateLimiter(redis, settings.pacing), attempts=1) as rest:
+        pairs = Resolver(rest.fetch_asset_pairs)
+        if name is not None:
+            return [await pairs.symbol_of(name)]  # missing time is found without Kraken, and fetched once it answers
+        found: dict[str, None] = {}
+        for each in settings.symbols:
+            try:
+                found[await pairs.symbol_of(each)] = None
+            except UnknownSymbol:  # the summary has the reason, and the other symbols are looked at
+                found[each] = None
+        return list(found)
 
 
 def _print(summary: GapSummary, *, as_json: bool) -> None:

@@ -17,24 +17,15 @@ from kraken_history.cli.tables import print_table, table_of
 from kraken_history.csv_import import CsvError, CsvFile, CsvImporter, Imported, Skipped, found_files
 from kraken_history.database.connections import create_pool
 from kraken_history.database.migrations import check_schema
-from kraken_history.errors import UsageError
 from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import LocalRateLimiter
-from kraken_history.kraken.numbers import check_symbol
+from kraken_history.kraken.pairs import checked_name
 from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
 from kraken_history.settings import Settings, load_settings
 from kraken_history.storing.aggregates import refresh_if_free
-from kraken_history.symbols import PairMap, symbol_from_wsname
 
 _MOST_NAMED = 3
-
-# Kraken's oldest assets are listed with a letter before their names, X for coins and Z for money; no new ones are.
-_LETTERED = frozenset(
-    """
-    XETC XETH XICN XLTC XMLN XNMC XREP XXBT XXDG XXLM XXMR XXRP XXVN XZEC ZAUD ZCAD ZEUR ZGBP ZJPY ZKRW ZUSD
-    """.split()  # noqa: SIM905 — a list of strings is four times as long, and no clearer
-)
 
 
 def register(app: typer.Typer) -> None:
@@ -62,7 +53,7 @@ def _import_csv(
     Example: kraken-history import-csv Kraken_OHLCVT.zip
     """
     settings = load_settings()
-    name = None if symbol is None else _checked(symbol)
+    name = None if symbol is None else checked_name(symbol)
     if worker:
         raise typer.Exit(run_ask_worker(settings, paths, name))
     raise typer.Exit(run_import(settings, paths, name))
@@ -94,18 +85,6 @@ def run_ask_worker(settings: Settings, paths: Sequence[Path], symbol: str | None
     return 0
 
 
-def _checked(symbol: str) -> str:
-    pairs = PairMap()
-    if symbol in pairs:
-        return pairs.find(symbol).symbol
-    try:
-        check_symbol(symbol)
-    except ValueError as error:
-        raise UsageError(f"{error}: write it as BASE/QUOTE, for example BTC/USDT") from None
-    assets = (asset[1:] if asset in _LETTERED else asset for asset in symbol.upper().split("/"))
-    return symbol_from_wsname("/".join(assets))
-
-
 async def _ask(redis_url: str, paths: Sequence[str], symbol: str | None) -> bool:
     async with await connect_redis(redis_url) as redis:
         return await JobQueue(queue_on(redis)).import_csv(paths, symbol=symbol)
@@ -128,6 +107,8 @@ async def _import(
         with _Bar(files) as bar:
             async for outcome in importer.import_files(files, bar.show):
                 outcomes.append(bar.passed(outcome))
+        if importer.note:
+            sys.stderr.write(f"{importer.note}\n")
         if any(isinstance(outcome, Imported) for outcome in outcomes):
             await refresh_if_free(pool)
 

@@ -19,6 +19,7 @@ from kraken_history.cli.tables import print_table, table_of
 from kraken_history.completeness.covered_time import find_uncovered_time
 from kraken_history.database.connections import connect
 from kraken_history.database.migrations import check_schema
+from kraken_history.kraken.pairs import find_symbol
 from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import connect_redis
 from kraken_history.runtime.signs import AnySign
@@ -66,7 +67,9 @@ async def _fetch(endpoints: server_choice.Endpoints, settings: Settings) -> Stat
         now = datetime.now(UTC)
         known = await fetch_progress(connection)
         wanted_days = signs.wanted_days or {
-            symbol: settings.history_days for symbol in settings.symbols if symbol in known
+            symbol: settings.history_days
+            for name in settings.symbols
+            if (symbol := find_symbol(name, known)) is not None
         }
         uncovered = await find_uncovered_time(connection, wanted_days, live_ids=signs.live_ids, now=now)
     finally:

@@ -8,11 +8,12 @@ A file is written in one transaction, under the lock of its symbol, and read in 
 client's time for a row depends on its length.
 """
 
-from kraken_history.csv_import.importer import CsvImporter, FetchPairs, Imported, Skipped
+from kraken_history.csv_import.importer import CsvImporter, Imported, Skipped
 from kraken_history.csv_import.names import Content, content_of
 from kraken_history.csv_import.refusal import CsvError
 from kraken_history.csv_import.rows import CandleReader, TradeReader
 from kraken_history.csv_import.sources import CsvFile, found_files
+from kraken_history.kraken.resolver import FetchPairs
 from kraken_history.storing.candle_text import Candles
 
 __all__ = [

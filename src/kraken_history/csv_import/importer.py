@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime
 
 import asyncpg
@@ -10,16 +10,13 @@ from msgspec import Struct
 
 from kraken_history.csv_import.extent import Extent, find_extent
 from kraken_history.csv_import.names import Content, content_of
-from kraken_history.csv_import.offline_names import symbol_from_name
 from kraken_history.csv_import.refusal import CsvError
 from kraken_history.csv_import.sources import CsvFile
+from kraken_history.csv_import.symbol_names import SymbolNames
 from kraken_history.csv_import.writing import FileWriter, OnProgress
 from kraken_history.database.connections import is_transient
-from kraken_history.errors import HistoryError, UsageError
-from kraken_history.symbols import DEFAULT_PAIRS, Pair
-
-FetchPairs = Callable[[], Awaitable[Iterable[Pair]]]
-"""Fetches all pairs, as :meth:`kraken_history.kraken.client.KrakenRest.fetch_asset_pairs` does."""
+from kraken_history.errors import UsageError
+from kraken_history.kraken.resolver import FetchPairs
 
 
 class Imported(Struct, frozen=True):
@@ -64,15 +61,19 @@ class CsvImporter:
     Args:
         fetch_pairs: Asked at most once, when a file is of none of the default pairs. Where Kraken cannot be asked,
             names count that can be read in one way only.
-        symbol: What the files are of, whatever their names say; by default their names count.
+        symbol: Any name of the pair that the files are of, whatever their own names say; by default these count.
     """
 
     def __init__(self, pool: asyncpg.Pool, fetch_pairs: FetchPairs, *, symbol: str | None = None) -> None:
         self._pool = pool
-        self._fetch_pairs = fetch_pairs
-        self._symbol = symbol
-        self._learn(())
-        self._asked: HistoryError | bool = False
+        self._given = symbol
+        self._symbol: str | None = None
+        self._names = SymbolNames(pool, fetch_pairs)
+
+    @property
+    def note(self) -> str:
+        """What a person should know of the symbol that was given; empty if there is nothing to know."""
+        return self._names.note
 
     async def import_files(
         self, files: Iterable[CsvFile], told: Callable[[CsvFile, int], object] = lambda *_: None
@@ -83,11 +84,13 @@ class CsvImporter:
             told: How many bytes of which file have been read.
 
         Raises:
-            UsageError: One symbol is given for the files of several pairs; nothing was done.
+            UsageError: One symbol is given for the files of several pairs, or the symbol cannot be found; nothing was
+                done.
         """
         files = list(files)
-        if self._symbol is not None:
-            check_one_pair(files, self._symbol)
+        if self._given is not None:
+            check_one_pair(files, self._given)
+            await self._given_symbol(self._given)
         for file in files:
             try:
                 yield await self.import_file(file, lambda done, file=file: told(file, done))  # type: ignore[misc]
@@ -105,46 +108,28 @@ class CsvImporter:
 
         Raises:
             CsvError: The file is refused; nothing of it is stored.
+            UnknownSymbol: The symbol that is given cannot be found.
             asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver says.
         """
-        content = content_of(file.name, any_pair=self._symbol is not None)
+        content = content_of(file.name, any_pair=self._given is not None)
         if content.is_derived:
             return Skipped(file.name, content.interval_minutes or 0)
         extent = await _extent_of(file, content)  # first: of what is no download, no pair is asked
-        symbol = self._symbol or await self._symbol_of(file.name, content.pair)
+        if self._given is None:
+            symbol, is_name_cut = await self._names.of_file(file.name, content.pair)
+        else:
+            symbol, is_name_cut = await self._given_symbol(self._given), False
         async with self._pool.acquire() as connection:
             written = await FileWriter(connection, file, content, symbol, extent, told).write()
         return Imported(
             file.name, symbol, written.rows, written.candles, written.new, written.replaced, extent.first, extent.end,
-            is_name_cut=self._symbol is None and content.pair.upper() not in self._symbols,
+            is_name_cut,
         )  # fmt: skip
 
-    async def _symbol_of(self, file: str, name: str) -> str:
-        if name.upper() not in self._symbols and not self._asked:
-            await self._ask_kraken()
-        if name.upper() in self._symbols:
-            return self._symbols[name.upper()]
-        hint = "say what it is, with --symbol BASE/QUOTE"
-        if not isinstance(self._asked, HistoryError):
-            raise CsvError(file, None, f"Kraken lists no pair {name}: {hint}")
-        symbol = symbol_from_name(name)
-        if symbol is None:
-            reason = f"what pair {name} is cannot be looked up ({self._asked}), and its name leaves a doubt"
-            raise CsvError(file, None, f"{reason}: {hint}, or try again later")
-        return symbol
-
-    async def _ask_kraken(self) -> None:
-        try:
-            self._learn(await self._fetch_pairs())
-            self._asked = True
-        except HistoryError as error:
-            self._asked = error
-
-    def _learn(self, pairs: Iterable[Pair]) -> None:
-        """What files may be named after: the altname, or what people make of our own symbol, BTCUSDT."""
-        known = [*DEFAULT_PAIRS, *pairs]
-        self._symbols = {pair.symbol.replace("/", "").upper(): pair.symbol for pair in known}
-        self._symbols |= {pair.altname.upper(): pair.symbol for pair in known}
+    async def _given_symbol(self, name: str) -> str:
+        if self._symbol is None:
+            self._symbol = await self._names.of_given(name)
+        return self._symbol
 
 
 async def _extent_of(file: CsvFile, content: Content) -> Extent:

@@ -15,6 +15,7 @@ from datetime import datetime
 import asyncpg
 
 from kraken_history.database.connections import TRY_AGAIN, UNAVAILABLE, is_transient
+from kraken_history.database.stored_symbols import fetch_stored_symbols
 from kraken_history.errors import (
     BackfillStopped,
     IncompletePage,
@@ -35,13 +36,15 @@ from kraken_history.fetching.backfill_targets import (
 from kraken_history.fetching.tape import SECOND_LOOK_S, TapeReader, fetch_all_trades, fetch_trades_page
 from kraken_history.kraken.client import KRAKEN_URL, KrakenRest
 from kraken_history.kraken.limiter import LocalRateLimiter
+from kraken_history.kraken.pairs import find_symbol
+from kraken_history.kraken.resolver import Resolver
 from kraken_history.records import utc_from_unix_ns
 from kraken_history.runtime import telemetry
 from kraken_history.runtime.tasks import end
+from kraken_history.storing import candle_building
 from kraken_history.storing.aggregates import refresh_if_free
-from kraken_history.storing.candle_building import build_candles_from_trades
 from kraken_history.storing.store import Store
-from kraken_history.symbols import Pair, PairMap
+from kraken_history.symbols import Pair
 
 __all__ = [
     "BackfillRunner",
@@ -49,7 +52,6 @@ __all__ = [
     "build_candles_from_trades",
     "fetch_all_trades",
     "fetch_trades_page",
-    "find_pair",
     "get_resume_point",
 ]
 
@@ -61,23 +63,22 @@ _RENEWALS = 3  # a lease
 _log = telemetry.get_logger("backfill")
 
 
-async def find_pair(rest: KrakenRest, name: str) -> Pair:
-    """The pair of any of its names: one of the default five at once, any other after asking Kraken.
-
-    Raises:
-        UnknownSymbol: Kraken does not list it.
-        KrakenBusy, ServiceUnavailable: Kraken cannot be asked just now.
-    """
-    pairs = PairMap()
-    return pairs.find(name) if name in pairs else PairMap(await rest.fetch_asset_pairs()).find(name)
-
-
 async def get_resume_point(pool: asyncpg.Pool, symbol: str) -> int:
     """Where fetching a symbol's trades would go on, in nanoseconds; 0 if nothing was fetched yet."""
     since: int | None = await pool.fetchval(
-        "SELECT last_kraken_since FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'", symbol
+        "SELECT last_kraken_since FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'",
+        await _stored_symbol(pool, symbol),
     )
     return since or 0
+
+
+async def build_candles_from_trades(pool: asyncpg.Pool, symbol: str, start: datetime, end: datetime) -> int:
+    """:func:`kraken_history.storing.candle_building.build_candles_from_trades` of a symbol under any of its names."""
+    return await candle_building.build_candles_from_trades(pool, await _stored_symbol(pool, symbol), start, end)
+
+
+async def _stored_symbol(pool: asyncpg.Pool, name: str) -> str:
+    return find_symbol(name, await fetch_stored_symbols(pool)) or name
 
 
 class BackfillRunner:
@@ -250,6 +251,7 @@ async def backfill_symbol(
     Needs neither Redis nor a worker. Where a worker is at the same backfill, this waits for it.
 
     Args:
+        symbol: Under any of its names.
         end: By default now.
         rest: An open client; by default one of Kraken's, with a rate limit of this process alone.
 
@@ -261,7 +263,7 @@ async def backfill_symbol(
     async with AsyncExitStack() as stack:
         if rest is None:
             rest = await stack.enter_async_context(KrakenRest(KRAKEN_URL, LocalRateLimiter()))
-        pair = await find_pair(rest, symbol)
+        pair = await Resolver(rest.fetch_asset_pairs).find(symbol)
         runner = BackfillRunner(pool, Store(pool), rest)
         start = utc_from_unix_ns(since) if since else None
         before = backfill = await request_backfill(pool, pair.symbol, start=start, end=end)

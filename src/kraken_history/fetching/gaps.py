@@ -6,12 +6,13 @@ Kraken was asked and had nothing. Wanted is everything from ``history_days`` ago
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypedDict
 
 import asyncpg
+import msgspec
 from msgspec import Struct
 
 from kraken_history.clock import CLOCK_SLACK, Clock, utc_now
@@ -32,13 +33,15 @@ from kraken_history.fetching.pages import TapePage
 from kraken_history.fetching.tape import SECOND_LOOK_S, TapeReader, Work
 from kraken_history.kraken.client import KrakenRest, Limiter
 from kraken_history.kraken.limiter import LocalRateLimiter
+from kraken_history.kraken.pairs import symbol_without_kraken
+from kraken_history.kraken.resolver import CANNOT_BE_ASKED, Resolver
 from kraken_history.kraken.rest import TRADES_PAGE
 from kraken_history.ledger import IdRange, IdRanges, neighbourhoods
 from kraken_history.records import MINUTE, DataGap, floor_minute, unix_ns
 from kraken_history.runtime import telemetry
 from kraken_history.storing.aggregates import refresh_if_free
 from kraken_history.storing.store import Store
-from kraken_history.symbols import DEFAULT_SYMBOLS, Pair, PairMap, our_symbol
+from kraken_history.symbols import DEFAULT_SYMBOLS, Pair
 
 MIN_GAP_MINUTES = MIN_GAP / timedelta(minutes=1)
 LONGEST_MIN_GAP_MINUTES = 1_000_000
@@ -83,7 +86,8 @@ class GapFiller:
     """Detects and fills gaps of some symbols, with a database and a Kraken that somebody else has opened.
 
     Args:
-        find_pair: Kraken's names of a symbol.
+        find_pair: Kraken's names of a symbol, as :meth:`kraken_history.kraken.resolver.Resolver.find` has them.
+        symbols: Under any of their names.
         history_days: How far back history is wanted.
         now: Kraken's present.
         second_look_s: After this long an answer that is in doubt is asked for again.
@@ -126,14 +130,15 @@ class GapFiller:
         if not 0 <= min_gap_minutes <= LONGEST_MIN_GAP_MINUTES:
             raise InvalidNumber("min_gap_minutes", min_gap_minutes, f"a number from 0 to {LONGEST_MIN_GAP_MINUTES}")
         now = self._now()
+        symbols = await self._our_symbols()
         holes = await find_holes(self._pool)
         gaps = [
             gap
-            for symbol in self._symbols
+            for symbol in symbols
             for _, gap in await self._spans(symbol, holes.get(symbol, IdRanges()), self._wanted_from(now))
         ]
         shortest = timedelta(minutes=min_gap_minutes)
-        for found in await find_uncovered(self._pool, self._symbols, self._wanted_from(now), now):
+        for found in await find_uncovered(self._pool, symbols, self._wanted_from(now), now):
             stretches = found.lasting(shortest, live_id=(live_ids or {}).get(found.symbol), now=now)
             gaps += [DataGap.between(found.symbol, "trades", stretch.start, stretch.end) for stretch in stretches]
         return sorted(gaps, key=lambda gap: (gap.symbol, gap.start_time))
@@ -147,6 +152,7 @@ class GapFiller:
         Raises:
             UnknownSymbol, KrakenError, ServiceUnavailable, MalformedMessage: As the client says.
         """
+        gap = await self._ours(gap)
         start = floor_minute(gap.start_time)
         page = await self._rest.fetch_ohlc_page(await self._pair_of(gap.symbol), start - MINUTE)
         candles = [candle for candle in page.candles if start <= candle.timestamp < gap.end_time]
@@ -163,7 +169,7 @@ class GapFiller:
                 fetched is stored, and what was not is still a gap.
         """
         tally = _Tally()
-        await self._fill_trades(gap, tally)
+        await self._fill_trades(await self._ours(gap), tally)
         return tally.trades
 
     async def fill_all_gaps(
@@ -282,6 +288,26 @@ class GapFiller:
             self._pool, self._store, self._rest, pair, work=work, now=self._now, second_look_s=self._second_look_s
         )
 
+    async def _our_symbols(self) -> list[str]:
+        """Our symbols of the names; a name of which that cannot be told stays, and is in the summary with the reason.
+
+        Once Kraken could not be asked, it is not asked for the other names.
+        """
+        symbols: dict[str, None] = {}
+        is_asked = True
+        for name in self._symbols:
+            try:
+                symbol = (await self._find_pair(name)).symbol if is_asked else symbol_without_kraken(name)
+            except CANNOT_BE_ASKED:
+                symbol, is_asked = symbol_without_kraken(name), False
+            except HistoryError:
+                symbol = None
+            symbols[symbol or name] = None
+        return list(symbols)
+
+    async def _ours(self, gap: DataGap) -> DataGap:
+        return msgspec.structs.replace(gap, symbol=(await self._find_pair(gap.symbol)).symbol)
+
     async def _pair_of(self, symbol: str) -> Pair:
         """Kraken's names of a symbol, which must be ours: trades are stored under ours, and coverage with them."""
         pair = await self._find_pair(symbol)
@@ -352,9 +378,8 @@ async def run_gap_filler(
         async with pool.acquire() as connection:
             await check_schema(connection)
         rest = await stack.enter_async_context(KrakenRest(kraken_rest_url, limiter or LocalRateLimiter()))
-        find_pair = _pairs_of(rest)
-        ours = dict.fromkeys([await _our_symbol(name, find_pair) for name in symbols])
-        filler = GapFiller(pool, Store(pool), rest, find_pair, symbols=[*ours], history_days=history_days, now=now)
+        find_pair = Resolver(rest.fetch_asset_pairs).find
+        filler = GapFiller(pool, Store(pool), rest, find_pair, symbols=symbols, history_days=history_days, now=now)
         summary = await filler.fill_all_gaps(max_concurrent, min_gap_minutes=min_gap_minutes)
         if summary["trades_processed"] or summary["candles_inserted"]:
             await refresh_if_free(pool, now=now())
@@ -364,28 +389,6 @@ async def run_gap_filler(
 def wants_candles(gap: DataGap) -> bool:
     """True for a gap that OHLC can span, and that is longer than fetching its trades takes."""
     return gap.is_small and gap.candles_needed >= 1
-
-
-def _pairs_of(rest: KrakenRest) -> FindPair:
-    known = PairMap()
-
-    async def find_pair(symbol: str) -> Pair:
-        nonlocal known
-        if symbol not in known:
-            known = PairMap([*known, *await rest.fetch_asset_pairs()])
-        return known.find(symbol)
-
-    return find_pair
-
-
-async def _our_symbol(name: str, find_pair: FindPair) -> str:
-    """Our symbol of a name, for which Kraken is asked where it has no slash; the name where that does not help."""
-    symbol = our_symbol(name)
-    if symbol is not None:
-        return symbol
-    with suppress(HistoryError):  # it is in the summary, when the gaps of the name cannot be filled
-        return (await find_pair(name)).symbol
-    return name
 
 
 def _gap_of(symbol: str, span: HoleSpan) -> DataGap:

@@ -9,7 +9,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from kraken_history.errors import KrakenBusy, ServiceUnavailable
+from kraken_history.errors import KrakenBusy, KrakenRefused, ServiceUnavailable
 from kraken_history.kraken.rest import (
     OhlcPage,
     Refusal,
@@ -24,7 +24,7 @@ from kraken_history.kraken.rest import (
     refusal_of,
 )
 from kraken_history.runtime import telemetry
-from kraken_history.symbols import Pair
+from kraken_history.symbols import CURRENCY, TOKENIZED_ASSET, Pair
 
 KRAKEN_URL = "https://api.kraken.com"
 
@@ -77,7 +77,8 @@ class KrakenRest:
             KrakenRefused: Kraken does not know the pair.
             MalformedMessage: The answer is no page of trades.
         """
-        result = await self._get("Trades", pair.altname, {"pair": pair.altname, "since": str(since)})
+        parameters = {"pair": pair.altname, "since": str(since), **_class_of(pair)}
+        result = await self._get("Trades", pair.altname, parameters)
         return decode_trades_page(result, pair.symbol, since=since)
 
     async def fetch_ohlc_page(self, pair: Pair, since: datetime) -> OhlcPage:
@@ -85,12 +86,22 @@ class KrakenRest:
 
         Errors as :meth:`fetch_trades_page`.
         """
-        parameters = {"pair": pair.altname, "interval": "1", "since": str(max(int(since.timestamp()), 0))}
+        begin_s = max(int(since.timestamp()), 0)
+        parameters = {"pair": pair.altname, "interval": "1", "since": str(begin_s), **_class_of(pair)}
         return decode_ohlc_page(await self._get("OHLC", pair.altname, parameters), pair.symbol)
 
     async def fetch_asset_pairs(self) -> list[Pair]:
-        """All pairs that have a WebSocket name. Errors as :meth:`fetch_trades_page`."""
-        return decode_asset_pairs(await self._get("AssetPairs", _WITHOUT_PAIR, {}))
+        """All pairs that have a WebSocket name, xStocks included. Errors as :meth:`fetch_trades_page`.
+
+        Two calls, because AssetPairs lists one class of assets at a time.
+        """
+        pairs = decode_asset_pairs(await self._get("AssetPairs", _WITHOUT_PAIR, {}))
+        try:
+            result = await self._get("AssetPairs", _WITHOUT_PAIR, {"aclass_base": TOKENIZED_ASSET})
+        except KrakenRefused as error:  # xStocks are not offered everywhere; all other pairs are known
+            _log.warning("tokenized_pairs_not_listed", error=str(error))
+            return pairs
+        return pairs + decode_asset_pairs(result)
 
     async def fetch_system_status(self) -> SystemStatus:
         """Whether Kraken trades. Errors as :meth:`fetch_trades_page`."""
@@ -132,6 +143,14 @@ class KrakenRest:
             retry_after = response.headers.get("Retry-After")
             now = datetime.now(UTC)
             return _Trouble(error, refusal_of(error.errors, status=response.status, retry_after=retry_after, now=now))
+
+
+def _class_of(pair: Pair) -> Mapping[str, str]:
+    """The parameter without which Kraken answers ``EQuery:Unknown asset pair`` for a pair that is no currency's.
+
+    Source: Kraken's documentation of ``asset_class``; JKorf/Kraken.Net#146, nautechsystems/nautilus_trader#3455.
+    """
+    return {} if pair.asset_class == CURRENCY else {"asset_class": pair.asset_class}
 
 
 class _Trouble(Struct, frozen=True):

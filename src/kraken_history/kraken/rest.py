@@ -15,7 +15,7 @@ from msgspec import Struct
 from kraken_history.errors import KrakenBusy, KrakenError, KrakenHttpError, KrakenRefused, MalformedMessage
 from kraken_history.kraken.numbers import check_candle, check_trade
 from kraken_history.records import EXACT, HistoricalCandle, HistoricalTrade, Side, utc_from_unix_ns
-from kraken_history.symbols import Pair, symbol_from_wsname
+from kraken_history.symbols import CURRENCY, Pair, symbol_from_wsname
 
 TRADES_PAGE = 1000
 """Most rows of one Trades answer."""
@@ -118,6 +118,7 @@ class _PairRow(Struct):
     altname: str
     wsname: str = ""
     status: str = ""
+    aclass_base: str = CURRENCY
 
 
 _answer = msgspec.json.Decoder(_Answer)
@@ -310,7 +311,7 @@ def decode_asset_pairs(result: msgspec.Raw) -> list[Pair]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedMessage(f"not AssetPairs: {error}", bytes(result)) from error
     return [
-        Pair(symbol_from_wsname(row.wsname), row.altname, key, row.wsname, row.status)
+        Pair(symbol_from_wsname(row.wsname), row.altname, key, row.wsname, row.status, row.aclass_base)
         for key, row in rows.items()
         if row.wsname
     ]

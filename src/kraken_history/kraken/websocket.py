@@ -57,6 +57,12 @@ class Status(Struct, frozen=True):
     version: str
 
 
+class Instruments(Struct, frozen=True):
+    """The snapshot of ``instrument``: every symbol that this WebSocket knows, in its own letters."""
+
+    symbols: Sequence[str]
+
+
 class Subscribed(Struct, frozen=True):
     """One symbol of one channel was accepted; Kraken acknowledges each alone."""
 
@@ -88,7 +94,7 @@ class Ignored(Struct, frozen=True):
     channel: str
 
 
-Frame = Trades | Candles | Status | Subscribed | Refused | Heartbeat | Pong | Ignored
+Frame = Trades | Candles | Status | Instruments | Subscribed | Refused | Heartbeat | Pong | Ignored
 
 
 class _Envelope(Struct):
@@ -132,6 +138,14 @@ class _StatusRow(Struct):
     version: str = ""
 
 
+class _InstrumentPair(Struct):
+    symbol: str
+
+
+class _InstrumentData(Struct):
+    pairs: list[_InstrumentPair]
+
+
 class _AckResult(Struct):
     channel: str = ""
     symbol: str = ""
@@ -142,6 +156,7 @@ _envelope = msgspec.json.Decoder(_Envelope)
 _trade_rows = msgspec.json.Decoder(list[_TradeRow])
 _ohlc_rows = msgspec.json.Decoder(list[_OhlcRow])
 _status_rows = msgspec.json.Decoder(list[_StatusRow])
+_instrument_data = msgspec.json.Decoder(_InstrumentData)
 _ack_result = msgspec.json.Decoder(_AckResult)
 
 
@@ -202,6 +217,8 @@ def _decode(envelope: _Envelope) -> Frame:
         case "status":
             rows = _status_rows.decode(envelope.data)
             return Status(rows[-1].system, rows[-1].version) if rows else Ignored("status")
+        case "instrument" if envelope.type == "snapshot":
+            return Instruments([pair.symbol for pair in _instrument_data.decode(envelope.data).pairs])
         case "":
             raise ValueError("the frame has neither a channel nor a method")
         case other:
@@ -273,6 +290,17 @@ def encode_subscribe(channel: Channel, symbols: Sequence[str], *, req_id: int) -
     if channel == "ohlc":
         params["interval"] = 1
     return msgspec.json.encode({"method": "subscribe", "params": params, "req_id": req_id})
+
+
+def encode_instruments(*, req_id: int) -> bytes:
+    """A subscribe for one list of all symbols, xStocks included, which Kraken leaves out unless asked for them."""
+    params = {"channel": "instrument", "snapshot": True, "include_tokenized_assets": True}
+    return msgspec.json.encode({"method": "subscribe", "params": params, "req_id": req_id})
+
+
+def encode_no_instruments(*, req_id: int) -> bytes:
+    """The end of that subscription: the updates after the list are not used."""
+    return msgspec.json.encode({"method": "unsubscribe", "params": {"channel": "instrument"}, "req_id": req_id})
 
 
 def encode_ping(*, req_id: int) -> bytes:

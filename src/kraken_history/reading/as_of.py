@@ -21,12 +21,14 @@ from datetime import datetime, timedelta
 
 from kraken_history.intervals import Span, as_utc, bucket_end, bucket_start, checked_interval, closed_window, width_of
 from kraken_history.reading.candle_query import COLUMNS
-from kraken_history.reading.candles import candles_of, checked_limit, checked_symbol, read_candles, read_extent
+from kraken_history.reading.candles import candles_of, checked_limit, read_candles, read_extent
 from kraken_history.reading.database import Database
+from kraken_history.reading.names import by_any_name
 from kraken_history.records import MINUTE, HistoricalCandle
 from kraken_history.storing.candle_rules import OF_TRADES, VALUES, longer_candles
 
 
+@by_any_name
 async def read_candles_as_of(
     database: Database,
     symbol: str,
@@ -46,11 +48,10 @@ async def read_candles_as_of(
     known_at = as_utc(as_of)
     interval, limit = checked_interval(interval), checked_limit(limit)
     low, high = closed_window(start, end, interval)
-    name = checked_symbol(symbol)
     [row] = await database.fetch("SELECT $1 >= clock_timestamp() AS is_to_come", known_at)
     if row["is_to_come"]:
         return await read_candles(database, symbol, interval, start, end, limit)
-    extent = await read_extent(database, name)
+    extent = await read_extent(database, symbol)
     if extent.oldest is None or extent.newest is None:
         return []
     width = width_of(interval)
@@ -65,7 +66,7 @@ async def read_candles_as_of(
         candles += candles_of(
             await database.fetch(
                 f"SELECT {COLUMNS} FROM ({query}) AS c ORDER BY timestamp {most}",  # noqa: S608 — our own SQL
-                name,
+                symbol,
                 start_of_part,
                 end_of_part,
                 known_at,

@@ -19,7 +19,6 @@ from kraken_history.intervals import (
     closed_window,
     width_of,
 )
-from kraken_history.kraken.numbers import check_symbol
 from kraken_history.reading.candle_query import (
     COLUMNS,
     Marks,
@@ -30,6 +29,7 @@ from kraken_history.reading.candle_query import (
     windows_back,
 )
 from kraken_history.reading.database import Database
+from kraken_history.reading.names import by_any_name, read_symbols
 from kraken_history.records import MINUTE, HistoricalCandle
 
 
@@ -44,6 +44,7 @@ class Extent(Struct, frozen=True):
     newest: datetime | None
 
 
+@by_any_name
 async def read_candles(
     database: Database, symbol: str, interval: int, start: datetime, end: datetime, limit: int | None = None
 ) -> list[HistoricalCandle]:
@@ -56,25 +57,31 @@ async def read_candles(
     """
     span = closed_window(start, end, interval)
     interval, limit = checked_interval(interval), checked_limit(limit)
-    name = checked_symbol(symbol)
-    candles = await read_span(database, name, interval, span, limit) if span[0] < span[1] else []
+    candles = await read_span(database, symbol, interval, span, limit) if span[0] < span[1] else []
     if not candles:
-        await require_symbol(database, name)
+        await require_symbol(database, symbol)
     return candles
 
 
+@by_any_name
 async def read_latest_candles(
     database: Database, symbol: str, interval: int, count: int, end: datetime | None = None
 ) -> list[HistoricalCandle]:
     """The newest ``count`` candles, oldest of them first; with ``end``, of those that are closed then."""
+    return await read_latest_of(database, symbol, interval, count, end)
+
+
+async def read_latest_of(
+    database: Database, symbol: str, interval: int, count: int, end: datetime | None = None
+) -> list[HistoricalCandle]:
+    """:func:`read_latest_candles` of a symbol itself, and of no other name of it."""
     interval, count = checked_interval(interval), checked_count("count", count)
-    name = checked_symbol(symbol)
     if end is None:
-        found = await _read_newest(database, name, interval, count)
+        found = await _read_newest(database, symbol, interval, count)
         if found:
-            database.newest_seen[name] = found[-1].timestamp
+            database.newest_seen[symbol] = found[-1].timestamp
         return found
-    return await _read_back(database, name, interval, count, bucket_start(as_utc(end), width_of(interval)))
+    return await _read_back(database, symbol, interval, count, bucket_start(as_utc(end), width_of(interval)))
 
 
 async def _read_newest(database: Database, name: str, interval: int, count: int) -> list[HistoricalCandle]:
@@ -174,7 +181,7 @@ async def read_extent(database: Database, symbol: str) -> Extent:
     """
     rows = await database.fetch(_EXTENT, symbol)
     if not rows:
-        raise UnknownSymbol(symbol, await read_symbols(database))
+        raise UnknownSymbol.not_stored(symbol, await read_symbols(database))
     return Extent(rows[0]["oldest"], rows[0]["newest"])
 
 
@@ -185,28 +192,9 @@ _EXTENT = """
 """
 
 
-async def read_symbols(database: Database) -> list[str]:
-    """The symbols of which something is stored, in alphabetical order."""
-    rows = await database.fetch("SELECT DISTINCT symbol FROM data_sync_status ORDER BY symbol")
-    return [row["symbol"] for row in rows]
-
-
 async def require_symbol(database: Database, symbol: str) -> None:
     """Raise UnknownSymbol unless something of this symbol is stored."""
     await read_extent(database, symbol)
-
-
-def checked_symbol(symbol: str) -> str:
-    """The symbol, if it can be one.
-
-    Raises:
-        UnknownSymbol: It is not shaped like ``BTC/USDT``.
-    """
-    try:
-        check_symbol(symbol)
-    except (TypeError, ValueError):
-        raise UnknownSymbol(symbol) from None
-    return symbol
 
 
 def checked_limit(limit: int | None) -> int | None:

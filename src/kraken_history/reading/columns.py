@@ -14,9 +14,10 @@ from kraken_history.errors import InvalidChoice, UsageError
 from kraken_history.intervals import Span, checked_interval, closed_window, width_of
 from kraken_history.reading.arrow_stream import ARROW, fetch_batches, require_packages
 from kraken_history.reading.candle_query import Query, select_candles
-from kraken_history.reading.candles import checked_symbol, read_marks, require_symbol
+from kraken_history.reading.candles import read_marks, require_symbol
 from kraken_history.reading.coverage import PADS, GapsChoice, complete, read_known, read_last_close
 from kraken_history.reading.database import Database
+from kraken_history.reading.names import by_any_name
 from kraken_history.records import HistoricalCandle
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ MADE_UP = "is_made_up"
 """The column that a padded table has besides: true where there is no candle. As records have it."""
 
 
+@by_any_name
 async def read_candles_arrow(
     database: Database,
     symbol: str,
@@ -57,14 +59,13 @@ async def read_candles_arrow(
     _check_choice("gaps", gaps, get_args(GapsChoice))
     span = closed_window(start, end, interval)
     interval = checked_interval(interval)
-    name = checked_symbol(symbol)
     if gaps in PADS:
-        table = await _read_padded(database, name, interval, span, numbers)
+        table = await _read_padded(database, symbol, interval, span, numbers)
     else:
-        async with complete(database, name, span) if gaps == "raise" and span[0] < span[1] else nullcontext():
-            table = await _read_span(database, name, interval, span, numbers)
+        async with complete(database, symbol, span) if gaps == "raise" and span[0] < span[1] else nullcontext():
+            table = await _read_span(database, symbol, interval, span, numbers)
     if not table.num_rows:
-        await require_symbol(database, name)
+        await require_symbol(database, symbol)
     return table
 
 

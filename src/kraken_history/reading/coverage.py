@@ -19,8 +19,9 @@ from kraken_history.completeness.hole_times import find_hole_spans
 from kraken_history.database.connections import Connection
 from kraken_history.errors import CoverageError, InvalidChoice
 from kraken_history.intervals import Span, bucket_start, checked_interval, checked_range, closed_window, width_of
-from kraken_history.reading.candles import checked_limit, checked_symbol, read_latest_candles, read_span, require_symbol
+from kraken_history.reading.candles import checked_limit, read_latest_of, read_span, require_symbol
 from kraken_history.reading.database import Database
+from kraken_history.reading.names import by_any_name
 from kraken_history.records import MINUTE, HistoricalCandle, MadeUpCandle, TimeRange
 
 GapsChoice = Literal["ignore", "raise", "pad", "fill"]
@@ -82,6 +83,7 @@ class Coverage(Struct, frozen=True):
         return sum((each.duration for each in self.of(kind)), timedelta())
 
 
+@by_any_name
 async def read_coverage(database: Database, symbol: str, start: datetime, end: datetime) -> Coverage:
     """What is known of ``[start, end)``, as of one moment.
 
@@ -90,15 +92,18 @@ async def read_coverage(database: Database, symbol: str, start: datetime, end: d
         UnknownSymbol: Nothing of this symbol is stored.
         ServiceUnavailable: The database is gone.
     """
+    return await _coverage_of(database, symbol, start, end)
+
+
+async def _coverage_of(database: Database, symbol: str, start: datetime, end: datetime) -> Coverage:
     span = checked_range(start, end)
-    name = checked_symbol(symbol)
-    await require_symbol(database, name)
+    await require_symbol(database, symbol)
     async with database.connection() as connection:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            known = await _classify(connection, name, span)
+            known = await _classify(connection, symbol, span)
         # After that moment: candles that were dropped meanwhile may have been looked for in vain.
         kept = await _kept(connection, span)
-    return Coverage(name, *span, _with_missing(_within(kept, known), *span))
+    return Coverage(symbol, *span, _with_missing(_within(kept, known), *span))
 
 
 @asynccontextmanager
@@ -119,11 +124,12 @@ async def complete(database: Database, symbol: str, span: Span) -> AsyncIterator
 
 
 async def _require_coverage(database: Database, symbol: str, span: Span) -> None:
-    coverage = await read_coverage(database, symbol, *span)
+    coverage = await _coverage_of(database, symbol, *span)
     if not coverage.is_complete:
         raise CoverageError(symbol, coverage.missing)
 
 
+@by_any_name
 async def read_candles_over_gaps(
     database: Database,
     symbol: str,
@@ -148,13 +154,12 @@ async def read_candles_over_gaps(
         raise InvalidChoice("gaps", gaps, get_args(GapsChoice))
     window = closed_window(start, end, interval)
     interval, limit = checked_interval(interval), checked_limit(limit)
-    name = checked_symbol(symbol)
     if window[0] == window[1]:
-        await require_symbol(database, name)
+        await require_symbol(database, symbol)
         return []
     if gaps == "raise":
-        return await _read_or_raise(database, name, interval, window, limit)
-    return await _read_padded(database, name, interval, window, limit)
+        return await _read_or_raise(database, symbol, interval, window, limit)
+    return await _read_padded(database, symbol, interval, window, limit)
 
 
 async def _read_or_raise(
@@ -185,7 +190,7 @@ async def _read_padded(
 
 async def read_known(database: Database, symbol: str, interval: int, window: Span) -> HistoricalCandle | None:
     """The candle from which on there is a close for every bucket of ``window``: the last before it, or its first."""
-    found = await read_latest_candles(database, symbol, interval, 1, window[0])
+    found = await read_latest_of(database, symbol, interval, 1, window[0])
     return next(iter(found or await read_span(database, symbol, interval, window, 1)), None)
 
 

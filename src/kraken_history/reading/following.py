@@ -20,10 +20,13 @@ import msgspec
 
 from kraken_history.arguments import checked_list
 from kraken_history.database.connections import UNAVAILABLE, Connection, is_transient
+from kraken_history.database.stored_symbols import fetch_stored_symbols
 from kraken_history.errors import HistoryError, InvalidChoice
 from kraken_history.intervals import as_utc, bucket_end, bucket_start, checked_interval, width_of
-from kraken_history.reading.candles import checked_count, checked_symbol, read_latest_candles, read_span, require_symbol
+from kraken_history.kraken.pairs import checked_name, find_symbol
+from kraken_history.reading.candles import checked_count, read_latest_of, read_span, require_symbol
 from kraken_history.reading.database import Database
+from kraken_history.reading.names import by_any_name
 from kraken_history.reading.settling import Settled, Timing, read_settled
 from kraken_history.records import HistoricalCandle
 from kraken_history.runtime.tasks import end
@@ -38,6 +41,7 @@ _LONGEST_LOOK_S = 120.0  # past this the network is taken to have gone silent
 _RARE_PAUSE_S = 30.0  # between attempts to listen where that is refused
 
 
+@by_any_name
 async def read_warmup(
     database: Database, symbol: str, interval: int, periods: int, end: datetime | None, timing: Timing = _DEFAULT
 ) -> list[HistoricalCandle]:
@@ -47,14 +51,14 @@ async def read_warmup(
         end: Instead, of those that are closed then, whatever is known of the time after: no look-ahead.
     """
     interval, periods = checked_interval(interval), checked_count("periods", periods)
-    name, width = checked_symbol(symbol), width_of(interval)
+    width = width_of(interval)
     if end is not None:
-        return await read_latest_candles(database, name, interval, periods, end)
-    [settled] = await read_settled(database, {name: None}, width, timing)
+        return await read_latest_of(database, symbol, interval, periods, end)
+    [settled] = await read_settled(database, {symbol: None}, width, timing)
     if settled.until is None:
-        await require_symbol(database, name)
+        await require_symbol(database, symbol)
         return []
-    return await read_latest_candles(database, name, interval, periods, bucket_start(settled.until, width))
+    return await read_latest_of(database, symbol, interval, periods, bucket_start(settled.until, width))
 
 
 def follow_candles(
@@ -70,7 +74,7 @@ def follow_candles(
         UsageError: As the checks say.
     """
     interval = checked_interval(interval)
-    names = checked_list("symbols", [symbols] if isinstance(symbols, str) else symbols, checked_symbol)
+    names = checked_list("symbols", [symbols] if isinstance(symbols, str) else symbols, checked_name)
     return _Follower(database, interval, _starts(names, interval, start), timing).candles()
 
 
@@ -159,6 +163,7 @@ class _Follower:
         self._cursors = {
             symbol: _Cursor(rank, start, self._width) for rank, (symbol, start) in enumerate(starts.items())
         }
+        self._not_found = list(starts)
         self._page = max(_PAGE_CANDLES // len(starts), _SHORTEST_PAGE)
         self._buckets = self._page
         self._clock: datetime | None = None
@@ -198,6 +203,8 @@ class _Follower:
     async def _read_page(self) -> list[HistoricalCandle] | None:
         async with self._database.connection() as connection:
             database = _OneConnection(self._database, connection)
+            if self._not_found:
+                self._find_names(await fetch_stored_symbols(connection))
             due = await self._find_due(database)
             if not due:
                 return None
@@ -215,6 +222,15 @@ class _Follower:
             self._cursors[symbol].position = max(low, min(high, cut))
         self._buckets = self._page if found else self._buckets * 4
         return self._in_order(candle for candle in found if candle.timestamp < cut)
+
+    def _find_names(self, stored: Sequence[str]) -> None:
+        """Follow the stored symbols that the names mean, those names excepted of which nothing is stored yet."""
+        found = {name: symbol for name in self._not_found if (symbol := find_symbol(name, stored)) is not None}
+        self._not_found = [name for name in self._not_found if name not in found]
+        for name, symbol in found.items():
+            self._cursors.setdefault(symbol, self._cursors[name])
+            if symbol != name:
+                del self._cursors[name]
 
     async def _find_due(self, database: Database) -> dict[str, tuple[datetime, datetime]]:
         positions = {symbol: cursor.given_until for symbol, cursor in self._cursors.items()}

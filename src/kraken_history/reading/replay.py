@@ -4,7 +4,7 @@ import asyncio
 import heapq
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Generic
 
@@ -19,8 +19,10 @@ from kraken_history.intervals import (
     closed_window,
     width_of,
 )
-from kraken_history.reading.candles import Extent, checked_count, checked_symbol, read_extent, read_span, require_symbol
+from kraken_history.kraken.pairs import checked_name, find_stored
+from kraken_history.reading.candles import Extent, checked_count, read_extent, read_span, require_symbol
 from kraken_history.reading.database import Database
+from kraken_history.reading.names import by_any_name, read_symbols
 from kraken_history.reading.pages import PAGE_ROWS, Pages
 from kraken_history.reading.trades import TradePages
 from kraken_history.records import HistoricalCandle, HistoricalTrade, Record
@@ -38,18 +40,18 @@ _FEWEST_ROWS = 256
 _BEGINNING = as_utc(datetime.min.replace(tzinfo=UTC))
 
 
+@by_any_name
 async def read_lookback(
     database: Database, symbol: str, interval: int, end: datetime, lookback: int
 ) -> list[HistoricalCandle]:
     """Candles of the last ``lookback`` buckets that are closed at ``end``, oldest first; quiet buckets have none."""
     interval, lookback = checked_interval(interval), checked_count("lookback", lookback)
-    name = checked_symbol(symbol)
     width = width_of(interval)
     last = bucket_start(as_utc(end), width)
     buckets = min(lookback, (last - _BEGINNING) // width)
-    candles = await read_span(database, name, interval, (last - buckets * width, last)) if buckets > 0 else []
+    candles = await read_span(database, symbol, interval, (last - buckets * width, last)) if buckets > 0 else []
     if not candles:
-        await require_symbol(database, name)
+        await require_symbol(database, symbol)
     return candles
 
 
@@ -150,24 +152,43 @@ def replay_candles(
     Arguments are checked at once; the symbol is looked for at the first step. Whoever stops early leaves nothing
     open: between two pages no connection is held.
     """
-    span = closed_window(start, end, interval)
-    pages = CandlePages(database, checked_symbol(symbol), checked_interval(interval), span)
-    return _replay(pages, Pacer(speed, clock or Clock()))
+    span, minutes = closed_window(start, end, interval), checked_interval(interval)
+    return _replay(
+        database,
+        checked_name(symbol),
+        lambda name: CandlePages(database, name, minutes, span),
+        Pacer(speed, clock or Clock()),
+    )
 
 
 def replay_trades(
     database: Database, symbol: str, start: datetime, end: datetime, speed: float, clock: Clock | None = None
 ) -> AsyncGenerator[HistoricalTrade, None]:
     """The trades of ``[start, end)``, one by one; otherwise as :func:`replay_candles`."""
-    pages = TradePages(database, checked_symbol(symbol), checked_range(start, end))
-    return _replay(pages, Pacer(speed, clock or Clock()))
+    span = checked_range(start, end)
+    return _replay(
+        database, checked_name(symbol), lambda name: TradePages(database, name, span), Pacer(speed, clock or Clock())
+    )
 
 
-async def _replay(pages: Pages[Record], pacer: Pacer) -> AsyncGenerator[Record, None]:
-    while page := await pages.read():
+async def _replay(
+    database: Database, name: str, pages_of: Callable[[str], Pages[Record]], pacer: Pacer
+) -> AsyncGenerator[Record, None]:
+    pages, page = await _begin(database, name, pages_of)
+    while page:
         for record in page:
             await pacer.wait_for(record.timestamp)
             yield record
+        page = await pages.read()
+
+
+@by_any_name
+async def _begin(
+    database: Database, symbol: str, pages_of: Callable[[str], Pages[Record]]
+) -> tuple[Pages[Record], list[Record]]:
+    """The pages of a symbol, and the first of them."""
+    pages = pages_of(symbol)
+    return pages, await pages.read()
 
 
 def replay_merged(
@@ -191,20 +212,29 @@ def replay_merged(
     """
     pacer = Pacer(speed, clock or Clock())
     trades_span = checked_range(start, end)
-    names = checked_list("symbols", symbols, checked_symbol)
+    names = checked_list("symbols", symbols, checked_name)
     lengths = checked_list("intervals", intervals, checked_interval, may_be_empty=with_trades)
     spans = {length: closed_window(start, end, length) for length in lengths}
-    count = len(names) * (len(spans) + with_trades)
+    return _replay_merged(database, names, spans, trades_span if with_trades else None, pacer)
+
+
+async def _replay_merged(
+    database: Database, names: Sequence[str], spans: Mapping[int, Span], trades_span: Span | None, pacer: Pacer
+) -> AsyncGenerator[HistoricalCandle | HistoricalTrade, None]:
+    stored = await read_symbols(database)
+    symbols = list(dict.fromkeys(find_stored(name, stored) for name in names))
+    count = len(symbols) * (len(spans) + (trades_span is not None))
     rows = max(_FEWEST_ROWS, min(PAGE_ROWS, _MERGED_ROWS // count))
     streams: list[AnyStream] = []
-    for place, name in enumerate(names):
+    for place, symbol in enumerate(symbols):
         for length, span in spans.items():
-            candles = CandlePages(database, name, length, span, rows)
+            candles = CandlePages(database, symbol, length, span, rows)
             streams.append(Stream(candles.read, candle_moment(length, place)))
-        if with_trades:
-            trades = TradePages(database, name, trades_span, rows)
+        if trades_span is not None:
+            trades = TradePages(database, symbol, trades_span, rows)
             streams.append(Stream(trades.read, trade_moment(place)))
-    return replay_streams(streams, pacer)
+    async for record in replay_streams(streams, pacer):
+        yield record
 
 
 Moment = tuple[datetime, bool, int, int, int]

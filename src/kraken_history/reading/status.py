@@ -8,8 +8,10 @@ from typing import TypedDict
 from msgspec import Struct
 
 from kraken_history.errors import HistoryError
-from kraken_history.reading.candles import checked_symbol, require_symbol
+from kraken_history.kraken.pairs import checked_name, find_symbol, is_ours
+from kraken_history.reading.candles import require_symbol
 from kraken_history.reading.database import Database
+from kraken_history.reading.names import by_any_name, read_symbols
 
 LONGEST_ANSWER_S = 10.0
 """A database that takes longer is not well."""
@@ -64,8 +66,12 @@ class Health(Struct, frozen=True):
 
 
 async def read_sync_status(database: Database, symbol: str) -> SyncStatus | None:
-    """What is stored of a symbol; None if nothing is."""
-    rows = await database.fetch(_SYNC_STATUS, checked_symbol(symbol))
+    """What is stored of a symbol, under any of its names; None if nothing is."""
+    name = checked_name(symbol)
+    rows = await database.fetch(_SYNC_STATUS, name) if is_ours(name) else []
+    if not rows:
+        found = find_symbol(name, await read_symbols(database))
+        rows = [] if found is None else await database.fetch(_SYNC_STATUS, found)
     return SyncStatus(**rows[0]) if rows else None
 
 
@@ -82,12 +88,12 @@ _SYNC_STATUS = """
 """
 
 
+@by_any_name
 async def read_data_range(database: Database, symbol: str) -> DataRange:
     """Which one-minute candles there are, counted."""
-    name = checked_symbol(symbol)
-    [row] = await database.fetch(_DATA_RANGE, name)
+    [row] = await database.fetch(_DATA_RANGE, symbol)
     if row["oldest"] is None:
-        await require_symbol(database, name)
+        await require_symbol(database, symbol)
     return DataRange(oldest=row["oldest"], newest=row["newest"], total_candles=row["total_candles"])
 
 

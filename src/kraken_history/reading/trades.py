@@ -3,8 +3,9 @@
 from datetime import datetime, timedelta
 
 from kraken_history.intervals import Span, checked_range
-from kraken_history.reading.candles import Extent, checked_limit, checked_symbol, require_symbol
+from kraken_history.reading.candles import Extent, checked_limit, require_symbol
 from kraken_history.reading.database import Database
+from kraken_history.reading.names import by_any_name
 from kraken_history.reading.pages import PAGE_ROWS, Pages
 from kraken_history.records import HistoricalTrade
 
@@ -13,6 +14,7 @@ _LONGEST_REACH_DAYS = 64
 _LIST_ROWS = 32_768
 
 
+@by_any_name
 async def read_trades(
     database: Database, symbol: str, start: datetime, end: datetime, limit: int | None = None
 ) -> list[HistoricalTrade]:
@@ -26,9 +28,7 @@ async def read_trades(
         ServiceUnavailable: The database is gone.
     """
     limit = checked_limit(limit)
-    pages = TradePages(
-        database, checked_symbol(symbol), checked_range(start, end), min(limit or _LIST_ROWS, _LIST_ROWS)
-    )
+    pages = TradePages(database, symbol, checked_range(start, end), min(limit or _LIST_ROWS, _LIST_ROWS))
     found: list[HistoricalTrade] = []
     while page := await pages.read():
         found += page

@@ -1,0 +1,11 @@
+"""The symbols that a database holds."""
+
+import asyncpg
+
+from kraken_history.database.connections import Connection
+
+
+async def fetch_stored_symbols(source: asyncpg.Pool | Connection) -> list[str]:
+    """The symbols of which something is stored, in alphabetical order."""
+    rows = await source.fetch("SELECT DISTINCT symbol FROM data_sync_status ORDER BY symbol")
+    return [row["symbol"] for row in rows]
