@@ -14,6 +14,8 @@ from kraken_history.embedded import Servers, find_binaries
 from kraken_history.embedded.accounts import Account, as_account, reading_capability, server_account
 from kraken_history.errors import UsageError
 
+pytestmark = pytest.mark.servers
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 # Everything is imported, and found, before the account changes, which may not be able to read the
