@@ -3,6 +3,8 @@
 ``database_server`` runs a test once on each kind of server. A test that is about one of them says so::
 
     @pytest.mark.parametrize("database_server", ["timescaledb"], indirect=True)
+
+``pytest --without-servers`` leaves out every test that needs one of them.
 """
 
 import os
@@ -26,6 +28,28 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+_SERVERS = {"database_server", "embedded_servers", "servers_folder"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For a quick run, for example on another interpreter."""
+    parser.addoption("--without-servers", action="store_true", help="run only tests that need no PostgreSQL and Redis")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that need servers, if that was asked for; pytest says how many they are."""
+    if not config.getoption("--without-servers"):
+        return
+    out = {item for item in items if _needs_servers(item)}
+    config.hook.pytest_deselected(items=[item for item in items if item in out])
+    items[:] = [item for item in items if item not in out]
+
+
+def _needs_servers(item: pytest.Item) -> bool:
+    starts_them = item.get_closest_marker("servers") is not None
+    return starts_them or not _SERVERS.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session")
@@ -55,8 +79,10 @@ _ROOM_BYTES = 8 * 2**30
 
 
 @pytest.fixture(scope="session")
-def embedded_servers(servers_folder: Path) -> Iterator[Servers]:
+def embedded_servers(request: pytest.FixtureRequest, servers_folder: Path) -> Iterator[Servers]:
     """PostgreSQL and Valkey from the wheels, running, with nothing durable about them."""
+    if request.config.getoption("--without-servers"):
+        pytest.skip("it asks for a server while it runs, and there are none with --without-servers")
     servers = Servers(servers_folder / "embedded", durable=False)
     with ExitStack() as stack:
         try:

@@ -21,6 +21,8 @@ from tests.support.compose_file import REPOSITORY
 from tests.support.examples import make_trade
 from tests.support.servers import Background, DatabaseServer
 
+pytestmark = pytest.mark.servers
+
 DOCUMENTS = [Path("README.md"), *sorted(path.relative_to(REPOSITORY) for path in REPOSITORY.glob("docs/**/*.md"))]
 STAND_ALONE = [Path("README.md"), Path("docs/quick-start.md")]
 WITH_PYTHON = [

@@ -1,7 +1,6 @@
 """Worker processes on a test's own servers, and what a test asks of them."""
 
 import asyncio
-import os
 import signal
 import sys
 import time
@@ -16,6 +15,7 @@ from arq.connections import ArqRedis
 from kraken_history.fetching.backfill_targets import list_backfills, request_backfill
 from kraken_history.fetching.queue import JobQueue
 from tests.support.kraken import CountedSimulator
+from tests.support.measuring import unmeasured
 from tests.support.queue import connect_queue
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -37,7 +37,7 @@ class Workers:
                 self._processes.append(
                     await asyncio.create_subprocess_exec(
                         sys.executable, "-m", "arq", "jobs.worker.WorkerSettings",
-                        cwd=REPOSITORY, env={**os.environ, **self._environment}, stdout=log, stderr=log,
+                        cwd=REPOSITORY, env={**unmeasured(), **self._environment}, stdout=log, stderr=log,
                     )
                 )  # fmt: skip
 

@@ -186,10 +186,12 @@ def test_a_reader_that_leaves_early_is_no_error(migrated_database_url: str, back
     assert done.stdout.startswith("symbol,timestamp,interval_minutes,open")
 
 
-def test_without_the_extra_the_command_says_what_to_install() -> None:
-    blocked = "import sys; sys.modules['typer'] = None; from kraken_history.__main__ import main; main()"
+@pytest.mark.parametrize(("module", "arguments"), [("typer", ["--version"]), ("asyncpg", ["status"])])
+def test_without_the_extra_the_command_says_what_to_install(module: str, arguments: list[str]) -> None:
+    blocked = f"import sys; sys.modules[{module!r}] = None; from kraken_history.__main__ import main; main()"
 
-    done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", blocked, *arguments], capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert f"{module} is not installed" in done.stderr
     assert "pip install '.[services,embedded]' in the folder" in done.stderr

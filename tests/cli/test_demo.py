@@ -14,6 +14,8 @@ from tests.cli.samples import store, trade
 from tests.support.command import Run
 from tests.support.servers import Background
 
+pytestmark = pytest.mark.servers
+
 COMMAND = [sys.executable, "-m", "kraken_history"]
 
 

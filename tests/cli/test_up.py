@@ -17,6 +17,8 @@ from tests.cli.test_demo import COMMAND, environment, processes_naming
 from tests.support.command import Run
 from tests.support.servers import Background
 
+pytestmark = pytest.mark.servers
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

@@ -13,6 +13,9 @@ import pytest
 from kraken_history.embedded import Servers, find_binaries
 from kraken_history.embedded.accounts import Account, as_account, reading_capability, server_account
 from kraken_history.errors import UsageError
+from tests.support.measuring import unmeasured
+
+pytestmark = pytest.mark.servers
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
@@ -104,9 +107,8 @@ def test_an_ordinary_user_starts_and_stops(public_dir: Path) -> None:
         pytest.skip("the wheels are installed where only root can reach them")
     os.chown(public_dir, 65534, 65534)
 
-    done = subprocess.run(
-        [sys.executable, "-c", AS_NOBODY, str(public_dir / "data")], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", AS_NOBODY, str(public_dir / "data")]
+    done = subprocess.run(command, env=unmeasured(), capture_output=True, text=True, check=False)
 
     assert (done.stdout.split(), done.stderr) == (["True", "True", "False"], "")
     assert (public_dir / "data/postgres").stat().st_uid == 65534

@@ -19,6 +19,8 @@ from kraken_history.embedded.process import HOST, telling_line
 from kraken_history.embedded.valkey import Valkey
 from kraken_history.errors import ServiceUnavailable, UsageError
 
+pytestmark = pytest.mark.servers
+
 
 async def remember(servers: Servers, value: int) -> None:
     connection = await asyncpg.connect(servers.database_url)

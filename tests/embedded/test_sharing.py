@@ -12,6 +12,8 @@ import pytest
 from kraken_history.embedded import Servers
 from kraken_history.errors import UsageError
 
+pytestmark = pytest.mark.servers
+
 HOLD = """
 import sys
 from pathlib import Path

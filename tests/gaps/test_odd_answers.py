@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from kraken_history.completeness.gap_length import LONGEST_MIN_GAP_MINUTES
 from kraken_history.errors import InvalidNumber
-from kraken_history.fetching.gaps import LONGEST_MIN_GAP_MINUTES, GapFiller, GapSummary, run_gap_filler
+from kraken_history.fetching.gaps import GapFiller, GapSummary, run_gap_filler
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage, decode_result, decode_trades_page
 from kraken_history.records import HistoricalTrade

@@ -16,6 +16,8 @@ DOCUMENTS = [
     *sorted(path.relative_to(REPOSITORY) for path in REPOSITORY.glob("docs/**/*.md")),
     Path("README.md"),
     Path("CHANGELOG.md"),
+    Path("CONTRIBUTING.md"),
+    Path("SECURITY.md"),
 ]
 FOLDERS = ("src/kraken_history", "producers", "consumers", "jobs", "schema", "simulator", "benchmarks", "docs", "tests")
 
@@ -68,6 +70,24 @@ def test_ci_runs_the_tests_as_the_readme_says() -> None:
     (command,) = [command for command in commands if command.endswith("pytest")]
 
     assert command in (REPOSITORY / ".ci/run").read_text().splitlines()
+
+
+def test_the_page_for_contributors_has_the_command_of_the_readme() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    commands = re.findall(r"^python3 -m pip .+$", text, re.MULTILINE)
+
+    assert len(commands) == 1
+    assert commands[0] in README
+
+
+def test_every_room_and_folder_is_on_the_map() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    package = REPOSITORY / "src/kraken_history"
+    rooms = {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").is_file()}
+    rooms |= {path.stem for path in package.glob("*.py") if not path.stem.startswith("_")}
+
+    assert {room for room in rooms if f"`{room}`" not in text} == set()
+    assert {folder for folder in FOLDERS if f"| `{folder}/` |" not in text} == set()
 
 
 def test_ci_can_be_executed() -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 import zipfile
 from email.parser import HeaderParser
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.compose_file import REPOSITORY
+from tests.support.distributions import build
 
 # Runs outside of the checkout, with the unpacked wheel in front; of other packages only the named ones are there.
 _ISOLATED = """
@@ -33,12 +35,7 @@ assert kraken_history.__file__.startswith(wheel), kraken_history.__file__
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built wheel."""
-    folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    built = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stderr
-    (path,) = folder.glob("*.whl")
-    return path
+    return build(REPOSITORY, "wheel", tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +106,20 @@ print(len(read_migrations()))
     count = int(run_isolated(unpacked, code, "msgspec", "asyncpg"))
 
     assert count == len(list((REPOSITORY / "schema").glob("*.sql")))
+
+
+def test_the_command_starts_from_it(unpacked: Path) -> None:
+    code = """
+from kraken_history.__main__ import main
+sys.argv = ["kraken-history", "--version"]
+main()
+"""
+    needs = ("msgspec", "typer", "click", "rich", "shellingham", "annotated_doc", "typing_extensions")
+
+    version = run_isolated(unpacked, code, *needs)
+
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert version == f"kraken-history {project['version']}\n"
 
 
 def test_every_public_name_exists_in_the_checkout_too() -> None:

@@ -11,12 +11,14 @@ import pytest
 from aiohttp import WSCloseCode, WSMsgType
 from fakeredis import FakeAsyncRedis
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from kraken_history.embedded.process import free_port
 from kraken_history.stream import wire
 from kraken_history.stream.dead_letters import WEBSOCKET, DeadLetters
 from kraken_history.stream.publisher import Publisher
 from producers.feed import Feed
+from producers.reconnect import SLOW_RETRY_S
 from tests.producers.kraken_server import STATUS, Conversation, kraken_server
 from tests.producers.streams import published_candles, published_trades
 from tests.support.waiting import until
@@ -307,10 +309,13 @@ async def test_after_a_disconnect_in_maintenance_there_is_no_retry_at_once(redis
     async def script(kraken: Conversation) -> None:
         await kraken.send(STATUS % "maintenance")
 
-    async with kraken_server(script) as server, running_feed(redis, server.url) as feed:
-        await until(lambda: feed.trouble)
-        await asyncio.sleep(0.5)  # several quick retries would fit into it
-        assert server.connections == 1
+    with capture_logs() as logs:
+        async with kraken_server(script) as server, running_feed(redis, server.url):
+            await until(lambda: [log for log in logs if log["event"] == "disconnected"])
+            assert server.connections == 1
+
+    (disconnected,) = [log for log in logs if log["event"] == "disconnected"]
+    assert disconnected["retry_in_s"] >= SLOW_RETRY_S
 
 
 @pytest.mark.parametrize("ending", ["binary", "close", "cut"])

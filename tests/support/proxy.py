@@ -10,13 +10,18 @@ HOST = "127.0.0.1"
 
 
 class Proxy:
-    """Stands in front of the server of a URL, as ``async with Proxy(url) as proxy``."""
+    """Stands in front of the server of a URL, as ``async with Proxy(url) as proxy``.
+
+    Attributes:
+        connections: How many it has taken so far.
+    """
 
     def __init__(self, url: str) -> None:
         self._parts = urlsplit(url)
         self._listener: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._port = 0
+        self.connections = 0
         self._flows = asyncio.Event()
 
     @property
@@ -61,6 +66,7 @@ class Proxy:
         self._flows.set()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -18,18 +18,23 @@ CONSUMER = ("-m", "consumers")
 WORKER = ("-m", "arq", "jobs.worker.WorkerSettings")
 
 
+_PASSED_ON = ("PATH", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG")  # with the last, its lines count as covered
+
+
 class Service:
     """A Python process of the project; leaving ``with`` kills it.
 
     Args:
         log: Where its output goes, over all its lives.
-        environment: All that it sees, but for PATH.
+        environment: All that it sees, but for the path and a measurement of coverage.
     """
 
     def __init__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         self._arguments = [sys.executable, *arguments]
         self._log = log
-        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+        kept = {
+            name: os.environ[name] for name in ("PATH", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG") if name in os.environ
+        }
         self._environment = kept | dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
 

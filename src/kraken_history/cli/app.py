@@ -10,28 +10,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
-import asyncpg
 import typer
-from redis.exceptions import RedisError
 
-from kraken_history.cli import backfill as backfill_command
-from kraken_history.cli import candles as candles_command
-from kraken_history.cli import demo as demo_command
-from kraken_history.cli import export as export_command
-from kraken_history.cli import gaps as gaps_command
-from kraken_history.cli import import_csv as import_csv_command
-from kraken_history.cli import letters as letters_command
-from kraken_history.cli import maintenance
-from kraken_history.cli import refresh as refresh_command
-from kraken_history.cli import status as status_command
-from kraken_history.cli import up as up_command
+from kraken_history.cli.commands import backfill as backfill_command
+from kraken_history.cli.commands import export as export_command
+from kraken_history.cli.commands import fill_gaps as fill_gaps_command
+from kraken_history.cli.commands import import_csv as import_csv_command
+from kraken_history.cli.commands import refresh as refresh_command
 from kraken_history.cli.instants import instant_option
-from kraken_history.database.connections import UNAVAILABLE
-from kraken_history.errors import HistoryError, UsageError
-from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE
-from kraken_history.settings import load_settings
+from kraken_history.cli.loading import EXIT_INTERRUPTED, loading
+from kraken_history.errors import UsageError
 
-EXIT_INTERRUPTED = 130
+EXIT_USAGE = 2
 
 app = typer.Typer(
     name="kraken-history",
@@ -48,7 +38,7 @@ letters_app = typer.Typer(
 app.add_typer(letters_app, name="dead-letters")
 backfill_command.register(app)
 export_command.register(app)
-gaps_command.register(app)
+fill_gaps_command.register(app)
 import_csv_command.register(app)
 refresh_command.register(app)
 
@@ -100,7 +90,10 @@ def up() -> None:
 
     Example: SYMBOLS=BTC/USDT,ETH/USDT kraken-history up
     """
-    raise typer.Exit(up_command.run_up(load_settings()))
+    with loading():
+        from kraken_history.cli.up import run_up
+        from kraken_history.settings import load_settings
+    raise typer.Exit(run_up(load_settings()))
 
 
 @app.command()
@@ -117,8 +110,10 @@ def demo(
 
     Example: kraken-history demo --seconds 10 --rate 500
     """
-    settings = load_settings()
-    raise typer.Exit(demo_command.run_demo(settings, seconds=seconds, seed=seed, rate=rate, as_json=as_json))
+    with loading():
+        from kraken_history.cli.demo import run_demo
+        from kraken_history.settings import load_settings
+    raise typer.Exit(run_demo(load_settings(), seconds=seconds, seed=seed, rate=rate, as_json=as_json))
 
 
 @app.command()
@@ -127,7 +122,10 @@ def migrate() -> None:
 
     Example: DATABASE_URL=postgresql://me:secret@db/history kraken-history migrate
     """
-    maintenance.run_migrate(load_settings())
+    with loading():
+        from kraken_history.cli.maintenance import run_migrate
+        from kraken_history.settings import load_settings
+    run_migrate(load_settings())
 
 
 @app.command()
@@ -136,7 +134,10 @@ def status(as_json: AsJson = False) -> None:
 
     Example: kraken-history status --json
     """
-    status_command.run_status(load_settings(), as_json=as_json)
+    with loading():
+        from kraken_history.cli.status import run_status
+        from kraken_history.settings import load_settings
+    run_status(load_settings(), as_json=as_json)
 
 
 @app.command()
@@ -159,10 +160,11 @@ def candles(
 
     Example: kraken-history candles BTC/USDT --interval 60 --from 2026-01-01 --to 2026-02-01 --format csv
     """
+    with loading():
+        from kraken_history.cli.candles import run_candles
+        from kraken_history.settings import load_settings
     start, end = instant_option("--from", from_), instant_option("--to", to)
-    candles_command.run_candles(
-        load_settings(), symbol, interval, start=start, end=end, limit=limit, format_=format_.value, plot=plot
-    )
+    run_candles(load_settings(), symbol, interval, start=start, end=end, limit=limit, format_=format_.value, plot=plot)
 
 
 @letters_app.command("list")
@@ -171,7 +173,10 @@ def list_letters(as_json: AsJson = False) -> None:
 
     Example: kraken-history dead-letters list
     """
-    letters_command.run_list(load_settings(), as_json=as_json)
+    with loading():
+        from kraken_history.cli.letters import run_list
+        from kraken_history.settings import load_settings
+    run_list(load_settings(), as_json=as_json)
 
 
 @letters_app.command("replay")
@@ -185,7 +190,10 @@ def replay_letters(
     """
     if (id_ is None) is not all_:
         raise UsageError("say either --id ID or --all")
-    raise typer.Exit(letters_command.run_replay(load_settings(), id_))
+    with loading():
+        from kraken_history.cli.letters import run_replay
+        from kraken_history.settings import load_settings
+    raise typer.Exit(run_replay(load_settings(), id_))
 
 
 @app.command()
@@ -194,7 +202,10 @@ def env() -> None:
 
     Example: eval "$(kraken-history env)" && psql "$DATABASE_URL"
     """
-    maintenance.run_env(load_settings())
+    with loading():
+        from kraken_history.cli.maintenance import run_env
+        from kraken_history.settings import load_settings
+    run_env(load_settings())
 
 
 @app.command()
@@ -206,7 +217,10 @@ def health(
 
     Example: kraken-history health consumer
     """
-    raise typer.Exit(maintenance.run_health(load_settings(), service.value, name))
+    with loading():
+        from kraken_history.cli.maintenance import run_health
+        from kraken_history.settings import load_settings
+    raise typer.Exit(run_health(load_settings(), service.value, name))
 
 
 # Typer's base of everything wrong on the command line; which module it is in depends on Typer's version.
@@ -229,8 +243,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     except _CommandLineError as error:
         return _complain_about_usage(error)
-    except (HistoryError, asyncpg.PostgresError, RedisError, *UNAVAILABLE) as error:
-        return _complain(error)
+    except Exception as error:
+        with loading():
+            from kraken_history.cli.failures import EXPECTED, complain
+        if not isinstance(error, EXPECTED):
+            raise
+        return complain(error)
     return code if isinstance(code, int) else 0
 
 
@@ -247,17 +265,3 @@ def _complain_about_usage(error: Any) -> int:
     command = context.command_path if context is not None else "kraken-history"
     typer.echo(f"kraken-history: {' '.join(message.split())} (see {command} --help)", err=True)
     return int(error.exit_code)
-
-
-def _complain(error: Exception) -> int:
-    match error:
-        case HistoryError():
-            message = str(error)
-        case asyncpg.PostgresError():
-            message = f"the database refuses: {error}"
-        case RedisError():
-            message = f"the Redis at REDIS_URL fails: {error}"
-        case _:
-            message = f"a server is out of reach, try again: {str(error) or type(error).__name__}"
-    typer.echo(f"kraken-history: {' '.join(message.split())}", err=True)
-    return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
-from typing import Annotated
 
 import asyncpg
 import msgspec
@@ -44,30 +43,19 @@ FUTURE = "--to lies in the future: that is now, and what is traded from here on 
 NO_WORKER = "found no running worker: nothing is fetched until one runs, for example by `kraken-history up`\n"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("backfill")(_backfill)
-
-
-def _backfill(
-    symbol: Annotated[str | None, typer.Argument(help="For example BTC/USDT.")] = None,
-    from_: Annotated[
-        str | None, typer.Option("--from", help="First time, ISO 8601, in UTC unless it says otherwise.")
-    ] = None,
-    to: Annotated[str | None, typer.Option(help="End; by default now.")] = None,
-    follows: Annotated[bool, typer.Option("--follow", help="Show how far it is, until it is done.")] = False,
-    status: Annotated[bool, typer.Option("--status", help="Show all backfills, or the symbol's.")] = False,
-    pause: Annotated[bool, typer.Option("--pause", help="Stop all for now, or the symbol's.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Let paused and failed ones go on.")] = False,
-    cancel: Annotated[bool, typer.Option("--cancel", help="Give up; what is stored stays.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --status: write JSON, for programs.")] = False,
+def run_command(
+    symbol: str | None,
+    from_: str | None,
+    to: str | None,
+    *,
+    follows: bool,
+    status: bool,
+    pause: bool,
+    resume: bool,
+    cancel: bool,
+    as_json: bool,
 ) -> None:
-    """Fetch the trades of a symbol from Kraken, by default all that there ever were.
-
-    The worker does it, and goes on after any interruption; what is stored already is not fetched again.
-
-    Example: kraken-history backfill BTC/USDT --from 2025-01-01 --follow
-    """
+    """Do what the options say, and exit with its code."""
     chosen = [name for name, is_chosen in (("pause", pause), ("resume", resume), ("cancel", cancel)) if is_chosen]
     if status + len(chosen) > 1:
         raise UsageError("say one of --status, --pause, --resume and --cancel")

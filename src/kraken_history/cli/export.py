@@ -7,18 +7,17 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, BinaryIO, TextIO
+from typing import BinaryIO, TextIO
 
 import msgspec
-import typer
 from msgspec import Struct
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.candles import FIELDS, check_range, texts_of
+from kraken_history.cli.commands.export import FileFormat
 from kraken_history.cli.instants import instant, instant_option
 from kraken_history.cli.whole_file import check_target, whole_file
 from kraken_history.errors import UnknownSymbol, UsageError
@@ -36,13 +35,6 @@ PARQUET_PAGE = 100_000
 STANDARD_OUTPUT = Path("-")
 
 
-class FileFormat(StrEnum):
-    """What an export can be."""
-
-    CSV = "csv"
-    PARQUET = "parquet"
-
-
 class Wanted(Struct, frozen=True):
     """Which candles to export.
 
@@ -56,33 +48,17 @@ class Wanted(Struct, frozen=True):
     end: datetime
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("export")(_export)
-
-
-def _export(
-    symbol: Annotated[str, typer.Argument(help="For example BTC/USDT.")],
-    interval: Annotated[int, typer.Option(help="Length in minutes, as for `candles`.")] = 1,
-    from_: Annotated[
-        str | None, typer.Option("--from", help="First time, ISO 8601; by default the oldest that is stored.")
-    ] = None,
-    to: Annotated[str | None, typer.Option(help="End; a candle that is not closed then is left out. Now.")] = None,
-    format_: Annotated[
-        FileFormat | None, typer.Option("--format", help="What to write; by default as --output ends, else csv.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Where; by default BTC-USDT_60.csv here, and - is standard output.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+def run_command(
+    symbol: str,
+    interval: int,
+    from_: str | None,
+    to: str | None,
+    *,
+    format_: FileFormat | None,
+    output: Path | None,
+    force: bool,
 ) -> None:
-    """Write candles into a file, oldest first, in memory that does not grow with the range.
-
-    CSV has every digit as it is stored. Parquet has decimal128(38, 18), is compressed with zstd, and needs the extra
-    `arrow`. The file takes its name when it is complete.
-
-    Example: kraken-history export BTC/USDT --interval 60 --from 2025-01-01 --format parquet
-    """
+    """Check the options and write the file."""
     start, end, now = instant_option("--from", from_), instant_option("--to", to), datetime.now(UTC)
     check_range(start, end)
     if end is None and start is not None and start >= now:

@@ -5,7 +5,6 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
 
 import msgspec
 import structlog
@@ -13,8 +12,9 @@ import typer
 from redis.asyncio import Redis
 
 from kraken_history.cli import servers as server_choice
+from kraken_history.completeness.gap_length import LONGEST_MIN_GAP_MINUTES
 from kraken_history.errors import InvalidNumber, UnknownSymbol
-from kraken_history.fetching.gaps import LONGEST_MIN_GAP_MINUTES, MIN_GAP_MINUTES, GapSummary, run_gap_filler
+from kraken_history.fetching.gaps import GapSummary, run_gap_filler
 from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
@@ -24,27 +24,8 @@ from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
 from kraken_history.settings import Settings, load_settings
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("fill-gaps")(_fill_gaps)
-
-
-def _fill_gaps(
-    symbol: Annotated[str | None, typer.Option(help="Only this one, for example BTC/USDT.")] = None,
-    min_gap_minutes: Annotated[
-        float, typer.Option(help="Shorter gaps at the end of the history do not count.")
-    ] = MIN_GAP_MINUTES,
-    wait: Annotated[bool, typer.Option("--wait", help="Do it here and now, and print the summary.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
-) -> None:
-    """Look for what is missing and fetch it from Kraken.
-
-    Missing trades inside, the time since the newest one, and the history that HISTORY_DAYS wants. The worker does it,
-    now as every five minutes; with --wait this command does, at the worker's rate limit, and exits with 1 if
-    something could not be fetched.
-
-    Example: kraken-history fill-gaps --symbol BTC/USDT --wait
-    """
+def run_command(symbol: str | None, min_gap_minutes: float, *, wait: bool, as_json: bool) -> None:
+    """Do what the options say, and exit with its code."""
     if not 0 <= min_gap_minutes <= LONGEST_MIN_GAP_MINUTES:
         raise InvalidNumber("--min-gap-minutes", min_gap_minutes, f"a number from 0 to {LONGEST_MIN_GAP_MINUTES}")
     if symbol is not None:

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -28,30 +27,8 @@ from kraken_history.storing.aggregates import refresh_if_free
 _MOST_NAMED = 3
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("import-csv")(_import_csv)
-
-
-def _import_csv(
-    paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Files, folders, and zips as Kraken offers them.")
-    ],
-    symbol: Annotated[
-        str | None, typer.Option(help="What the files are of, if their names do not say it: BTC/USDT.")
-    ] = None,
-    worker: Annotated[
-        bool, typer.Option("--worker", help="Have the worker do it, which must see the files under the same paths.")
-    ] = False,
-) -> None:
-    """Store the candles and trades of Kraken's downloads.
-
-    XBTUSDT_1.csv holds one-minute candles, XBTUSDT.csv trades, of which one-minute candles are built. Longer candles
-    are computed from those of one minute and are skipped. A file is stored as a whole or not at all; a file that is
-    refused does not keep back the others, and makes the exit code 1. Doing it again changes nothing.
-
-    Example: kraken-history import-csv Kraken_OHLCVT.zip
-    """
+def run_command(paths: Sequence[Path], symbol: str | None, *, worker: bool) -> None:
+    """Do what the options say, and exit with its code."""
     settings = load_settings()
     name = None if symbol is None else checked_name(symbol)
     if worker:

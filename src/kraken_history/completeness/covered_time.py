@@ -11,12 +11,9 @@ from datetime import datetime, timedelta
 import asyncpg
 from msgspec import Struct
 
+from kraken_history.completeness.gap_length import MIN_GAP
 from kraken_history.database.connections import Connection
 from kraken_history.records import DataGap, TimeRange, floor_minute
-
-MIN_GAP = timedelta(minutes=2)
-"""A younger end of the history is no gap yet: it takes a moment to store what was traded just now."""
-
 
 # A single trade covers no time: others may share its instant. The columns are those of data_sync_status AS s.
 _BETWEEN_TRADES = """

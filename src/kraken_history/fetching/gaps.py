@@ -17,12 +17,12 @@ from msgspec import Struct
 
 from kraken_history.clock import CLOCK_SLACK, Clock, utc_now
 from kraken_history.completeness.covered_time import (
-    MIN_GAP,
     are_minutes_covered,
     cover_minutes,
     find_uncovered,
     last_known_before,
 )
+from kraken_history.completeness.gap_length import LONGEST_MIN_GAP_MINUTES, MIN_GAP_MINUTES
 from kraken_history.completeness.hole_times import HoleSpan
 from kraken_history.completeness.holes import find_due_holes, find_holes
 from kraken_history.database.connections import create_pool, write_again
@@ -42,10 +42,6 @@ from kraken_history.runtime import telemetry
 from kraken_history.storing.aggregates import refresh_if_free
 from kraken_history.storing.store import Store
 from kraken_history.symbols import DEFAULT_SYMBOLS, Pair
-
-MIN_GAP_MINUTES = MIN_GAP / timedelta(minutes=1)
-LONGEST_MIN_GAP_MINUTES = 1_000_000
-"""Nearly two years: whoever leaves longer gaps alone need not look for gaps in time."""
 
 KRAKEN_REST_URL = "https://api.kraken.com"
 

@@ -1,0 +1,28 @@
+"""Failures that have a cause outside of this program, each as one line on standard error and an exit code."""
+
+import sys
+
+import asyncpg
+from redis.exceptions import RedisError
+
+from kraken_history.database.connections import UNAVAILABLE
+from kraken_history.errors import HistoryError, UsageError
+from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE
+
+EXPECTED = (HistoryError, asyncpg.PostgresError, RedisError, *UNAVAILABLE)
+"""Everything else is a bug, and keeps its traceback."""
+
+
+def complain(error: Exception) -> int:
+    """Write the line for one of :data:`EXPECTED`; return the exit code."""
+    match error:
+        case HistoryError():
+            message = str(error)
+        case asyncpg.PostgresError():
+            message = f"the database refuses: {error}"
+        case RedisError():
+            message = f"the Redis at REDIS_URL fails: {error}"
+        case _:
+            message = f"a server is out of reach, try again: {str(error) or type(error).__name__}"
+    sys.stderr.write(f"kraken-history: {' '.join(message.split())}\n")
+    return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
