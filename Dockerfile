@@ -1,10 +1,10 @@
-# One image for migrate, producer, consumer, worker and the command; it holds no server.
+# One image for migrate, producer, consumer, worker and the command. It contains no database and no Redis.
 
 FROM python:3.13.11-slim-bookworm AS build
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
 RUN pip install --no-cache-dir --disable-pip-version-check uv==0.13.8
 WORKDIR /app
-# Dependencies first: their layer outlives every change of the code.
+# Dependencies first, so that their layer stays cached when the code changes.
 COPY pyproject.toml uv.lock ./
 RUN uv sync --locked --no-dev --extra services --no-install-project
 COPY README.md LICENSE ./
