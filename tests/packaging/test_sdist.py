@@ -13,7 +13,11 @@ from tests.support.compose_file import REPOSITORY
 from tests.support.distributions import build, contents
 
 # Tests that read the files around the code, and one folder of tests that needs nothing but the code.
-QUICK_TESTS = ("tests/packaging/test_documents.py", "tests/packaging/test_dockerfile.py", "tests/core/test_symbols.py")
+QUICK_TESTS = (
+    "tests/packaging/test_documents.py",
+    "tests/packaging/test_dockerfile.py",
+    "tests/core/test_intervals.py",
+)
 
 
 @pytest.fixture(scope="module")

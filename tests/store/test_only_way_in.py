@@ -17,11 +17,6 @@ STORING, COMPLETENESS = "src/kraken_history/storing/", "src/kraken_history/compl
 
 UNKNOWN = "{}"
 
-# The cursor for `get_resume_point` is committed by the backfill itself.
-LEFT_TO_FETCHING = {
-    "src/kraken_history/fetching/backfill_cursor.py": ["INSERT INTO data_sync_status", "UPDATE data_sync_status"]
-}
-
 _TABLE = r"""(?:[\w"]+\.)?"?[\w{}]+"?"""
 _STATEMENT = re.compile(
     rf"\b(INSERT INTO|UPDATE|DELETE FROM|MERGE INTO|TRUNCATE(?: TABLE)?|DROP TABLE(?: IF EXISTS)?|COPY|drop_chunks ?\()"
@@ -114,7 +109,7 @@ def test_storing_alone_writes_trades_candles_and_longer_intervals() -> None:
 
 
 def test_storing_and_completeness_alone_write_the_ledger_and_the_coverage() -> None:
-    assert writes_outside((STORING, COMPLETENESS), is_ledger) == LEFT_TO_FETCHING
+    assert writes_outside((STORING, COMPLETENESS), is_ledger) == {}
 
 
 def test_what_storing_writes_is_found() -> None:

@@ -14,6 +14,7 @@ from datetime import datetime
 
 import asyncpg
 
+from kraken_history.completeness.resume_point import read_resume_point
 from kraken_history.database.connections import TRY_AGAIN, UNAVAILABLE, is_transient
 from kraken_history.database.stored_symbols import fetch_stored_symbols
 from kraken_history.errors import (
@@ -64,12 +65,8 @@ _log = telemetry.get_logger("backfill")
 
 
 async def get_resume_point(pool: asyncpg.Pool, symbol: str) -> int:
-    """Where fetching a symbol's trades would go on, in nanoseconds; 0 if nothing was fetched yet."""
-    since: int | None = await pool.fetchval(
-        "SELECT last_kraken_since FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'",
-        await _stored_symbol(pool, symbol),
-    )
-    return since or 0
+    """Where fetching a symbol's trades continues, in nanoseconds; 0 if nothing was fetched yet."""
+    return await read_resume_point(pool, await _stored_symbol(pool, symbol))
 
 
 async def build_candles_from_trades(pool: asyncpg.Pool, symbol: str, start: datetime, end: datetime) -> int:

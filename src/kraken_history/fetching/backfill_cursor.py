@@ -9,6 +9,7 @@ from datetime import datetime
 import asyncpg
 
 from kraken_history.completeness.hole_times import since_before
+from kraken_history.completeness.resume_point import set_resume_point
 from kraken_history.database.connections import Connection
 from kraken_history.fetching.backfill_targets import COLUMNS, Backfill, backfill_of
 from kraken_history.fetching.pages import TapePage
@@ -46,11 +47,13 @@ class Cursor(Alongside):
     async def after(self, connection: Connection, part: Part, stored: Stored) -> bool:
         """Move the cursor; False if that ends the backfill."""
         last = self.page.last if part.is_last else unix_ns(part.trades[-1].timestamp)
+        since = max(last, self._backfill.next_since)
+        await set_resume_point(connection, self._backfill.symbol, since)
         self.moved = backfill_of(
             await connection.fetchrow(
                 _ADVANCE,
                 self._backfill.symbol,
-                max(last, self._backfill.next_since),
+                since,
                 stored.new_trades,
                 self.page.unidentified,
                 part.is_last and not self.page.is_full,
@@ -77,10 +80,6 @@ _PAGE_IS_DONE = f"($7 OR {_PAST_END})"
 
 
 _ADVANCE = f"""
-    WITH resumed AS (
-        INSERT INTO data_sync_status (symbol, data_type, last_kraken_since) VALUES ($1, 'trades', $2)
-        ON CONFLICT (symbol, data_type) DO UPDATE SET last_kraken_since = excluded.last_kraken_since
-    )
     UPDATE backfills SET
         next_since = $2, trades = trades + $3,
         pages = pages + CASE WHEN {_PAGE_IS_DONE} THEN 1 ELSE 0 END,
@@ -101,8 +100,12 @@ async def leap(pool: asyncpg.Pool, backfill: Backfill, newest_id: int) -> Backfi
     since = await since_before(pool, backfill.symbol, held_to)
     if since <= backfill.next_since:
         return backfill
-    row = await pool.fetchrow(_LEAP, backfill.symbol, since, backfill.run)
-    return None if row is None else backfill_of(row)
+    async with pool.acquire() as connection, connection.transaction():
+        row = await connection.fetchrow(_LEAP, backfill.symbol, since, backfill.run)
+        if row is None:
+            return None
+        await set_resume_point(connection, backfill.symbol, since)
+    return backfill_of(row)
 
 
 _HELD_TO = """
@@ -112,14 +115,8 @@ _HELD_TO = """
 
 
 _LEAP = f"""
-    WITH leapt AS (
-        UPDATE backfills SET
-            next_since = $2, state = CASE WHEN {_PAST_END} THEN 'done' ELSE state END, updated_at = now()
-        WHERE symbol = $1 AND run = $3 AND state = 'running'
-        RETURNING *
-    ), resumed AS (
-        UPDATE data_sync_status s SET last_kraken_since = $2 FROM leapt
-        WHERE s.symbol = leapt.symbol AND s.data_type = 'trades'
-    )
-    SELECT {COLUMNS} FROM leapt
+    UPDATE backfills SET
+        next_since = $2, state = CASE WHEN {_PAST_END} THEN 'done' ELSE state END, updated_at = now()
+    WHERE symbol = $1 AND run = $3 AND state = 'running'
+    RETURNING {COLUMNS}
 """  # noqa: S608 — only constants of this module are put in
