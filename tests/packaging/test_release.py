@@ -3,6 +3,8 @@
 import re
 import tomllib
 
+import yaml
+
 from tests.support.compose_file import REPOSITORY
 
 UNRELEASED = "Unreleased"
@@ -51,3 +53,10 @@ def test_the_lock_file_is_of_this_version() -> None:
     packages = tomllib.loads((REPOSITORY / "uv.lock").read_text())["package"]
 
     assert [p["version"] for p in packages if p["name"] == "kraken-history"] == [project_version()]
+
+
+def test_the_image_has_this_version() -> None:
+    """Somebody who builds the image of a new version would otherwise replace the one of the old version."""
+    image = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]["producer"]["image"]
+
+    assert image == f"kraken-history:{project_version()}"
