@@ -115,7 +115,7 @@ async def test_a_path_that_leads_nowhere_is_given_up_at_once(tmp_path: Path, con
 
     (said,) = logs
     assert said["event"] == "csv_import_given_up"
-    assert said["reason"] == f"{tmp_path}/nowhere: there is no such file or folder"
+    assert said["reason"] == f"{tmp_path}/nowhere: no such file or folder"
 
 
 async def test_a_bug_is_told_and_not_tried_again(tmp_path: Path, context: WorkerContext) -> None:
