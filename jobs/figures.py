@@ -19,6 +19,7 @@ from kraken_history.runtime import liveness, telemetry
 from kraken_history.runtime.signs import Signs
 
 EVERY_S = 15.0
+"""Seconds between updates of the metrics."""
 
 _log = telemetry.get_logger("worker")
 

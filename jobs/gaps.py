@@ -14,7 +14,9 @@ from kraken_history.records import DataGap
 from kraken_history.runtime import liveness, telemetry
 
 EVERY_MINUTES = 5
+"""Minutes between searches for gaps."""
 PAGES_A_JOB = 20
+"""Maximum number of pages that one job fetches per gap; the next job continues."""
 
 _RETRY_AFTER_S = 15.0
 _LOOK_UP_AGAIN_S = 60.0
