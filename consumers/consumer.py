@@ -89,7 +89,7 @@ class Consumer:
 
     @property
     def is_well(self) -> bool:
-        """False if Redis or the database has failed, or if a call has had no answer for :data:`STUCK_AFTER_S`."""
+        """False while Redis or the database fails, or while a call has had no answer for :data:`STUCK_AFTER_S`."""
         return not self.trouble and not _is_stuck(self._writing_since) and not _is_stuck(self._telling_since)
 
     async def run(self, stop: asyncio.Event) -> None:
