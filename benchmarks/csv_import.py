@@ -1,10 +1,10 @@
-"""How fast Kraken's downloads come in, beside the limit and beside the usual way, measured in the same run.
+"""How fast Kraken's downloads are imported, next to a limit and to the usual way, measured in the same run.
 
     python -m benchmarks.csv_import [--database-url URL] [--csv FILE] [--rows N] [--json FILE]
 
-Ours is the whole import of a file of one-minute candles, from the disk to the commit: alone, out of a zip, and once
-more beside the candles that stand. Its limit is a plain COPY of the same rows, in text that is ready, into the same
-table; beside that stands ``copy_records_to_table`` of records that are ready. The usual way is pandas: ``read_csv``,
+Our figure is the whole import of a file of one-minute candles, from the disk to the commit: alone, out of a zip, and
+again when its candles are stored already. The limit is a plain COPY of the same rows, prepared as text, into the same
+table. ``copy_records_to_table`` of prepared records is measured too. The usual way is pandas: ``read_csv``,
 ``iterrows``, and ``executemany`` of ``INSERT … ON CONFLICT DO NOTHING``, here with a part of the rows.
 
 The pandas figure needs the extra ``frames`` and is left out without it. Rounds of one figure alternate
@@ -42,13 +42,13 @@ from kraken_history.symbols import Pair
 
 SYMBOL = "BTC/USDC"
 START_S = 1_672_531_200  # 2023-01-01
-NAIVE_SHARE = 2  # of the rows: the usual way is slow
+NAIVE_SHARE = 2  # one row in this many: the usual way is slow
 
 Results = dict[str, Any]
 
 
 def write_candles(path: Path, count: int, *, seed: int = 1) -> None:
-    """A file as Kraken's: a price that walks, and two minutes of three without a trade."""
+    """Write a file like Kraken's: a random walk of prices, with minutes without a trade."""
     rng = random.Random(seed)
     ticks, minute = 1_653_597, 0
     with path.open("w") as file:
@@ -62,7 +62,7 @@ def write_candles(path: Path, count: int, *, seed: int = 1) -> None:
 
 
 async def no_kraken() -> Iterable[Pair]:
-    """Nobody is asked: the symbol is given."""
+    """Return no pairs: the symbol is given, so none are needed."""
     return ()
 
 
@@ -90,7 +90,7 @@ class Bench:
         return await self._import(self._zipped)
 
     async def again(self) -> float:
-        """The import of a file that is in the database."""
+        """The import of a file that is stored already."""
         return await self._import(self._path)
 
     async def _import(self, path: Path) -> float:
@@ -156,7 +156,7 @@ def _record(line: str) -> tuple[Any, ...]:
 
 
 async def measure(arguments: argparse.Namespace) -> Results:
-    """All figures."""
+    """Measure all figures."""
     with tempfile.TemporaryDirectory(prefix="kraken-history-benchmark-") as folder:
         path = arguments.csv
         if path is None:
@@ -165,7 +165,7 @@ async def measure(arguments: argparse.Namespace) -> Results:
         zipped = Path(folder) / "all.zip"
         with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.write(path, f"master/{path.name}")
-        # No Redis is needed; any URL keeps an embedded one from being started beside a database of one's own.
+        # No Redis is needed. With a given database, any URL prevents an embedded Redis from being started.
         redis_url = arguments.database_url and "redis://127.0.0.1:0"
         async with (
             measured_servers(arguments.database_url, redis_url) as place,
@@ -194,7 +194,7 @@ async def measure(arguments: argparse.Namespace) -> Results:
 
 
 def print_report(results: Results) -> None:
-    """Each figure beside the limit and the usual way."""
+    """Print each figure next to the limit and the usual way."""
     console = Console()
     console.print(f"{results['server']}; {results['rows']:,} rows")
     medians = results["rows_per_s"]
@@ -221,8 +221,10 @@ def main() -> None:
     """Measure, print, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--database-url", help="a server that may be given a scratch database (default: embedded)")
-    parser.add_argument("--csv", type=Path, help="a file of one-minute candles, named like Kraken's (default: made)")
-    parser.add_argument("--rows", type=int, default=200_000, help="of the file that is made")
+    parser.add_argument(
+        "--csv", type=Path, help="a file of one-minute candles, named like Kraken's (default: a generated one)"
+    )
+    parser.add_argument("--rows", type=int, default=200_000, help="rows of the generated file (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/csv_import.json"))
     arguments = parser.parse_args()

@@ -1,10 +1,10 @@
-"""How fast trades come in, each figure beside its limit measured in the same run.
+"""How fast trades are ingested, each figure next to its limit, measured in the same run.
 
     python -m benchmarks.ingest [--database-url URL --redis-url URL] [--json FILE]
 
-(a) decode → publish; its limit is XADD of entries that are encoded already.
+(a) decode → publish; its limit is XADD of entries that were encoded before.
 (b) stream → committed rows, with ledger and candles; its limit is a plain COPY of the same rows in the same
-    batches into the same table, and below it stands the naive ``executemany … ON CONFLICT DO NOTHING``.
+    batches into the same table; the naive way, ``executemany … ON CONFLICT DO NOTHING``, is measured too.
 (c) socket → committed rows: producer and consumer as processes against the simulator; latency is the
     server's commit time minus the time of the trade, so it includes the simulator's own tick.
 (d) memory of a consumer process over a long run.
@@ -58,7 +58,7 @@ def as_row(trade: HistoricalTrade) -> Row:
 
 
 async def alternate(rounds: int, **figures: Callable[[], Awaitable[float]]) -> dict[str, float]:
-    """Run each figure once a round, in turn; return the median of each."""
+    """Run each figure once per round, in turn; return the median of each."""
     measured: dict[str, list[float]] = {name: [] for name in figures}
     for _ in range(rounds):
         for name, measure in figures.items():
@@ -103,7 +103,7 @@ async def measure_publishing(place: Place, trades: Sequence[HistoricalTrade], ro
 
 
 async def empty(pool: asyncpg.Pool) -> None:
-    """Empty what a round has written."""
+    """Empty the tables that a round writes."""
     await pool.execute("TRUNCATE trades, candles, data_sync_status")
     await pool.execute("CHECKPOINT")
 
@@ -123,7 +123,7 @@ async def measure_storing(place: Place, trades: Sequence[HistoricalTrade], batch
         stop = asyncio.Event()
         started = time.perf_counter()
         running = asyncio.create_task(consumer.run(stop))
-        while consumer.new_trades < len(trades) and not running.done():  # noqa: ASYNC110 — there is no such event
+        while consumer.new_trades < len(trades) and not running.done():  # noqa: ASYNC110 — the consumer sets no event for it
             await asyncio.sleep(0.001)
         seconds = time.perf_counter() - started
         stop.set()
@@ -163,7 +163,7 @@ async def measure_storing(place: Place, trades: Sequence[HistoricalTrade], batch
 
 
 async def fill_stream(redis: Redis, trades: Sequence[HistoricalTrade]) -> None:
-    """Publish trades as a producer does: an entry a symbol, in the order of time."""
+    """Publish trades as a producer does: one entry per symbol, in the order of time."""
     await redis.flushall()
     step = 3 * ENTRY_TRADES
     for at in range(0, len(trades), 10 * step):
@@ -187,7 +187,7 @@ async def measure_latency(place: Place, rate: float, seconds: float) -> Results:
     connection = await asyncpg.connect(place.database_url)
     if await connection.fetchval("SHOW track_commit_timestamp") != "on":
         await connection.close()
-        return {"skipped": "the server does not keep commit times: set track_commit_timestamp = on"}
+        return {"skipped": "the server does not record commit times: set track_commit_timestamp = on"}
     simulator = start_simulator(rate)
     assert simulator.stdout is not None
     port = int(simulator.stdout.readline().decode().rpartition(":")[2].partition("/")[0])
@@ -262,14 +262,14 @@ _TOTAL = "SELECT coalesce(sum(total_records), 0) FROM data_sync_status WHERE dat
 
 
 async def fill_stream_on(redis: Redis, trades: Sequence[HistoricalTrade]) -> None:
-    """Publish more, leaving what is there."""
+    """Publish more entries, and keep the existing ones."""
     for at in range(0, len(trades), 3 * ENTRY_TRADES):
         for group in group_by_symbol(trades[at : at + 3 * ENTRY_TRADES]).values():
             await redis.xadd(STREAM, wire.encode(group))
 
 
 async def measure(arguments: argparse.Namespace) -> Results:
-    """All figures."""
+    """Measure all figures."""
     trades = make_trades(arguments.trades)
     async with measured_servers(arguments.database_url, arguments.redis_url) as place:
         results: Results = {
@@ -289,7 +289,7 @@ async def measure(arguments: argparse.Namespace) -> Results:
 
 
 def print_report(results: Results) -> None:
-    """Each figure beside its limit."""
+    """Print each figure next to its limit."""
     console = Console()
     console.print(results["server"])
     table = Table("", "ours /s", "limit /s", "of limit", "naive /s", "times naive")
@@ -327,7 +327,7 @@ def main() -> None:
     parser.add_argument("--trades", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rate", type=float, default=2000.0, help="trades/s for the latency")
-    parser.add_argument("--seconds", type=float, default=30.0, help="how long latency is measured")
+    parser.add_argument("--seconds", type=float, default=30.0, help="duration of the latency measurement")
     parser.add_argument("--memory-trades", type=int, default=2_000_000)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/ingest.json"))
     arguments = parser.parse_args()

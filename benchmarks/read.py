@@ -1,14 +1,14 @@
-"""How fast candles are read, each figure beside its limit measured in the same run.
+"""How fast candles are read, each figure next to its limit, measured in the same run.
 
     python -m benchmarks.read [--database-url URL --redis-url URL] [--json FILE]
 
 (a) A year of one-minute candles as records; the limit is a bare ``fetch`` of the same columns by the driver.
 (b) The same year as Arrow with float64; the limit is ``COPY … TO STDOUT (FORMAT binary)`` of the same rows and casts,
-    thrown away as it comes.
-(c) The latest 200 candles, of one minute and of an hour, by eight processes that ask twenty times a second each:
-    alone; while a consumer process stores live trades as fast as it can, so many that they are of these very seconds,
-    and the longer intervals are refreshed every five seconds, twelve times as often as the worker does; and while it
-    catches up with hours of trades a second, and these are refreshed once a second.
+    discarded as it arrives.
+(c) The latest 200 candles, of one minute and of an hour, read by eight processes, each twenty times per second, in
+    three situations. Alone. Live: a consumer process stores trades as fast as it can, so densely that they span only
+    seconds, and the longer intervals are refreshed every five seconds, twelve times as often as the worker does.
+    Catching up: the consumer stores hours of trades per second, and the longer intervals are refreshed every second.
 (d) ``replay_candles`` over the year at speed 0: candles/s, and the memory of a fresh process after a tenth of the
     year and after all of it.
 
@@ -75,7 +75,7 @@ _NOTE = """
 
 
 async def fill(place: Place) -> None:
-    """A year of one-minute candles of each symbol, and all longer intervals."""
+    """Write a year of one-minute candles of each symbol, and all longer intervals."""
     pool = await create_pool(place.database_url, min_size=1, max_size=2)
     weeks = [YEAR_START + timedelta(days=7 * n) for n in range(53)]
     await pool.execute("SELECT ensure_partitions('candles', $1)", weeks)
@@ -85,7 +85,7 @@ async def fill(place: Place) -> None:
     await refresh(pool)
     await pool.execute("VACUUM ANALYZE candles")
     if await pool.fetchval("SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'"):
-        # Its policies would begin to compress what is written: to them it is old.
+        # Its policies would start to compress the new rows, because their times are old.
         await pool.execute("SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs")
     await pool.close()
 
@@ -142,7 +142,7 @@ _FLOATS = ", ".join(
 
 
 async def _drop(_: bytes) -> None:
-    """The nowhere that the limit copies to."""
+    """Discard the output of the limit's COPY."""
 
 
 async def measure_latest(place: Place, trades: int, seconds: float) -> Results:
@@ -202,7 +202,7 @@ async def _keep_refreshing(place: Place, every_s: float) -> None:
 
 
 async def _ask(place: Place, seconds: float) -> dict[str, dict[str, float]]:
-    """Each reader is a process, as paper testers are."""
+    """Read in one process per reader, as paper testers do."""
     readers = [
         await asyncio.create_subprocess_exec(
             sys.executable, "-c", _READER, place.database_url, str(number), str(seconds), stdout=subprocess.PIPE
@@ -247,7 +247,7 @@ def _quantiles(values: list[float]) -> dict[str, float]:
 
 
 async def measure_replay(place: Place, rounds: int) -> Results:
-    """(d) Each round in a fresh process, which tells its own speed and memory."""
+    """(d) Each round in a fresh process, which reports its own speed and memory."""
     runs = []
     for _ in range(rounds):
         command = [sys.executable, "-c", _REPLAY, place.database_url, YEAR_START.isoformat(), YEAR_END.isoformat()]
@@ -280,7 +280,7 @@ asyncio.run(main())
 
 
 async def measure(arguments: argparse.Namespace) -> Results:
-    """All figures."""
+    """Measure all figures."""
     async with measured_servers(arguments.database_url, arguments.redis_url) as place:
         await fill(place)
         return {
@@ -295,7 +295,7 @@ async def measure(arguments: argparse.Namespace) -> Results:
 
 
 def print_report(results: Results) -> None:
-    """Each figure beside its limit."""
+    """Print each figure next to its limit."""
     console = Console()
     console.print(results["server"])
     year = results["year"]
@@ -334,8 +334,8 @@ def main() -> None:
     parser.add_argument("--database-url", help="a server that may be given a scratch database (default: embedded)")
     parser.add_argument("--redis-url", help="a Redis that may be EMPTIED (default: embedded)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--trades", type=int, default=2_600_000, help="in the stream, for the consumer to store")
-    parser.add_argument("--seconds", type=float, default=15.0, help="how long the readers ask")
+    parser.add_argument("--trades", type=int, default=2_600_000, help="trades in the stream, for the consumer to store")
+    parser.add_argument("--seconds", type=float, default=15.0, help="how long the readers run")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/read.json"))
     arguments = parser.parse_args()
     configure_logging("warning", as_json=False)

@@ -1,4 +1,4 @@
-"""Servers to measure on: one's own, or the embedded ones, with an empty database that is dropped afterwards."""
+"""Servers to measure on: given ones or the embedded ones, with an empty database that is dropped afterwards."""
 
 import asyncio
 import tempfile
@@ -17,7 +17,7 @@ SCRATCH = "kraken_history_benchmark"
 
 
 class Place(Struct, frozen=True):
-    """Where to measure."""
+    """The servers to measure on."""
 
     database_url: str
     redis_url: str

@@ -1,4 +1,4 @@
-"""Trades to measure with: three symbols, prices that walk, about 150 trades a minute."""
+"""Trades to measure with: three symbols, random walks of prices, about 150 trades per minute."""
 
 import random
 from collections.abc import Iterator, Sequence

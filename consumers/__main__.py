@@ -21,7 +21,7 @@ from kraken_history.stream import wire
 
 
 async def consume(settings: Settings, stop: asyncio.Event) -> None:
-    """Store what the streams bring until told to stop; then finish the batch, acknowledge, and leave."""
+    """Store the entries of the streams until ``stop`` is set; then finish the batch, acknowledge it and return."""
     url = settings.require_database_url()
     pool = await create_pool(url, min_size=1, max_size=2, command_timeout_s=settings.write_timeout_s)
     async with leaving_in_time(pool, stop):
@@ -49,7 +49,7 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def sign_of(consumer: Consumer) -> ConsumerSign:
-    """The consumer's sign of life as of now."""
+    """The consumer's current sign of life."""
     return ConsumerSign(
         pid=os.getpid(),
         at=utc_now(),

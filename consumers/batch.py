@@ -1,4 +1,4 @@
-"""When a batch is written. No I/O, no clock of its own."""
+"""Decides when a batch is written. No I/O; the caller passes the time."""
 
 from msgspec import Struct
 
@@ -16,7 +16,7 @@ class Entry(Struct, frozen=True):
 
     @property
     def rows(self) -> int:
-        """Trades and candles that it holds."""
+        """Number of trades and candles in it."""
         return len(self.trades) + len(self.candles)
 
 
@@ -24,8 +24,8 @@ class Batch:
     """Entries that are written, and acknowledged, together.
 
     Args:
-        max_rows: Rows at which it is due. The entry that reaches it is still part of it.
-        max_age_s: Age of its oldest entry at which it is due.
+        max_rows: The batch is due at this many rows. The entry that reaches the limit is still part of it.
+        max_age_s: The batch is due when its oldest entry is this old.
     """
 
     def __init__(self, *, max_rows: int, max_age_s: float) -> None:
@@ -43,18 +43,18 @@ class Batch:
         self.rows += entry.rows
 
     def due(self, *, now_s: float) -> str:
-        """Why the batch is to be written now: ``rows``, ``age``, or nothing."""
+        """Return why the batch must be written now, ``rows`` or ``age``; an empty string if it is not due."""
         if self.rows >= self._max_rows:
             return "rows"
         return "age" if self.entries and self.wait_s(now_s=now_s) <= 0 else ""
 
     def wait_s(self, *, now_s: float) -> float:
-        """How long reading may go on before the batch is due by age; an empty batch waits its whole age."""
+        """Seconds until the batch is due by age; the full ``max_age_s`` if it is empty."""
         if self._opened_at is None:
             return self._max_age_s
         return self._opened_at + self._max_age_s - now_s
 
     def take(self) -> list[Entry]:
-        """The entries, leaving the batch empty."""
+        """Return the entries and empty the batch."""
         entries, self.entries, self.rows, self._opened_at = self.entries, [], 0, None
         return entries

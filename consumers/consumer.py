@@ -21,7 +21,7 @@ from kraken_history.stream.dead_letters import DeadLetters
 
 OnHoles = Callable[[dict[str, IdRanges]], Awaitable[None]]
 
-# What the database says of data that it will never take, as opposed to a bug or an outage.
+# Errors about data that the database will never accept, as opposed to a bug or an outage.
 _DATA_ERRORS = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
@@ -36,20 +36,20 @@ _LONGEST_BACKOFF_S = 5.0
 _MAINTENANCE_EVERY_S = 5.0
 
 STUCK_AFTER_S = 15.0
-"""A write, or telling of holes, without an answer for so long is a bad sign, though it may still end well."""
+"""Seconds after which an unanswered write or report of holes makes the consumer unhealthy. It may still succeed."""
 
 _log = telemetry.get_logger("consumer")
 
 
 class Consumer:
-    """Stores what some streams bring, as one consumer of one group.
+    """Stores the entries of some streams, as one consumer of one group.
 
     Reading and writing overlap: while the database commits one batch, the next is read and decoded. At most
     three batches are in memory.
 
     Args:
-        on_holes: Told, after commits that brought trades, which ids each symbol lacks. Writing does not wait for it:
-            of what comes meanwhile it is told the latest of each symbol, and nothing more once writing has ended.
+        on_holes: Called after commits that brought trades, with the missing ids of each symbol. Writing does not wait
+            for it: the next call gets the latest ids of each symbol. Once writing has ended, it is not called.
     """
 
     def __init__(
@@ -85,17 +85,17 @@ class Consumer:
         self.known_trades = 0
         self.batches = 0
         self.trouble: dict[str, str] = {}
-        """Why ``redis`` cannot be read or ``database`` not written just now; empty while all is well."""
+        """Server, ``redis`` or ``database``, → why it cannot be used at the moment; empty while both work."""
 
     @property
     def is_well(self) -> bool:
-        """False while something cannot be read or stored, or has been without an answer for long."""
+        """False while Redis or the database fails, or while a call has had no answer for :data:`STUCK_AFTER_S`."""
         return not self.trouble and not _is_stuck(self._writing_since) and not _is_stuck(self._telling_since)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read and store until ``stop`` is set; then finish the batch, acknowledge it, and return.
 
-        Cancelled instead, what is not acknowledged comes again to the next consumer of this name.
+        If it is cancelled instead, the next consumer of this name receives the unacknowledged entries again.
         """
         self._stop = stop
         async with asyncio.TaskGroup() as tasks:
@@ -115,7 +115,7 @@ class Consumer:
                 backoff_s = 0.0
                 self._note_recovery("redis")
             except (RedisError, OSError) as error:
-                self._groups_are_made = False  # a Redis that was wiped has none
+                self._groups_are_made = False  # a wiped Redis has none
                 self._reader.read_own_pending_again()
                 self._note_trouble("redis", error)
                 backoff_s = min(max(2 * backoff_s, 0.05), _LONGEST_BACKOFF_S)
@@ -132,7 +132,7 @@ class Consumer:
             await self._reader.trim()
             await self._take(await self._reader.reclaim(idle_s=self._reclaim_after_s, count=_READ_COUNT))
         wait_s = self._batch.wait_s(now_s=time.monotonic()) if self._batch.entries else _IDLE_BLOCK_S
-        wait_s = min(wait_s, _IDLE_BLOCK_S)  # a batch may age for longer, but a stop is to be seen
+        wait_s = min(wait_s, _IDLE_BLOCK_S)  # even if the batch may wait longer: a stop must be noticed
         await self._take(await self._reader.read(count=_READ_COUNT, block_ms=int(wait_s * 1000)))
         await self._hand_over_if_due()
 
@@ -167,7 +167,7 @@ class Consumer:
             self._report(stored)
 
     async def _store_when_possible(self, entries: Sequence[Entry]) -> Stored | None:
-        """Store entries together; None if they are split and settled one by one, or left when stopping."""
+        """Store entries together. Return None if they were split and settled in parts, or left because of a stop."""
         trades = [trade for entry in entries for trade in entry.trades]
         candles = [candle for entry in entries for candle in entry.candles]
         backoff_s = 0.0
@@ -189,12 +189,12 @@ class Consumer:
                     raise
                 self._note_trouble("database", error)
                 if self._stop.is_set():
-                    return None  # unacknowledged, so it comes again
+                    return None  # not acknowledged, so Redis delivers the entries again
                 backoff_s = min(max(2 * backoff_s, 0.1), _LONGEST_BACKOFF_S)
                 await self._pause(backoff_s)
 
     async def _split(self, entries: Sequence[Entry], error: Exception) -> None:
-        """Find the entries that fail alone; everything else is stored."""
+        """Halve the entries until each failing one is alone; store all others."""
         if len(entries) == 1:
             entry = entries[0]
             await self._bury(entry.stream, entry.id, f"{type(error).__name__}: {error}", entry.fields)
@@ -205,7 +205,7 @@ class Consumer:
 
     async def _bury(self, stream: str, id_: bytes, reason: str, fields: dict[bytes, bytes]) -> None:
         try:
-            # Put aside first: a crash in between makes a second letter, never a lost entry.
+            # Dead letter first: a crash in between causes a second letter, never a lost entry.
             await self._dead_letters.put(stream, id_.decode(), reason, fields)
             await self._reader.acknowledge([(stream, id_)])
         except (RedisError, OSError) as error:
@@ -216,7 +216,7 @@ class Consumer:
         try:
             await self._reader.acknowledge(ids)
         except (RedisError, OSError) as error:
-            # The rows are committed; read again, they will be known.
+            # The rows are committed. If the entries are read again, their trades are already known.
             self._reader.read_own_pending_again()
             self._note_trouble("redis", error)
 
@@ -251,7 +251,7 @@ class Consumer:
             _log.info("going_on", server=server)
 
     async def _pause(self, seconds: float) -> None:
-        """Sleep, but not past the stop."""
+        """Sleep, but return early on a stop."""
         try:
             async with asyncio.timeout(seconds):
                 await self._stop.wait()

@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 
 
 class RawEntry(Struct, frozen=True):
-    """An entry as Redis gives it; without fields if it was deleted while it was pending."""
+    """An entry as Redis returns it. If it was deleted while pending, it has no fields."""
 
     stream: str
     id: bytes
@@ -32,11 +32,11 @@ class GroupReader:
         self.read_own_pending_again()
 
     def read_own_pending_again(self) -> None:
-        """Begin with our own unacknowledged entries at the next read, as after a start or a lost connection."""
+        """Make the next read return this consumer's unacknowledged entries, as after a start or a lost connection."""
         self._own_pending = dict.fromkeys(self._streams, b"0")
 
     async def ensure_groups(self) -> None:
-        """Make the group on each stream, and the stream with it."""
+        """Create the group on each stream, and the stream if it does not exist."""
         for stream in self._streams:
             try:
                 await self._redis.xgroup_create(stream, self._group, id="0", mkstream=True)
@@ -45,14 +45,14 @@ class GroupReader:
                     raise
 
     async def read(self, *, count: int, block_ms: int) -> list[RawEntry]:
-        """Own pending entries first, then new ones; empty after ``block_ms`` without any."""
+        """Return this consumer's pending entries first, then new ones; empty if none arrives in ``block_ms``."""
         if self._own_pending:
             return await self._read_own_pending(count)
         return await self._read_group(dict.fromkeys(self._streams, b">"), count, block_ms)
 
     async def _read_own_pending(self, count: int) -> list[RawEntry]:
         entries = await self._read_group(self._own_pending, count, None)
-        last = {entry.stream: entry.id for entry in entries}  # of each stream, in order
+        last = {entry.stream: entry.id for entry in entries}  # per stream, as entries come in order
         self._own_pending = {stream: last[stream] for stream in self._own_pending if stream in last}
         return entries
 
@@ -70,7 +70,7 @@ class GroupReader:
         ]
 
     async def reclaim(self, *, idle_s: float, count: int) -> list[RawEntry]:
-        """Take over entries that other consumers have left unacknowledged for so long, from all streams."""
+        """Take over entries of all streams that have been pending for ``idle_s`` without an acknowledgement."""
         entries: list[RawEntry] = []
         for stream in self._streams:
             cursor = b"0-0"
@@ -84,7 +84,7 @@ class GroupReader:
         return entries
 
     async def acknowledge(self, ids: Iterable[tuple[str, bytes]]) -> None:
-        """Tell Redis that these entries, by stream and id, are done."""
+        """Acknowledge these entries, given by stream and id."""
         by_stream: dict[str, list[bytes]] = {}
         for stream, id_ in ids:
             by_stream.setdefault(stream, []).append(id_)
@@ -94,21 +94,21 @@ class GroupReader:
             await pipeline.execute()
 
     async def trim(self) -> int:
-        """Delete what every group of a stream has acknowledged; return how many entries."""
+        """Delete the entries that every group of their stream has acknowledged; return how many."""
         return sum([await trim(self._redis, stream) for stream in self._streams])
 
 
 async def trim(redis: Redis, stream: str) -> int:
-    """Delete the entries that every group has acknowledged, and none that any has not.
+    """Delete the entries that every group has acknowledged, and no others; return how many.
 
-    By MINID: a MAXLEN would drop what nobody has read.
+    By MINID: a MAXLEN would also drop unread entries.
     """
     floors = []
     for group in await redis.xinfo_groups(stream):
         oldest_pending = (await redis.xpending(stream, group["name"]))["min"] if group["pending"] else None
         if oldest_pending is not None:
             floors.append(_parsed(oldest_pending))
-        else:  # what was delivered by the first answer is acknowledged, some of it perhaps since then
+        else:  # all entries up to last-delivered-id are acknowledged, some perhaps since xinfo_groups
             milliseconds, sequence = _parsed(group["last-delivered-id"])
             floors.append((milliseconds, sequence + 1))
     if not floors:

@@ -7,13 +7,13 @@ from kraken_history.runtime import telemetry
 from kraken_history.storing.aggregates import RefreshIsRunning, refresh
 
 AFTER_GRACE_S = 12
-"""Second of the minute at which a bucket that ended with the minute before is closed."""
+"""Second of the minute at which the refresh starts: buckets that ended with the minute before are closed by then."""
 
 _log = telemetry.get_logger("worker")
 
 
 async def refresh_aggregates(ctx: dict[str, Any]) -> int:
-    """Refresh what is marked; return how many windows that were. Another refresh that runs does the same."""
+    """Refresh the stale windows; return how many. If another refresh runs, return 0: it does the same work."""
     context: WorkerContext = ctx["context"]
     try:
         done = await refresh(context.pool)

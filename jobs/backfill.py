@@ -1,4 +1,4 @@
-"""Backfills: the job that fetches some pages of one, and the sweep that finds those that nobody works on."""
+"""Backfills: the job that fetches some pages of one, and the sweep that restarts those without a worker."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from kraken_history.fetching.backfill_targets import fail_backfill, note_waiting
 from kraken_history.runtime import telemetry
 
 MOST_AT_ONCE = 6
-"""Backfills that one worker runs side by side, so that slots for healing remain. More take turns."""
+"""Maximum number of backfills that one worker runs at once, so that slots for healing remain. More take turns."""
 
 _TURN_S = 2.0
 _RETRY_AFTER_S = 15.0
@@ -20,9 +20,9 @@ _log = telemetry.get_logger("worker")
 
 
 async def backfill(ctx: dict[str, Any], symbol: str) -> int:
-    """Fetch pages for a while, and ask for the next job; return how many trades are new since the backfill began.
+    """Fetch pages for a while, then enqueue the next job; return how many trades are new since the backfill began.
 
-    Nothing to do if another worker is at it, or if it is paused or over.
+    If another worker runs the backfill, or if it is paused or finished, do nothing and return 0.
     """
     context: WorkerContext = ctx["context"]
     if symbol in context.backfills:
@@ -59,7 +59,7 @@ async def _backfill(context: WorkerContext, symbol: str) -> int:
 
 
 async def sweep_backfills(ctx: dict[str, Any]) -> int:
-    """Start the backfills again whose workers have died, or whose jobs are lost; return how many."""
+    """Restart the backfills whose worker died or whose job was lost; return how many."""
     context: WorkerContext = ctx["context"]
     stalled = await take_stalled(context.pool, lease_s=context.settings.backfill_lease_s)
     for standing in stalled:

@@ -1,4 +1,4 @@
-"""What the worker's jobs work with."""
+"""The resources that the worker's jobs share."""
 
 import asyncpg
 from msgspec import Struct, field
@@ -19,8 +19,8 @@ class WorkerContext(Struct):
     """Opened when the worker starts, closed when it stops.
 
     Attributes:
-        backfills: The symbols whose backfills this worker is at.
-        names: By name in SYMBOLS, the symbol that it means, as far as that is known.
+        backfills: The symbols whose backfills this worker is running.
+        names: Name in ``SYMBOLS`` → its symbol, for the names found so far.
     """
 
     settings: Settings
@@ -34,12 +34,12 @@ class WorkerContext(Struct):
 
     @property
     def symbols(self) -> list[str]:
-        """The symbols of the settings, each once; names that only Kraken can tell are left out until it has."""
+        """The symbols of the settings, each once. Names that only Kraken can resolve are left out until it has."""
         found = [self.names.get(name, name) for name in self.settings.symbols]
         return [symbol for symbol in dict.fromkeys(found) if is_symbol(symbol)]
 
     async def find_names(self) -> bool:
-        """Find which symbols the names in the settings mean; return False if Kraken could not be asked for one."""
+        """Find the symbols of the names in the settings; return False if one could not be looked up yet."""
         for name in self.settings.symbols:
             if name not in self.names:
                 try:

@@ -15,13 +15,13 @@ from kraken_history.errors import UsageError
 from kraken_history.runtime import telemetry
 
 TIMEOUT_S = 24 * 3600
-"""Kraken's master zip holds hundreds of millions of rows."""
+"""Maximum duration of an import, in seconds: Kraken's master zip holds hundreds of millions of rows."""
 
 IMPORT_TRIES = 20
-"""A try ends when the database goes away, or the worker."""
+"""Maximum number of tries of an import. A try ends when the database or the worker goes away."""
 
 _RETRY_AFTER_S = 60.0
-_NEARLY_S = 1.0  # the worker's clock starts before that of the job
+_NEARLY_S = 1.0  # tolerance: the worker's clock starts before the job's
 
 _log = telemetry.get_logger("worker")
 
@@ -29,12 +29,12 @@ _log = telemetry.get_logger("worker")
 async def import_csv(ctx: dict[str, Any], paths: list[str], symbol: str | None, *, timeout_s: float = TIMEOUT_S) -> int:
     """Import files, folders and zips; return how many candles were new.
 
-    Needs no state: a file is stored as a whole or not at all, so a job that died is simply run again, and changes
-    nothing where it has been. The worker's log says how each file ended, and how the job did: ``csv_import_done``, or
-    ``csv_import_given_up`` when its last try has failed.
+    The job keeps no state. A file is stored completely or not at all, so a job that died is run again, and does not
+    change files that are already stored. The worker logs the outcome of each file, then ``csv_import_done``, or
+    ``csv_import_given_up`` if the last try has failed.
 
     Args:
-        timeout_s: After this long the worker ends it, and does not run it again.
+        timeout_s: After this many seconds the worker cancels the job and does not run it again.
     """
     until = time.monotonic() + timeout_s - _NEARLY_S
     last_words = _LastWords(paths, symbol, job_try=ctx["job_try"])
@@ -42,7 +42,7 @@ async def import_csv(ctx: dict[str, Any], paths: list[str], symbol: str | None, 
         return await _import(ctx["context"], paths, symbol)
     except asyncio.CancelledError:
         is_late = time.monotonic() >= until
-        reason = f"it has taken longer than {timeout_s / 3600:g} hours" if is_late else "the worker stopped"
+        reason = f"the import took longer than {timeout_s / 3600:g} hours" if is_late else "the worker stopped"
         last_words.say(reason, is_final=is_late)
         raise
     except UsageError as error:
@@ -59,7 +59,7 @@ async def import_csv(ctx: dict[str, Any], paths: list[str], symbol: str | None, 
 
 
 class _LastWords:
-    """What the log says of a try that ends before its time."""
+    """Logs why a try ended early."""
 
     def __init__(self, paths: Sequence[str], symbol: str | None, *, job_try: int) -> None:
         self._asked = {"paths": list(paths), "symbol": symbol, "job_try": job_try}
@@ -68,7 +68,7 @@ class _LastWords:
 
     def say(self, reason: str, *, is_final: bool = False) -> None:
         if is_final or self.is_final:
-            hint = "ask for it again: what is stored already is passed over"
+            hint = "request the import again: files that are already stored do not change"
             self._log.error("csv_import_given_up", reason=reason, hint=hint, **self._asked)
         else:
             self._log.warning("csv_import_postponed", reason=reason, **self._asked)

@@ -15,13 +15,13 @@ _log = telemetry.get_logger("worker")
 
 
 class Ending:
-    """Sees to the end of a worker that is told to stop.
+    """Ends the tasks of a worker that was told to stop.
 
-    arq cancels its tasks once, which :func:`end` says is not always enough. It then waits for its jobs without a bound,
-    and fails with the first of them that does not end as it likes.
+    arq cancels its tasks once, which is not always enough (see :func:`end`). It then waits for its jobs without limit,
+    and fails with the first job that does not end as it expects.
 
     Args:
-        main: The task that is the worker.
+        main: The task that runs the worker.
 
     Attributes:
         begun: Set when the worker is told to stop.
@@ -36,25 +36,25 @@ class Ending:
         self._worker.on_stop = self._begin
 
     async def is_over(self) -> None:
-        """Return when all that went on at the signal has ended; at once, if there was none."""
+        """Return when everything that ran at the signal has ended; at once if there was no signal."""
         if self._ending:
             await asyncio.wait(self._ending)
 
     def _begin(self, _: object) -> None:
-        """arq has just cancelled what there is."""
+        """Called when arq has just cancelled its tasks."""
         self.begun.set()
         self._worker.max_jobs = 0
         self._ending.add(asyncio.create_task(self._end({*self._worker.job_tasks.values()}, self._take_runs())))
 
     async def _end(self, jobs: set[_Task], runs: set[_Task]) -> None:
         await asyncio.wait({*runs, self._main}, timeout=self._again_after_s)
-        # Those too that a main task began which has lost its cancellation.
+        # Include the jobs that the main task started if its cancellation was lost.
         jobs |= {*self._worker.job_tasks.values()}
         runs |= self._take_runs()
         await asyncio.gather(self._end_all(self._main), self._end_runs(jobs, runs))
 
     async def _end_runs(self, jobs: set[_Task], runs: set[_Task]) -> None:
-        """Jobs first: a run that waits for its job, cancelled a second time, leaves it alone."""
+        """End jobs first: if a run that waits for its job is cancelled a second time, it abandons the job."""
         await self._end_all(*jobs)
         if runs:
             await asyncio.wait(runs, timeout=self._again_after_s)
@@ -67,14 +67,14 @@ class Ending:
         await end(*tasks, again_after_s=self._again_after_s)
 
     def _take_runs(self) -> set[_Task]:
-        """arq's tasks around the jobs, which it is no longer to wait for."""
+        """Return arq's tasks around the jobs, and make arq stop waiting for them."""
         runs = {*self._worker.tasks.values()}
         self._worker.tasks.clear()
         return runs
 
 
 def _worker_of(main: _Task) -> Worker:
-    """arq tells nobody whom it calls which worker it is: ``main`` is its method."""
+    """The worker whose method ``main`` runs: arq does not pass the worker to the functions that it calls."""
     coroutine: Any = main.get_coro()
     worker = inspect.getcoroutinelocals(coroutine)["self"]
     assert isinstance(worker, Worker)

@@ -1,4 +1,4 @@
-"""What the database says of missing ids, uncovered time and backfills, as metrics: the same in every worker."""
+"""Metrics of missing ids, uncovered time and backfills, read from the database: the same in every worker."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -19,14 +19,15 @@ from kraken_history.runtime import liveness, telemetry
 from kraken_history.runtime.signs import Signs
 
 EVERY_S = 15.0
+"""Seconds between updates of the metrics."""
 
 _log = telemetry.get_logger("worker")
 
 
 async def keep_figures(context: WorkerContext, redis: Redis, *, every_s: float = EVERY_S) -> None:
-    """Look again and again, until cancelled; while it cannot be looked, the figures stay as they are.
+    """Update the metrics every ``every_s`` seconds until cancelled. If an update fails, they keep their values.
 
-    That a server is away is for others to say; anything else is told as an error.
+    Outages of Redis or the database are not logged here, because others log them. Other failures are logged as errors.
     """
     reported: set[str] = set()
     while True:
@@ -48,7 +49,7 @@ async def _note_all(context: WorkerContext, redis: Redis, reported: set[str]) ->
 
 
 def _report_unreadable(signs: Signs, reported: set[str]) -> None:
-    """Log each unreadable sign of life once, not every time that it is renewed."""
+    """Log each unreadable sign of life once, not at each renewal."""
     unreadable = signs.unreadable
     for name in sorted(unreadable.keys() - reported):
         _log.warning("sign_of_life_unreadable", service=name, reason=unreadable[name])
@@ -57,18 +58,18 @@ def _report_unreadable(signs: Signs, reported: set[str]) -> None:
 
 
 async def note_missing(pool: asyncpg.Pool, symbols: Iterable[str]) -> None:
-    """How many ids are missing, of every symbol that is stored or wanted."""
+    """Set the number of missing ids of every symbol that is stored or wanted."""
     counts = dict.fromkeys(symbols, 0) | await count_missing(pool)
     for symbol, count in counts.items():
         telemetry.MISSING_IDS.labels(symbol=symbol).set(count)
 
 
 async def note_backfills(pool: asyncpg.Pool) -> None:
-    """State, date reached, and what remains of each backfill."""
+    """Set the state, the time reached and the remaining time of each backfill."""
     for backfill in await list_backfills(pool):
         for state in get_args(BackfillState):
             telemetry.BACKFILL_STATE.labels(symbol=backfill.symbol, state=state).set(state == backfill.state)
-        if backfill.reached is None:  # begun anew: what it was before says nothing of it now
+        if backfill.reached is None:  # restarted: its earlier values no longer apply
             for metric in (telemetry.BACKFILL_REACHED, telemetry.BACKFILL_REMAINING):
                 metric.remove(backfill.symbol)
         else:
@@ -82,7 +83,7 @@ async def note_backfills(pool: asyncpg.Pool) -> None:
 async def note_uncovered(
     pool: asyncpg.Pool, wanted_days: Mapping[str, int], *, live_ids: Mapping[str, int], now: datetime
 ) -> None:
-    """How much of the wanted time was not asked for yet."""
+    """Set the uncovered part of the wanted time, per symbol."""
     uncovered = await find_uncovered_time(pool, wanted_days, live_ids=live_ids, now=now)
     for symbol, duration in uncovered.items():
         telemetry.UNCOVERED_SECONDS.labels(symbol=symbol).set(duration.total_seconds())

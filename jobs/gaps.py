@@ -1,4 +1,4 @@
-"""Gaps in time: the job that looks for those of one symbol, and the clock that asks for it."""
+"""Gaps in time: the job that fills the gaps of one symbol, and the cron job that enqueues it."""
 
 import asyncio
 from typing import Any
@@ -14,7 +14,9 @@ from kraken_history.records import DataGap
 from kraken_history.runtime import liveness, telemetry
 
 EVERY_MINUTES = 5
+"""Minutes between searches for gaps."""
 PAGES_A_JOB = 20
+"""Maximum number of pages that one job fetches per gap; the next job continues."""
 
 _RETRY_AFTER_S = 15.0
 _LOOK_UP_AGAIN_S = 60.0
@@ -23,11 +25,11 @@ _log = telemetry.get_logger("worker")
 
 
 async def fill_gap(ctx: dict[str, Any], symbol: str, min_gap_minutes: float, turn: int) -> int:
-    """Fill the gaps of one symbol; return how many trades that brought.
+    """Fill the gaps of one symbol; return how many trades were stored.
 
-    Candles first, where they can be had at once. Of the trades, whatever has become a hole in the ids is left to
-    healing; so of a long stretch before the oldest trade one page is fetched here, which makes it a hole. A long
-    stretch after the newest trade is fetched in several jobs, each asking for the next.
+    The exchange's candles come first, if they can be fetched at once. Trades that have become a hole in the ids are
+    left to healing: if a long stretch before the oldest trade is missing, one page is fetched here, which makes the
+    rest a hole. A long stretch after the newest trade is fetched in several jobs, each of which enqueues the next.
     """
     context: WorkerContext = ctx["context"]
     try:
@@ -68,23 +70,23 @@ async def fill_gap(ctx: dict[str, Any], symbol: str, min_gap_minutes: float, tur
 
 
 async def fill_gaps(ctx: dict[str, Any]) -> int:
-    """Ask to look for gaps of every symbol of the settings; return how many were not in the queue yet."""
+    """Enqueue the gap job of every symbol of the settings; return how many were not in the queue yet."""
     context: WorkerContext = ctx["context"]
     return await context.jobs.fill_gaps(context.symbols)
 
 
 async def look_names_up(ctx: dict[str, Any]) -> None:
-    """Ask Kraken which symbols the names in SYMBOLS mean, until it has said so; then look for the gaps of these."""
+    """Look up the names in ``SYMBOLS`` until Kraken has answered. If that added symbols, enqueue the gap jobs."""
     context: WorkerContext = ctx["context"]
     before = context.symbols
-    while not await context.find_names():  # noqa: ASYNC110 — Kraken tells nobody that it can be asked again
+    while not await context.find_names():  # noqa: ASYNC110 — Kraken sends no event when it is available again
         await asyncio.sleep(_LOOK_UP_AGAIN_S)
     if context.symbols != before:
         await fill_gaps(ctx)
 
 
 async def _fill_candles(filler: GapFiller, gap: DataGap) -> None:
-    """Stand-ins, whose failure does not keep the trades from being fetched."""
+    """Store the exchange's candles as stand-ins. If Kraken answers with an error, the trades are still fetched."""
     if not wants_candles(gap) or await filler.has_candles_of(gap):
         return
     try:

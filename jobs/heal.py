@@ -1,4 +1,4 @@
-"""Healing: the job for one run of holes, and the sweep that finds holes nobody has asked for."""
+"""Healing: the job for one range of ids, and the sweep that finds holes without a job."""
 
 from datetime import timedelta
 from typing import Any
@@ -19,10 +19,10 @@ _log = telemetry.get_logger("worker")
 
 
 async def heal(ctx: dict[str, Any], symbol: str, first: int, stop: int, since: int | None) -> int:
-    """Fetch the missing ids of ``[first, stop)``; return how many trades that brought.
+    """Fetch the missing ids of ``[first, stop)``; return how many trades were stored.
 
-    A long hole is healed in several jobs, each asking for the next. While Kraken is too busy the job is
-    tried again later; when its tries are used up, the sweep asks anew.
+    A long hole is healed in several jobs, each of which enqueues the next. If Kraken is too busy, the job is
+    retried later. When its tries are used up, the sweep enqueues it again.
     """
     context: WorkerContext = ctx["context"]
     try:
@@ -40,7 +40,7 @@ async def heal(ctx: dict[str, Any], symbol: str, first: int, stop: int, since: i
     except (KrakenBusy, ServiceUnavailable) as error:
         telemetry.FETCH_FAILURES.labels(symbol=symbol, work="heal", outcome="later").inc()
         _log.warning("heal_postponed", symbol=symbol, first=first, error=str(error))
-        # Not a new job: this one's id is taken for as long as it runs, so a new one would be refused.
+        # A retry, not a new job: this job's id is taken while it runs, so a new job would be refused.
         raise Retry(defer=_RETRY_AFTER_S) from error
     except (KrakenError, MalformedMessage, UnknownSymbol) as error:
         telemetry.FETCH_FAILURES.labels(symbol=symbol, work="heal", outcome="failed").inc()
@@ -52,10 +52,10 @@ async def heal(ctx: dict[str, Any], symbol: str, first: int, stop: int, since: i
 
 
 async def sweep(ctx: dict[str, Any]) -> int:
-    """Ask for every hole in the ledger; return how many jobs were not in the queue yet.
+    """Enqueue every due hole of the ledger; return how many jobs were not in the queue yet.
 
-    Finds what the consumer's own requests missed: a Redis that was wiped, a job that died. Ids that Kraken was
-    seen to pass over are asked for again when a minute has gone by, which proves them absent.
+    This replaces requests of the consumer that were lost, because Redis was wiped or a job died. Ids that Kraken
+    passed over are requested again after a minute. If Kraken passes over them again, they are proven absent.
     """
     context: WorkerContext = ctx["context"]
     return await context.jobs.heal_holes(await find_due_holes(context.pool, now=utc_now()))

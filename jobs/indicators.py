@@ -1,4 +1,4 @@
-"""The daily fetch of external indicators, of those that are enabled."""
+"""The daily fetch of the enabled external indicators."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _log = telemetry.get_logger("worker")
 
 
 async def fetch_indicators(ctx: dict[str, Any]) -> int:
-    """Fetch and store what is enabled; return how many figures are new. What cannot be reached is tried again."""
+    """Fetch and store the enabled indicators; return how many values are new. If a source is away, retry later."""
     context: WorkerContext = ctx["context"]
     settings = context.settings
     stored, is_away = 0, False

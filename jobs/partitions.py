@@ -1,4 +1,4 @@
-"""The worker's care for partitions: made ahead where the server does not make them itself, dropped where that is set.
+"""The worker's partition jobs: create partitions ahead, unless the server does; drop old ones, if retention is set.
 
 Retention is off until it is set.
 """
@@ -17,13 +17,13 @@ _log = telemetry.get_logger("worker")
 
 
 async def make_partitions(ctx: dict[str, Any]) -> int:
-    """Make the partitions of today and the week ahead; return how many were missing."""
+    """Create the partitions of today and the week ahead; return how many were missing."""
     context: WorkerContext = ctx["context"]
     return await make_partitions_ahead(context.pool)
 
 
 async def apply_retention(ctx: dict[str, Any]) -> int:
-    """Drop what is older than the settings want; return how many pieces that were."""
+    """Drop data older than the retention settings; return how many partitions or chunks were dropped."""
     context: WorkerContext = ctx["context"]
     cutoffs = retention_cutoffs(context.settings, datetime.now(UTC))
     if not cutoffs:
@@ -42,7 +42,7 @@ def _log_postponed(table: str, piece: str) -> None:
 
 
 def retention_cutoffs(settings: Settings, now: datetime) -> dict[str, datetime]:
-    """By table or view, the time before which it may be dropped."""
+    """Table or view → the time before which its data may be dropped."""
     days = {
         "trades": settings.retention_trades_days,
         "candles": settings.retention_candles_days,

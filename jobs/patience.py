@@ -1,4 +1,4 @@
-"""Waiting for a Redis that is away, below arq: its worker ends at the first command that fails."""
+"""Waits through Redis outages, below arq, whose worker would end at the first command that fails."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,13 +19,13 @@ from kraken_history.runtime import telemetry
 from kraken_history.runtime.redis_connections import pool_at
 
 OUTAGES: list[type[Exception]] = [NoConnection, NoAnswer]
-"""After these a command is sent again; a server that is loading its data is one of the first."""
+"""Errors after which a command is sent again. ``NoConnection`` includes a server that is loading its data."""
 
-_AWAY = (NoConnection, NoAnswer, OSError)  # the last while connecting, or out of time
+_AWAY = (NoConnection, NoAnswer, OSError)  # OSError: while connecting, or out of time
 _PAUSE_S = 0.25
-_LAST_WORD_S = 2.0  # for a command of a worker that is stopping
+_LAST_WORD_S = 2.0  # limit for a command while the worker is stopping
 
-# A connection that is made for a command is no answer yet.
+# True while a command runs: a connection made for the command does not yet count as an answer.
 _is_within = ContextVar("_is_within", default=False)
 
 T = TypeVar("T")
@@ -36,11 +36,11 @@ _log = telemetry.get_logger("worker")
 class Patience(Retry):
     """Sends a command again until Redis answers, or until the worker is told to stop.
 
-    What was sent may have been done although no answer came. All that the worker asks of Redis may be done twice: a
-    slot of the rate limit is then lost, and a job is asked for under an id that is taken.
+    A command may have been executed although no answer came, so it may be executed twice. The worker's commands allow
+    that: a slot of the rate limit is lost, or a job is enqueued under an id that is taken.
 
     Attributes:
-        lasts_as_long_as: The task that is the worker: the first that asked for anything. One for all, since each
+        lasts_as_long_as: The worker's task: the first that sent a command. Shared by all instances, because each
             connection copies its retry.
     """
 
@@ -52,7 +52,7 @@ class Patience(Retry):
         super().__init__(NoBackoff(), -1)
 
     async def call_with_retry(self, do: Callable[[], Awaitable[T]], fail: Callable[[RedisError], Any]) -> T:
-        """Do it, after each outage again.
+        """Call ``do``, and again after each outage.
 
         Raises:
             redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError: The worker is stopping.
@@ -74,7 +74,7 @@ class Patience(Retry):
                 async with asyncio.timeout(_LAST_WORD_S if self.is_over() else None):
                     return await do()
             except _AWAY as error:
-                await fail(error)  # type: ignore[arg-type] # redis-py lets it see an OSError too
+                await fail(error)  # type: ignore[arg-type] # redis-py passes it an OSError too
                 if self.is_over():
                     raise
                 self._note(is_waiting=True, error=str(error))
@@ -82,7 +82,7 @@ class Patience(Retry):
 
     @classmethod
     def is_over(cls) -> bool:
-        """Whether the worker is stopping."""
+        """True if the worker is stopping."""
         if cls.lasts_as_long_as is None:
             cls.lasts_as_long_as = asyncio.current_task()
         worker = cls.lasts_as_long_as
@@ -98,26 +98,26 @@ class Patience(Retry):
 
 
 class PatientPool(ConnectionPool):
-    """Waits for new connections too: a server that takes them and says nothing fails where nobody tries again."""
+    """Retries new connections too: redis-py does not retry if a server accepts a connection and sends nothing."""
 
     async def get_connection(self, command_name: object = None, *keys: object, **options: object) -> AbstractConnection:
-        """One that is connected, however long that takes."""
+        """Return a connected connection, however long that takes."""
         return await Patience().call_with_retry(super().get_connection, _bear)
 
 
 class PatientRedis(ArqRedis):
-    """What arq's worker asks, and its jobs; arq's own connections wait without a bound for an answer."""
+    """The client of arq's worker and its jobs; arq's own connections would wait for an answer without a limit."""
 
     @classmethod
     def at(cls, url: str) -> "PatientRedis":
-        """Nothing is opened yet."""
+        """Create the client; it opens no connection yet."""
         pool = pool_at(url, PatientPool, retry=Patience(), retry_on_error=OUTAGES)
         redis = cls(pool_or_conn=pool, job_serializer=encode_job, job_deserializer=decode_job)
         redis.auto_close_connection_pool = True
         return redis
 
     async def delete(self, *names: Any) -> Any:
-        """Delete keys; none if the worker is stopping and there is no Redis: arq's last word is not worth a failure."""
+        """Delete keys. If Redis is away while the worker stops, return 0: arq's last command must not fail it."""
         try:
             return await super().delete(*names)
         except _AWAY:
@@ -127,4 +127,4 @@ class PatientRedis(ArqRedis):
 
 
 async def _bear(_: RedisError) -> None:
-    """A pool has cleaned up after itself."""
+    """Do nothing: the pool has cleaned up after itself."""

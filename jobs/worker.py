@@ -52,15 +52,15 @@ from kraken_history.runtime.tasks import end
 from kraken_history.settings import Settings, load_settings
 from kraken_history.storing.store import Store
 
-_MAX_TRIES = 100  # each stop of a worker counts as one; then the sweep asks anew
+_MAX_TRIES = 100  # each stop of a worker counts as one; after the last, the sweep enqueues the job again
 
 
 async def start(ctx: dict[str, Any]) -> None:
-    """Open what the jobs need; on a database or setting that will not do, say so in one line and leave."""
+    """Open the resources of the jobs. If the database or a setting cannot be used, print one line and exit."""
     main = asyncio.current_task()
     assert main is not None
     ending = ctx["ending"] = Ending(main)
-    if main.cancelling():  # before arq came to call this, by a signal that was lost on the way
+    if main.cancelling():  # by a signal before arq called this, which was lost
         raise asyncio.CancelledError
     settings = load_settings()
     telemetry.configure_logging(settings.log_level, as_json=settings.log_json)
@@ -82,16 +82,16 @@ async def start(ctx: dict[str, Any]) -> None:
     await fill_gaps(ctx)
     await make_partitions(ctx)
     await sweep_backfills(ctx)
-    # The leases of a worker that this one follows may have some time to run.
+    # The leases of this worker's predecessor may not have run out yet.
     await context.jobs.sweep_backfills(delay_s=context.settings.backfill_lease_s)
 
 
 async def forget_jobs_at_work(arq: ArqRedis) -> int:
-    """Take up at once what a killed worker was at; return how many jobs that were.
+    """Release the jobs of a killed worker at once; return how many.
 
-    arq keeps a mark for each job at work, for as long as the longest job may take, and lets nobody else have the
-    job meanwhile: after a SIGKILL that would be hours. A job of a worker that lives is then perhaps run twice side
-    by side, which costs some calls and does no harm: what is done is decided by the database.
+    arq marks each running job for as long as the longest job may take, and gives the job to no other worker
+    meanwhile: after a SIGKILL that would be hours. A job of a live worker may then run twice at the same time. That
+    costs some calls and does no harm, because the database decides which work is done.
     """
     keys = [key async for key in arq.scan_iter(match=f"{in_progress_key_prefix}*", count=1000)]
     return int(await arq.delete(*keys)) if keys else 0
@@ -109,7 +109,7 @@ async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis, stop: 
 
 
 def sign_of(context: WorkerContext) -> WorkerSign:
-    """This worker's sign of life as of now."""
+    """This worker's current sign of life."""
     return WorkerSign(
         pid=os.getpid(),
         at=utc_now(),
@@ -120,7 +120,7 @@ def sign_of(context: WorkerContext) -> WorkerSign:
 
 
 async def finish(ctx: dict[str, Any]) -> None:
-    """Close what :func:`start` opened, as far as it came."""
+    """Close everything that :func:`start` opened, even if it did not finish."""
     if "ending" in ctx:
         await ctx["ending"].is_over()
     await end(*ctx.get("background", ()))
@@ -129,14 +129,14 @@ async def finish(ctx: dict[str, Any]) -> None:
 
 
 def _leave(error: HistoryError) -> None:
-    print(f"worker: {error}", file=sys.stderr)  # noqa: T201 — the one line that a user is to read
+    print(f"worker: {error}", file=sys.stderr)  # noqa: T201 — the one line that the user reads
     sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
 
 
 def _redis_url() -> str:
     try:
         url = load_settings().require_redis_url()
-        see_that_redis_answers(url)  # arq would try for long and end in a traceback
+        see_that_redis_answers(url)  # arq would retry for a long time and end with a traceback
         return url
     except HistoryError as error:
         _leave(error)
@@ -147,7 +147,7 @@ _REDIS_URL = _redis_url()
 
 
 class WorkerSettings:
-    """What arq reads."""
+    """The settings that arq reads."""
 
     functions: ClassVar[list[Function | WorkerCoroutine]] = [
         func(heal, name=HEAL, keep_result=0, max_tries=_MAX_TRIES),

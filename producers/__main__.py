@@ -17,7 +17,7 @@ from producers.feed import Feed
 
 
 async def produce(settings: Settings, stop: asyncio.Event) -> None:
-    """Publish until told to stop, then publish what still waits."""
+    """Publish until ``stop`` is set, then publish the remaining trades and candles."""
     redis = await connect_redis(settings.require_redis_url())
     publisher = Publisher(
         redis,
@@ -40,7 +40,7 @@ async def produce(settings: Settings, stop: asyncio.Event) -> None:
     )
 
     async def ask_for_gaps() -> None:
-        """Each connection may come after a silence in which there was trading."""
+        """Request gap filling after each connection, because trades before it may have been missed."""
         while True:
             await connected.wait()
             connected.clear()
@@ -52,12 +52,12 @@ async def produce(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def sign_of(feed: Feed, publisher: Publisher) -> ProducerSign:
-    """The producer's sign of life as of now."""
+    """The producer's current sign of life."""
     trouble = {}
     if not feed.connected:
         trouble["kraken"] = feed.trouble or "connecting"
     if publisher.is_held_back:
-        trouble["redis"] = "it is away or full, so that trades wait here"
+        trouble["redis"] = "Redis is away or full: trades wait in the producer"
     return ProducerSign(
         pid=os.getpid(),
         at=utc_now(),

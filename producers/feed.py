@@ -1,4 +1,4 @@
-"""The socket to Kraken: connect, subscribe, watch, hand frames on, and connect again, for ever."""
+"""The socket to Kraken: connect, subscribe, watch, pass frames on, and reconnect, until cancelled."""
 
 import asyncio
 import math
@@ -30,20 +30,20 @@ from producers.reconnect import reconnect_delay_s
 from producers.subscriptions import Subscriptions
 
 PING_EVERY_S = 30.0
-"""Kraken closes a connection after about a minute without a request."""
+"""Seconds between pings. Kraken closes a connection after about a minute without a request."""
 
 ASK_AGAIN_EVERY_S = 300.0
-"""A refused symbol is asked for again: a refusal may be Kraken's mood, as in maintenance, and not for ever."""
+"""Seconds between requests for refused symbols. A refusal may be temporary, for example during maintenance."""
 
-_LIST_REQUEST = 9  # other requests have the number of their channel, or 0
+_LIST_REQUEST = 9  # request id; other requests have the number of their channel, or 0
 _CONNECT_TIMEOUT_S = 15.0
 _LARGEST_FRAME_BYTES = 16 * 2**20
-_SOUND_SESSION_S = 60.0  # a shorter session counts as a failure, or a flapping server would get us banned
+_SOUND_SESSION_S = 60.0  # a shorter session counts as a failure; otherwise a flapping server would get us banned
 _log = telemetry.get_logger("producer")
 
 
 class SessionEnded(Exception):
-    """The socket is of no more use; says why."""
+    """The session is over; the message says why."""
 
 
 class Feed:
@@ -52,11 +52,11 @@ class Feed:
     Args:
         symbols: As WebSocket v2 writes them, or other names of the same pairs, which the feed looks up in Kraken's
             list of symbols; a symbol that Kraken refuses is looked up too.
-        on_connected: Told, each time, when everything is subscribed; must not wait or raise.
+        on_connected: Called each time a connection has its subscriptions answered; must not wait or raise.
 
     Attributes:
-        system: The matching engine's last state; empty before the first.
-        refused: Symbols that Kraken refused on the present connection, and names that mean none, with the reason.
+        system: The matching engine's last reported state; empty before the first report.
+        refused: Symbols that Kraken refused on this connection, and names without a symbol, each with the reason.
         connected: True while a socket is subscribed and not silent.
         trouble: Why the last session ended or could not begin; empty while connected.
     """
@@ -103,7 +103,7 @@ class Feed:
 
     @property
     def last_ids(self) -> dict[str, int]:
-        """By symbol, the highest trade id seen."""
+        """Symbol → the highest trade id seen."""
         return dict(self._last_ids)
 
     async def run(self) -> None:
@@ -145,7 +145,7 @@ class Feed:
             await socket.send_str(encode_subscribe(channel, symbols, req_id=req_id).decode())
 
     async def _look_names_up(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        """Ask for the list of symbols if a name is open; when it has come, end it and subscribe what it had."""
+        """Request the list of symbols if a name is open. Once it has come, unsubscribe it and subscribe the finds."""
         if self._names.unsettled and self._list_asked_at is None:
             self._list_asked_at = time.monotonic()
             await socket.send_str(encode_instruments(req_id=_LIST_REQUEST).decode())
@@ -190,7 +190,7 @@ class Feed:
             await self._subscribe(socket, symbols)
 
     def _check_list(self) -> None:
-        """If the list of symbols did not come in time, count what was to be looked up in it as refused."""
+        """If the list of symbols did not come in time, count the open names as refused."""
         if self._list_asked_at is not None and self._names.unsettled and not self._is_looking_up:
             reason = f"Kraken did not list its symbols within {self._ack_timeout_s:g} s; write BASE/QUOTE"
             self._note_unknown(dict.fromkeys(self._names.unsettled, reason))
@@ -238,11 +238,11 @@ class Feed:
                 self._subscriptions.accept(frame)
             case Refused():
                 self._refused(frame)
-            case _:  # heartbeats, pongs and channels that are not ours
+            case _:  # heartbeats, pongs and channels that were not subscribed
                 pass
 
     def _look_into(self, listed: Sequence[str]) -> None:
-        """Look the names up that are open, in the list of all symbols."""
+        """Look up the open names in the list of all symbols."""
         if not self._names.unsettled:
             return
         found = self._names.settle(listed)
@@ -261,7 +261,7 @@ class Feed:
     def _refused(self, answer: Refused) -> None:
         if answer.req_id == _LIST_REQUEST:
             self._note_unknown(dict.fromkeys(self._names.unsettled, answer.error))
-            self._list_asked_at = -math.inf  # no longer waited for
+            self._list_asked_at = -math.inf  # stop waiting for the list
             return
         newly = self._subscriptions.refuse(answer) if answer.method == "subscribe" else []
         for symbol in newly:

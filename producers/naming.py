@@ -1,4 +1,4 @@
-"""Which symbols the names in SYMBOLS mean, by the list of symbols that the WebSocket gives. No I/O, no clock."""
+"""Finds the symbols of the names in ``SYMBOLS``, in the list of symbols from the WebSocket. No I/O, no clock."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -10,11 +10,11 @@ from kraken_history.symbols import DEFAULT_SYMBOLS
 
 
 class Found(Struct, frozen=True):
-    """What a list of symbols said of the names that were looked up in it.
+    """The result of looking up names in a list of symbols.
 
     Attributes:
-        symbols: By name, the symbol that it means.
-        unknown: By name, why it means none.
+        symbols: Name → its symbol.
+        unknown: Name → why no symbol was found.
     """
 
     symbols: Mapping[str, str]
@@ -22,9 +22,9 @@ class Found(Struct, frozen=True):
 
 
 class Naming:
-    """The symbols to subscribe, and the names that are to be looked up.
+    """The symbols to subscribe, and the names to look up.
 
-    A name that is written ``BASE/QUOTE`` is subscribed letter by letter; only if Kraken refuses it, it is looked up.
+    A name written ``BASE/QUOTE`` is subscribed as it is. If Kraken refuses it, it is looked up.
     Any other name is looked up first.
     """
 
@@ -39,15 +39,15 @@ class Naming:
 
     @property
     def unsettled(self) -> list[str]:
-        """The names that are to be looked up."""
+        """The open names, which must be looked up."""
         return list(self._open)
 
     def doubt(self, refused: Iterable[str]) -> None:
-        """Note symbols that Kraken refused: their letters may be of the wrong case."""
+        """Record symbols that Kraken refused as open: their letters may be in the wrong case."""
         self._open |= {name: None for name in refused if name in self._symbols and name not in DEFAULT_SYMBOLS}
 
     def settle(self, listed: Sequence[str]) -> Found:
-        """Look the open names up among all symbols that there are; none is open after it."""
+        """Look up the open names in the list of all symbols. Afterwards no name is open."""
         symbols: dict[str, str] = {}
         unknown: dict[str, str] = {}
         for name in self._open:

@@ -1,14 +1,15 @@
-"""When to connect again. No I/O, no clock."""
+"""Decides when to reconnect. No I/O, no clock."""
 
 import random
 
 RETRIES_AT_ONCE = 5
-"""Kraken: after a random drop connect at once, a handful of times."""
+"""Number of retries without a pause. Kraken: after a random drop connect at once, a handful of times."""
 
 SLOW_RETRY_S = 5.0
-"""Kraken: after maintenance or a long outage not faster than every five seconds."""
+"""Minimum seconds between later retries. Kraken: after maintenance or a long outage, at most every five seconds."""
 
 LONGEST_RETRY_S = 60.0
+"""Maximum seconds between retries."""
 
 
 def reconnect_delay_s(failures: int, *, in_maintenance: bool, rng: random.Random) -> float:
@@ -18,7 +19,7 @@ def reconnect_delay_s(failures: int, *, in_maintenance: bool, rng: random.Random
     that by an order of magnitude.
 
     Args:
-        failures: Attempts in a row that did not become a working session, this one included.
+        failures: Consecutive attempts without a working session, the last one included.
         in_maintenance: The last status was not ``online``.
     """
     if failures <= RETRIES_AT_ONCE and not in_maintenance:

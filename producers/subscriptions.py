@@ -1,4 +1,4 @@
-"""Which subscriptions Kraken has answered. No I/O, no clock."""
+"""Records which subscriptions Kraken has answered. No I/O, no clock."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,10 +8,10 @@ CHANNELS: Sequence[Channel] = ("trade", "ohlc")
 
 
 class Subscriptions:
-    """Keeps the answers to one subscribe a channel, which come one a symbol and in any order.
+    """Records the answers to one subscribe request per channel. They come one per symbol, in any order.
 
-    A refusal leaves the socket open and heartbeats going: without this the feed of that symbol would be dead
-    in silence.
+    After a refusal the socket stays open and heartbeats continue. Without this record, the missing feed of that
+    symbol would go unnoticed.
     """
 
     def __init__(self, symbols: Iterable[str]) -> None:
@@ -23,18 +23,18 @@ class Subscriptions:
 
     @property
     def requests(self) -> list[tuple[int, Channel]]:
-        """The request ids with the channel that each asks for."""
+        """The request ids, each with the channel that it subscribes to."""
         return list(enumerate(CHANNELS, start=1))
 
     def add(self, symbols: Iterable[str]) -> list[str]:
-        """Expect answers of further symbols; return those that are new."""
+        """Expect answers for further symbols; return the new ones."""
         new = [symbol for symbol in symbols if symbol not in self.symbols]
         self.symbols = (*self.symbols, *new)
         self.unanswered |= {(channel, symbol) for channel in CHANNELS for symbol in new}
         return new
 
     def accept(self, answer: Subscribed) -> None:
-        """Note that a symbol of a channel was accepted, perhaps after it had been refused."""
+        """Record that Kraken accepted a symbol of a channel, possibly after a refusal."""
         accepted = answer.channel, answer.symbol
         if accepted in self.unanswered or answer.symbol in self.refused:
             self.unanswered.discard(accepted)
@@ -43,10 +43,10 @@ class Subscriptions:
                 self.refused.pop(answer.symbol, None)
 
     def refuse(self, answer: Refused) -> list[str]:
-        """Note a refusal; return the symbols that are newly refused.
+        """Record a refusal; return the newly refused symbols.
 
-        Kraken names the symbol but not the channel. A refusal without a symbol is about all of the request that
-        is not answered yet.
+        Kraken names the symbol but not the channel. A refusal without a symbol applies to all
+        symbols of the request that have no answer yet.
         """
         channels = [channel for req_id, channel in self.requests if answer.req_id in (None, req_id)]
         unanswered = {symbol for channel, symbol in self.unanswered if channel in channels}
@@ -57,16 +57,16 @@ class Subscriptions:
         return newly
 
     def rename(self, names: Iterable[str]) -> None:
-        """Forget that these were refused: they turned out to be other names of symbols that are asked for instead."""
+        """Remove the refusals of these names: other spellings of them are subscribed instead."""
         for name in names:
             self.refused.pop(name, None)
 
     @property
     def are_answered(self) -> bool:
-        """True if everything was answered, and something accepted."""
+        """True if Kraken answered everything and accepted something."""
         return not self.unanswered and bool(self._accepted)
 
     @property
     def all_refused(self) -> bool:
-        """True if everything was answered and nothing accepted, on either channel."""
+        """True if Kraken answered everything and accepted nothing, on either channel."""
         return not self.unanswered and not self._accepted

@@ -1,4 +1,4 @@
-"""A Kraken of our own: WebSocket v2 and REST on one port, deterministic, knowing what it has said."""
+"""A simulated Kraken: WebSocket v2 and REST on one port, deterministic, with a record of everything it sent."""
 
 from simulator.server import Simulator
 from simulator.truth import canonical_line, digest_of

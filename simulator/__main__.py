@@ -21,30 +21,35 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m simulator", description="A Kraken of our own: WebSocket v2 and REST on one port.")
-    parser.add_argument("--port", type=int, required=True, help="port to listen on; 0 takes a free one")
+    parser = _Parser(prog="python -m simulator", description="Simulated Kraken: WebSocket v2 and REST on one port.")
+    parser.add_argument("--port", type=int, required=True, help="port to listen on; 0 chooses a free one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument(
-        "--trades", type=Path, metavar="FILE", help="play this page of REST Trades, Kraken's JSON, and then fall quiet"
+        "--trades",
+        type=Path,
+        metavar="FILE",
+        help="play this page of REST Trades (Kraken's JSON), then send no more trades",
     )
-    parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same trades (%(default)s)")
-    parser.add_argument("--rate", type=float, default=5.0, help="trades a second over all symbols (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same trades (%(default)s)")
+    parser.add_argument("--rate", type=float, default=5.0, help="trades per second over all symbols (%(default)s)")
     parser.add_argument(
         "--symbols",
         default=",".join(DEFAULT_SYMBOLS),
-        help="books, comma between, as BTC/USDT, AAPLx/USD (%(default)s)",
+        help="comma-separated symbols, such as BTC/USDT or AAPLx/USD (%(default)s)",
     )
     parser.add_argument("--paused", action="store_true", help="make no trades until POST /control/start")
-    parser.add_argument("--duration-s", type=float, help="end after this many seconds; without it, run until stopped")
-    parser.add_argument("--history", type=int, default=0, help="trades that REST holds from the start (%(default)s)")
+    parser.add_argument("--duration-s", type=float, help="stop after this many seconds (default: run until stopped)")
     parser.add_argument(
-        "--history-hours", type=float, default=6.0, help="the past over which they are spread (%(default)s)"
+        "--history", type=int, default=0, help="number of trades before the start, for REST (%(default)s)"
     )
     parser.add_argument(
-        "--rest-burst", type=int, default=30, help="REST calls that pass at once, by address and pair (%(default)s)"
+        "--history-hours", type=float, default=6.0, help="hours over which --history is spread (%(default)s)"
     )
     parser.add_argument(
-        "--rest-rate", type=float, default=1.0, help="REST calls that pass each second after that (%(default)s)"
+        "--rest-burst", type=int, default=30, help="REST calls accepted at once, per address and pair (%(default)s)"
+    )
+    parser.add_argument(
+        "--rest-rate", type=float, default=1.0, help="further REST calls accepted per second (%(default)s)"
     )
     return parser
 
@@ -89,7 +94,7 @@ async def _serve(simulator: Simulator, duration_s: float | None) -> None:
 
 
 def main(command_line: Sequence[str] | None = None) -> int:
-    """Serve; 0 after a clean stop, 2 for input that cannot be used."""
+    """Serve; return 0 after a clean stop, 2 for arguments that are not valid."""
     arguments = _parser().parse_args(command_line)
     try:
         asyncio.run(_serve(_simulator(arguments), arguments.duration_s))

@@ -1,4 +1,4 @@
-"""The books that the simulator trades: their names, digits and habits."""
+"""The books that the simulator trades: their names, decimals and behaviour."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ from kraken_history.symbols import (
 )
 from simulator.notation import VOLUME_DECIMALS, fixed, units_of
 
-# Kraken's assets are in capitals, but for the x at the end of an xStock.
+# Kraken's assets are in capitals, except for the x at the end of an xStock.
 _SYMBOL = re.compile(r"[A-Z0-9.]{1,15}[A-Z0-9.x]?/[A-Z0-9.]{1,16}")
 
 _USD_PRICES = {
@@ -37,7 +37,7 @@ _USD_PRICES = {
 _STOCK_PRICES = {"AAPLx": Decimal("211.5"), "SPYx": Decimal(640), "TSLAx": Decimal(310)}
 
 _CATALOGUE = [f"{base}/{quote}" for base in (*_USD_PRICES, *_STOCK_PRICES) for quote in _USD_PRICES if base != quote]
-"""Symbols that are found under any of their names. A book of any other has to be named as Kraken writes it."""
+"""Symbols that are found under any of their names. Any other book must be named as Kraken writes it."""
 
 # pair_decimals as in the recorded AssetPairs.
 _PRICE_DECIMALS = {
@@ -65,10 +65,10 @@ class Book(Struct, frozen=True):
     """One pair as the simulator trades it.
 
     Attributes:
-        price_decimals: ``pair_decimals``: how many decimals a price has.
-        start_price: About where the random walk begins and what it returns to.
-        share: How much of all trades is this book's, relative to the other books.
-        is_thin: The book falls asleep for stretches, so that minutes without a trade occur.
+        price_decimals: ``pair_decimals``, the number of decimals of a price.
+        start_price: The random walk begins near this price and returns to it.
+        share: This book's share of all trades, relative to the other books.
+        is_thin: The book pauses at times, so that minutes without a trade occur.
     """
 
     pair: Pair
@@ -127,14 +127,14 @@ class Book(Struct, frozen=True):
 
 
 def make_books(symbols: Sequence[str] = DEFAULT_SYMBOLS) -> list[Book]:
-    """A book for each symbol; those that are not among the defaults are made up.
+    """A book for each symbol; pairs that are not among the defaults are made up.
 
     Args:
-        symbols: Of the assets whose prices are known here, under any of their names; any other as Kraken's
-            WebSocket v2 writes it. One that ends in ``x`` before the slash is a tokenised asset.
+        symbols: Any name of a pair whose assets have a known price here; other pairs as Kraken's WebSocket v2 writes
+            them. If the part before the slash ends in ``x``, it is a tokenised asset.
 
     Raises:
-        UnknownSymbol: A symbol is not written so; carries it.
+        UnknownSymbol: A symbol is not written like this; the error carries it.
     """
     known = {pair.symbol: pair for pair in DEFAULT_PAIRS}
     unique = list(dict.fromkeys(map(_symbol_of, symbols)))

@@ -5,11 +5,11 @@ from bisect import bisect_left
 
 
 class Candle:
-    """What the trades of one interval make.
+    """The candle of the trades of one interval.
 
     Attributes:
         begin_s: Unix time of the interval's start.
-        quote: Sum of ticks times lots; ``quote // volume`` is the vwap in ticks, cut as Kraken cuts it.
+        quote: Sum of ticks times lots; ``quote // volume`` is the vwap in ticks, truncated as by Kraken.
     """
 
     __slots__ = ("begin_s", "close", "count", "high", "low", "open", "quote", "volume")

@@ -1,4 +1,4 @@
-"""The exchange without its sockets: where trades come from, and what has been traded so far."""
+"""The exchange without its sockets: the sources of trades, and all trades so far."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from simulator.notation import NS
 from simulator.tape import Tape, TapeTrade
 
 Clock = Callable[[], int]
-"""Gives the unix time in nanoseconds."""
+"""Returns the unix time in nanoseconds."""
 
 Batch = Mapping[str, Sequence[TapeTrade]]
 """Trades that were emitted together, by symbol."""
@@ -21,20 +21,20 @@ _HISTORY_CHUNK = 50_000
 
 
 class Feed(Protocol):
-    """Where trades come from."""
+    """A source of trades."""
 
     @property
     def is_finished(self) -> bool:
-        """True once nothing can follow."""
+        """True once no trade can follow."""
 
     def take(self, count: int, *, spread_ns: int = 0, whole_orders: bool = False) -> list[TapeTrade]:
         """The next trades, fewer at the end of the feed."""
 
     def take_history(self, count: int, *, remaining: int, start_ns: int, end_ns: int) -> list[TapeTrade]:
-        """The next trades as if they had happened between these times; ``remaining`` counts them and all after."""
+        """The next trades as if they had happened between these times; ``remaining`` counts these and all later."""
 
     def now_ns(self) -> int:
-        """The market's present."""
+        """The market's current time."""
 
 
 class SeededFeed:
@@ -49,7 +49,7 @@ class SeededFeed:
         self._last_ns = 0
 
     def now_ns(self) -> int:
-        """The clock's time, or the newest trade's where the clock stepped back."""
+        """The clock's time, or the newest trade's if the clock stepped back."""
         return max(self._clock(), self._last_ns)
 
     def skip_ids(self, symbol: str, count: int) -> None:
@@ -60,8 +60,8 @@ class SeededFeed:
         """The next trades, stamped now.
 
         Args:
-            spread_ns: The orders are spread over this long before now; else each is a microsecond after
-                the one before, beginning now.
+            spread_ns: The orders are spread over this long before now. If it is 0, each is a microsecond after
+                the previous one, beginning now.
             whole_orders: Take a few more rather than cut an order in two.
         """
         trades = self._market.take(count)
@@ -78,7 +78,7 @@ class SeededFeed:
         return timed
 
     def take_history(self, count: int, *, remaining: int, start_ns: int, end_ns: int) -> list[TapeTrade]:
-        """The next trades of a past, at random times: each is the lowest of those that remain to be drawn."""
+        """The next trades of a history, at random times: each time is drawn as the lowest of the remaining ones."""
         moment = order_ns = max(self._last_ns, start_ns)
         timed: list[TapeTrade] = []
         for at, trade in enumerate(self._market.take(count)):
@@ -91,7 +91,7 @@ class SeededFeed:
 
 
 class RecordedFeed:
-    """A recording: its own ids and times. Its present is the newest trade that was played."""
+    """A recording, with its own ids and times. Its current time is that of the newest played trade."""
 
     def __init__(self, trades: Sequence[TapeTrade]) -> None:
         self._trades = trades
@@ -103,7 +103,7 @@ class RecordedFeed:
         return self._played == len(self._trades)
 
     def now_ns(self) -> int:
-        """The newest played trade's time; the first one's before it was played."""
+        """The newest played trade's time; before the first is played, the first one's."""
         return self._trades[max(self._played - 1, 0)].time_ns
 
     def take(self, count: int, *, spread_ns: int = 0, whole_orders: bool = False) -> list[TapeTrade]:
@@ -117,7 +117,7 @@ class RecordedFeed:
 
 
 class Exchange:
-    """All books and what was traded on them; :meth:`emit` is the only way in."""
+    """All books and their trades; only :meth:`emit` and :meth:`emit_history` add trades."""
 
     def __init__(self, books: Sequence[Book], feed: Feed) -> None:
         self.books = {book.symbol: book for book in books}
@@ -131,15 +131,15 @@ class Exchange:
         return self._feed.is_finished
 
     def now_ns(self) -> int:
-        """The market's present: the clock's for seeded trades, the newest trade's for a recording."""
+        """The market's current time: the clock's for seeded trades, the newest trade's for a recording."""
         return self._feed.now_ns()
 
     def emit(self, count: int, *, spread_ns: int = 0, whole_orders: bool = False) -> Batch:
-        """Make trades and keep them; see :meth:`SeededFeed.take` for the options."""
+        """Make and keep trades; see :meth:`SeededFeed.take` for the options."""
         return self._keep(self._feed.take(count, spread_ns=spread_ns, whole_orders=whole_orders))
 
     def emit_history(self, count: int, hours: float) -> None:
-        """Make trades that happened during the last ``hours``, to be there before anybody connects."""
+        """Make trades of the last ``hours``, before any client connects."""
         end_ns = self.now_ns() - 1
         start_ns = end_ns - int(hours * 3600 * NS)
         for done in range(0, count, _HISTORY_CHUNK):

@@ -1,7 +1,7 @@
 """Frames of WebSocket v2 as Kraken's server writes them, byte for byte where a frame was recorded.
 
 Sources: the recorded frames of 2026 (status, acknowledgements, refusals, ``trade``, ``ohlc``, heartbeat) and
-Kraken's documentation of WebSocket v2. What neither shows is marked "not recorded".
+Kraken's documentation of WebSocket v2. Anything that neither shows is marked "not recorded".
 """
 
 import json
@@ -35,7 +35,7 @@ def status(connection_id: int) -> bytes:
 
 
 def trade_frames(book: Book, trades: Sequence[TapeTrade], *, is_snapshot: bool = False) -> list[bytes]:
-    """``trade`` frames of one symbol, several trades in each; one empty snapshot where there are none."""
+    """``trade`` frames of one symbol, several trades in each; one empty snapshot if there are none."""
     kind = "snapshot" if is_snapshot else "update"
     portions = [trades[at : at + _TRADES_PER_FRAME] for at in range(0, len(trades), _TRADES_PER_FRAME)]
     if is_snapshot and not portions:

@@ -1,4 +1,4 @@
-"""What a test asks of the simulator and could not ask of Kraken: ``/truth`` and ``/control``."""
+"""The endpoints for tests that Kraken does not have: ``/truth`` and ``/control``."""
 
 import asyncio
 from typing import Protocol
@@ -14,21 +14,21 @@ _HASHED_AT_ONCE = 10_000
 
 
 class Controlled(Protocol):
-    """What the controls act on."""
+    """The simulator, as the controls use it."""
 
     exchange: Exchange
     hub: Hub
     emitting: bool
 
     def start_emitting(self) -> None:
-        """Make trades."""
+        """Start making trades."""
 
     def stop_emitting(self) -> None:
-        """Make none."""
+        """Stop making trades."""
 
 
 class Inspection:
-    """The handlers of ``/truth`` and ``/control``; bad questions are answered with HTTP 400 and a sentence."""
+    """The handlers of ``/truth`` and ``/control``; requests that are not valid get HTTP 400 and a message."""
 
     def __init__(self, simulator: Controlled) -> None:
         self._simulator = simulator
@@ -46,9 +46,9 @@ class Inspection:
         router.add_post("/control/disconnect", self.disconnect)
 
     async def truth(self, request: web.Request) -> web.Response:
-        """Count, ids, volume and digest of every symbol, all of one moment."""
+        """Count, ids, volume and digest of every symbol, all at the same moment."""
         for witness in self._witnesses.values():
-            for _ in range(0, witness.not_hashed, _HASHED_AT_ONCE):  # millions must not hold up the feed
+            for _ in range(0, witness.not_hashed, _HASHED_AT_ONCE):  # hashing millions must not delay the feed
                 witness.advance(_HASHED_AT_ONCE)
                 await asyncio.sleep(0)
         return _json({symbol: witness.summary() for symbol, witness in self._witnesses.items()})

@@ -1,4 +1,4 @@
-"""Seeded trades without end. The same seed and symbols give the same trades, whenever they are taken.
+"""An endless sequence of seeded trades. The same seed and symbols give the same trades, whenever they are taken.
 
 No clock here: a trade gets its time when it is emitted, so the sequence of (symbol, id, price, volume,
 side, order type) cannot depend on timing.
@@ -50,7 +50,7 @@ class SeededMarket:
         return trades[:count]
 
     def take_rest_of_order(self) -> list[UntimedTrade]:
-        """What the last :meth:`take` has cut off."""
+        """Return the rest of the order that the last :meth:`take` cut."""
         rest, self._rest_of_order = self._rest_of_order, []
         return rest
 

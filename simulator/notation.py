@@ -23,7 +23,7 @@ def fixed(units: int, decimals: int) -> str:
 
 
 def normalized(units: int, decimals: int) -> str:
-    """The same number without trailing zeros: what ``f"{Decimal(…).normalize():f}"`` gives."""
+    """The same number without trailing zeros, as ``f"{Decimal(…).normalize():f}"`` writes it."""
     if not decimals:
         return str(units)
     return fixed(units, decimals).rstrip("0").rstrip(".")
@@ -36,10 +36,10 @@ def units_of(number: Decimal, decimals: int) -> int:
         ValueError: The number is not finite, or has more decimals than that.
     """
     if not number.is_finite():
-        raise ValueError(f"{number} is not a number")
+        raise ValueError(f"expected a finite number, got {number}")
     scaled = number.scaleb(decimals)
     if scaled != int(scaled):
-        raise ValueError(f"{number} has more than {decimals} decimals")
+        raise ValueError(f"expected at most {decimals} decimals, got {number}")
     return int(scaled)
 
 
@@ -61,7 +61,7 @@ def nanosecond_time(time_ns: int) -> str:
 
 
 def rest_time(time_ns: int) -> float:
-    """The float64 that REST Trades shows, about a tenth of a microsecond beside the time itself.
+    """The float64 that REST Trades shows, about a tenth of a microsecond off the exact time.
 
     Dividing two whole numbers rounds once; ``time_ns / 1e9`` would round twice and often give a neighbour.
     """

@@ -1,4 +1,4 @@
-"""Who may ask REST how often: a burst, then a steady refill. A refused call costs nothing."""
+"""The limit on REST calls: a burst, then a steady refill. A refused call costs nothing."""
 
 import time
 from collections.abc import Callable, Hashable
@@ -7,13 +7,13 @@ _MANY_BUCKETS = 10_000
 
 
 class RateLimit:
-    """Token buckets, one a key.
+    """Token buckets, one per key.
 
-    Kraken publishes no number. Measured: about 30 calls at once pass, then one a second.
+    Kraken publishes no number. Measured: about 30 calls pass at once, then one per second.
 
     Args:
-        burst: How many calls pass at once.
-        per_second: How many more pass each second after that.
+        burst: Number of calls that pass at once.
+        per_second: Further calls that pass per second after that.
         clock: Seconds that never go back.
     """
 
@@ -27,7 +27,7 @@ class RateLimit:
         return len(self._buckets)
 
     def allows(self, key: Hashable) -> bool:
-        """True, and one call counted, while the key has calls left."""
+        """If the key has calls left, count one and return True."""
         now = self._clock()
         if len(self._buckets) > _MANY_BUCKETS:
             self._forget_full_buckets(now)

@@ -26,7 +26,7 @@ class BadRecording(UsageError):
 def read_recording(path: Path, books: Sequence[Book]) -> list[TapeTrade]:
     """The trades of one recorded page, ``{"error":[],"result":{<pair>:[rows],"last":…}}``, in its order.
 
-    A recorded time is a float64 print; it is taken as the nanosecond that it shows.
+    A recorded time is a printed float64; the printed value counts as the exact nanosecond.
 
     Raises:
         BadRecording: The file cannot be read, is not such a page (the message names the row), or is of a
@@ -36,14 +36,14 @@ def read_recording(path: Path, books: Sequence[Book]) -> list[TapeTrade]:
     try:
         symbol = PairMap(pairs_of(books)).find(key).symbol
     except UnknownSymbol as error:
-        raise BadRecording(path, f"it is of the pair {key}, which is not among the symbols") from error
+        raise BadRecording(path, f"its pair {key} is not among the symbols") from error
     book = next(book for book in books if book.symbol == symbol)
     trades: list[TapeTrade] = []
     for number, row in enumerate(rows):
         try:
             trade = _trade(book, row)
         except (ValueError, TypeError, ArithmeticError, KeyError, AttributeError) as error:
-            raise BadRecording(path, f"row {number} is not a trade with an id ({error})") from error
+            raise BadRecording(path, f"expected a trade with an id in row {number} ({error})") from error
         if trades and (trade.id <= trades[-1].id or trade.time_ns < trades[-1].time_ns):
             raise BadRecording(path, f"row {number} is older than the row before it")
         trades.append(trade)
@@ -59,18 +59,18 @@ def _page(path: Path) -> tuple[str, list[Any]]:
         raise BadRecording(path, f"not JSON ({error})") from error
     result = page.get("result") if isinstance(page, dict) else None
     if not isinstance(result, dict):
-        raise BadRecording(path, "no result object, so not an answer of REST Trades")
-    keys = [key for key in result if key != "last"]  # the key is Kraken's, not the spelling that was asked for
+        raise BadRecording(path, "expected an answer of REST Trades, got no result object")
+    keys = [key for key in result if key != "last"]  # the key is Kraken's, not the spelling of the request
     if len(keys) != 1 or not isinstance(result[keys[0]], list):
-        raise BadRecording(path, "the result does not hold the trades of exactly one pair")
+        raise BadRecording(path, "expected the trades of exactly one pair in the result")
     if not result[keys[0]]:
-        raise BadRecording(path, "it holds no trades")
+        raise BadRecording(path, "expected trades in the result, got none")
     return keys[0], result[keys[0]]
 
 
 def _trade(book: Book, row: Any) -> TapeTrade:
     if not isinstance(row, list) or len(row) < 7:
-        raise ValueError("fewer than seven fields; pages of before 2023 have no trade id")
+        raise ValueError("expected seven fields or more, got fewer; pages from before 2023 have no trade id")
     price, volume, time, side, order_type, misc, trade_id = row[:7]
     if not isinstance(trade_id, int) or not isinstance(misc, str) or not isinstance(time, (int, Decimal)):
         raise TypeError("a field has the wrong type")
@@ -85,5 +85,5 @@ def _trade(book: Book, row: Any) -> TapeTrade:
         misc,
     )
     if min(trade.price, trade.volume, trade.time_ns) <= 0 or trade_id < 0:
-        raise ValueError("a number that must be positive is not")
+        raise ValueError("price, volume and time must be positive, and the id not negative")
     return trade

@@ -1,7 +1,7 @@
 """Kraken's public REST without I/O: path and parameters in, bytes out. Every answer is HTTP 200.
 
 Sources: recorded pages of Trades, OHLC, AssetPairs, SystemStatus and Time; Kraken's documentation of them;
-what other clients have measured, where a docstring says so.
+measurements of other clients, where a docstring says so.
 """
 
 import json
@@ -19,7 +19,9 @@ from simulator.rate_limit import RateLimit
 from simulator.tape import Tape, TapeTrade
 
 MAX_TRADES = 1000
+"""Maximum number of trades per page of Trades."""
 COMMITTED_CANDLES = 720
+"""Maximum number of closed candles per answer of OHLC."""
 
 _FIRST_NANOSECONDS = 10**14
 """A ``since`` from here on is in nanoseconds; the same number of seconds lies three million years ahead."""
@@ -28,11 +30,11 @@ Params = Mapping[str, str]
 
 
 class Refusal(Exception):
-    """What Kraken answers in place of a result."""
+    """An error that Kraken returns in place of a result."""
 
 
 class RestApi:
-    """The answers; :meth:`answer` is the only way one is made."""
+    """Builds the answers; each is made by :meth:`answer`."""
 
     def __init__(self, exchange: Exchange, limit: RateLimit, clock: Clock) -> None:
         self._exchange = exchange
@@ -70,7 +72,7 @@ class RestApi:
     def _book(self, params: Params) -> Book:
         """The book of ``pair``: altname, key and v2 symbol are taken, ``XBT/USD`` is not (measured).
 
-        Of a tokenised asset only if ``asset_class`` says so.
+        A tokenised asset is found only if ``asset_class`` says so.
         """
         if not params.get("pair"):
             raise Refusal("EGeneral:Invalid arguments")
@@ -111,7 +113,7 @@ class RestApi:
         return f'{{"{tape.book.pair.key}":[{",".join(rows)}],"last":{committed_s}}}'
 
     def _asset_pairs(self, params: Params) -> str:
-        """Pairs of one class of assets: of currencies, unless ``aclass_base`` names another class."""
+        """The pairs of one asset class: currencies, unless ``aclass_base`` names another class."""
         asset_class = params.get("aclass_base", CURRENCY)
         names = [name for name in params.get("pair", "").split(",") if name]
         asked = [self._book_of(name, asset_class) for name in names]
@@ -130,7 +132,7 @@ class RestApi:
 
 
 def _symbols_by_name(books: Iterable[Book]) -> dict[str, str]:
-    """By the names that REST takes, the symbol. All are in capitals but for those of tokenised assets."""
+    """Name that REST accepts → symbol. Names are in capitals, except those of tokenised assets."""
     return {name: book.symbol for book in books for name in (book.pair.altname, book.pair.key, book.symbol)}
 
 

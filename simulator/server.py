@@ -20,26 +20,27 @@ from simulator.rest import RestApi
 from simulator.websocket import HEARTBEAT_S, MAX_QUEUED_BYTES, Hub
 
 TICK_S = 0.01
+"""Seconds between two rounds of making trades."""
 _MAX_TICK_S = 1.0
 
 
 class Simulator:
-    """A Kraken of our own, to be used as ``async with Simulator(...) as kraken``.
+    """A simulated Kraken, used as ``async with Simulator(...) as kraken``.
 
     Args:
         symbols: The books, as ``BASE/QUOTE`` in WebSocket v2's spelling.
         recording: A page of REST Trades to play in place of seeded trades.
         seed: The same seed and symbols give the same trades.
-        rate: Trades a second over all symbols, while emitting.
-        history: How many trades are there before anybody connects.
-        history_hours: The past over which seeded history is spread.
+        rate: Trades per second over all symbols, while emitting.
+        history: Number of trades before any client connects.
+        history_hours: Hours over which seeded history is spread.
         emitting: Make trades by the clock from the start; else only :meth:`emit` makes them.
-        clock: Unix time in nanoseconds, for new trades and for what REST calls now.
-        rest_burst: REST calls that pass at once, for each address and pair.
-        rest_rate: REST calls that pass each second after that.
+        clock: Unix time in nanoseconds, for new trades and for REST's current time.
+        rest_burst: REST calls that pass at once, per address and pair.
+        rest_rate: Further REST calls that pass per second after that.
 
     Raises:
-        UsageError: A symbol, the recording, the rate or the port cannot be used; the message says why.
+        UsageError: A symbol, the recording, the rate or the port is not valid; the message says why.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Simulator:
         port: int = 0,
     ) -> None:
         if not 0 < rate <= 1_000_000:
-            raise UsageError(f"the rate must be more than 0 and at most 1,000,000 trades a second, not {rate}")
+            raise UsageError(f"expected a rate above 0 and up to 1,000,000 trades per second, got {rate}")
         books = make_books(symbols)
         self._seeded = SeededFeed(books, seed, clock)
         feed: Feed = RecordedFeed(read_recording(recording, books)) if recording else self._seeded
@@ -99,7 +100,7 @@ class Simulator:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen, and begin to make trades if so asked. Port 0 becomes the port that the system chose."""
+        """Listen, and make trades if ``emitting`` is set. Port 0 becomes the port that the system chose."""
         runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -125,17 +126,17 @@ class Simulator:
             self._runner = None
 
     def emit(self, count: int) -> Batch:
-        """Make this many trades now, publish them, and tell which they are; fewer at the end of a recording."""
+        """Make this many trades now, publish and return them; fewer at the end of a recording."""
         batch = self.exchange.emit(count)
         self.hub.publish(batch)
         return batch
 
     def skip_ids(self, symbol: str, count: int) -> None:
-        """Leave out the next ids of a book, which no trade will ever have; of seeded trades, not of a recording."""
+        """Leave out the next ids of a book: no seeded trade will ever have them. A recording keeps its ids."""
         self._seeded.skip_ids(symbol, count)
 
     def start_emitting(self) -> None:
-        """Make trades by the clock from now on; what the pause would have brought is not made up."""
+        """Make trades by the clock from now on; trades of the pause are not made up for."""
         self.emitting = True
 
     def stop_emitting(self) -> None:
@@ -143,7 +144,7 @@ class Simulator:
         self.emitting = False
 
     async def _emit_by_clock(self) -> None:
-        """Emit each tick what the rate has made due. After a stall of over a second the rest is let go."""
+        """On each tick, emit the trades that are due by the rate. After a stall of over a second, drop the excess."""
         due = 0.0
         seen = time.monotonic()
         while True:

@@ -1,4 +1,4 @@
-"""What one WebSocket connection may ask and is answered, without I/O: request in, frames out."""
+"""The requests and answers of one WebSocket connection, without I/O: request in, frames out."""
 
 import time
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from simulator import frames
 from simulator.exchange import Batch, Clock, Exchange
 
 SNAPSHOT_TRADES = 50
-"""Source: Kraken's documentation of ``trade``."""
+"""Trades in a snapshot. Source: Kraken's documentation of ``trade``."""
 
 SNAPSHOT_CANDLES = 10
-"""About what was recorded; the exact number is undocumented."""
+"""Candles in a snapshot, about as many as recorded; the exact number is undocumented."""
 
 _PRIVATE_CHANNELS = ("executions", "balances", "level3")
 
@@ -55,7 +55,7 @@ class Session:
         self._clock = clock
 
     def greeting(self) -> list[bytes]:
-        """What is sent before anything was asked."""
+        """The frames sent before the first request."""
         return [frames.status(self._connection_id)]
 
     def answer(self, message: bytes | str) -> list[bytes]:
@@ -126,7 +126,7 @@ class Session:
     def _objection(self, wanted: Subscription, method: str) -> str:
         if "/" not in wanted.symbol:
             return f"Currency pair not in ISO 4217-A3 format {wanted.symbol}"
-        if wanted.symbol not in self._exchange.books:  # letter by letter: so lower case is refused too
+        if wanted.symbol not in self._exchange.books:  # exact comparison: lower case is refused too
             return f"Currency pair not supported {wanted.symbol}"
         if wanted.channel == "ohlc" and wanted.interval not in OHLC_INTERVALS:
             return "Subscription ohlc interval not supported"  # the older WebSocket's words; v2's are not recorded
@@ -168,7 +168,7 @@ class Session:
         trades = batch[wanted.symbol]
         if wanted.channel == "trade":
             return frames.trade_frames(tape.book, trades)
-        # One frame a candle that the batch touched: the candle before a rollover gets its last word too.
+        # One frame per candle that the batch changed: the candle before a rollover gets its last update too.
         series = tape.candles(wanted.interval)
         step_ns = series.step_s * 10**9
         last_of_candle: Mapping[int, int] = {trade.time_ns // step_ns: trade.time_ns for trade in trades}

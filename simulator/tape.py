@@ -1,4 +1,4 @@
-"""Everything that one book has traded, kept in columns of machine integers: about 33 bytes a trade."""
+"""Everything that one book has traded, kept in columns of machine integers: about 33 bytes per trade."""
 
 from array import array
 from bisect import bisect_left
@@ -118,7 +118,7 @@ class Tape:
     def place_since(self, since: float) -> int:
         """Place of the first trade at or after ``since``, both compared as float64 seconds.
 
-        So compares Kraken: a query for an exact nanosecond returned trades whose *float64* time equals the
+        Kraken compares like this: a query for an exact nanosecond returned trades whose *float64* time equals the
         float64 of that nanosecond (recorded queries of 2021).
         """
         return bisect_left(self._times, since, key=rest_time)
@@ -131,5 +131,5 @@ class Tape:
         return series
 
     def candles_once(self, interval_minutes: int) -> CandleSeries:
-        """The candles of any interval, as they are now; nothing of them is kept."""
+        """The candles of any interval, as they are now; they are not kept."""
         return self._series.get(interval_minutes) or self._series[1].merged(interval_minutes)

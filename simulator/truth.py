@@ -1,4 +1,4 @@
-"""What was emitted, in a form that database rows can be held against.
+"""The emitted trades, in a form that can be compared with database rows.
 
 A trade's canonical line is ``id,price,volume,side,order_type`` and a newline, numbers in fixed notation
 without trailing zeros: :func:`canonical_line`. A book's digest is the sha256 of the lines of all its trades
@@ -18,6 +18,7 @@ from simulator.notation import VOLUME_DECIMALS, nanosecond_time, normalized
 from simulator.tape import Tape, TapeTrade
 
 TRADES_PER_PAGE = 100_000
+"""Maximum number of trades per answer of ``/truth/trades``."""
 
 
 def canonical_line(trade_id: int, price: Decimal, volume: Decimal, side: str, order_type: str) -> str:
@@ -34,7 +35,7 @@ def digest_of(rows: Iterable[tuple[int, Decimal, Decimal, str, str]]) -> str:
 
 
 class Witness:
-    """Keeps the digest of one tape. It hashes what is new when asked, in portions, so that asking stays short."""
+    """Keeps the digest of one tape. It hashes new trades on request, in portions, so that a request stays short."""
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
@@ -43,7 +44,7 @@ class Witness:
 
     @property
     def not_hashed(self) -> int:
-        """How many trades the digest lacks."""
+        """Number of trades that are not in the digest yet."""
         return len(self._tape) - self._hashed
 
     def advance(self, count: int) -> None:
@@ -67,7 +68,7 @@ class Witness:
 def trades_page(tape: Tape, from_id: int | None, to_id: int | None) -> dict[str, Any]:
     """Trades with ``from_id <= id <= to_id``, at most :data:`TRADES_PER_PAGE` of them.
 
-    ``next_id`` is where to go on, None at the end.
+    ``next_id`` is the first id of the next page, None at the end.
     """
     start = 0 if from_id is None else tape.place_of_id(from_id)
     stop = len(tape) if to_id is None else tape.place_of_id(to_id + 1)

@@ -13,9 +13,10 @@ from simulator.exchange import Batch, Clock, Exchange
 from simulator.session import Session, Subscription
 
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
-"""A client that is this far behind is disconnected, as its memory would be the simulator's."""
+"""Maximum bytes queued per client. A client further behind is disconnected: its queue uses the simulator's memory."""
 
 HEARTBEAT_S = 1.0
+"""Seconds without a frame after which a heartbeat is sent."""
 
 _MAX_REQUEST_BYTES = 1024 * 1024
 
@@ -58,12 +59,12 @@ class Client:
             self._transport.abort()
 
     async def close(self) -> None:
-        """Close the connection as a server does that goes away; what is queued is lost."""
+        """Close the connection like a server that goes away; queued frames are lost."""
         with suppress(ConnectionError, ClientConnectionError, asyncio.TimeoutError):
             await asyncio.wait_for(self._socket.close(code=WSCloseCode.GOING_AWAY), timeout=1.0)
 
     async def run_sender(self) -> None:
-        """Send what is queued, and heartbeats while nothing is, until cancelled or disconnected."""
+        """Send queued frames, and heartbeats while none are queued, until cancelled or disconnected."""
         with suppress(ConnectionError, ClientConnectionError):
             while True:
                 if not await self._wait_for_frames() and self.session.subscriptions:
@@ -127,13 +128,13 @@ class Hub:
         return socket
 
     def publish(self, batch: Batch) -> None:
-        """Send a batch of trades, and the candles that they change, to whoever subscribed."""
+        """Send a batch of trades, and the candles that they change, to the subscribers."""
         prepared: dict[Subscription, list[bytes]] = {}
         for client in self.clients:
             self._send(client, client.session.updates(batch, prepared))
 
     def disconnect_all(self) -> int:
-        """Cut every connection; tells how many there were."""
+        """Cut every connection; return how many there were."""
         clients = list(self.clients)
         for client in clients:
             client.drop()

@@ -1,6 +1,6 @@
 """Servers, databases and recordings for the tests.
 
-``database_server`` runs a test once on each kind of server. A test that is about one of them says so::
+``database_server`` runs a test once on each kind of server. A test about only one of them selects it::
 
     @pytest.mark.parametrize("database_server", ["timescaledb"], indirect=True)
 
@@ -39,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that need servers, if that was asked for; pytest says how many they are."""
+    """Leave out the tests that need servers, if so requested; pytest reports how many."""
     if not config.getoption("--without-servers"):
         return
     out = {item for item in items if _needs_servers(item)}
@@ -62,15 +62,15 @@ def background() -> Iterator[Background]:
 
 @pytest.fixture(scope="session")
 def servers_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the servers keep their data: in memory where there is room for it, as each test copies a database.
+    """The folder of the servers' data: in memory if there is room, because each test copies a database.
 
-    A run that is killed leaves its folder behind.
+    If a run is killed, its folder remains.
     """
     if not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < _ROOM_BYTES:
         yield tmp_path_factory.mktemp("servers")
         return
     with tempfile.TemporaryDirectory(dir=_MEMORY, prefix="kraken-history-tests-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o711)  # the servers may run as somebody else
+        Path(folder).chmod(0o711)  # the servers may run as another user
         yield Path(folder)
 
 
@@ -80,9 +80,9 @@ _ROOM_BYTES = 8 * 2**30
 
 @pytest.fixture(scope="session")
 def embedded_servers(request: pytest.FixtureRequest, servers_folder: Path) -> Iterator[Servers]:
-    """PostgreSQL and Valkey from the wheels, running, with nothing durable about them."""
+    """PostgreSQL and Valkey from the wheels, running, with durability switched off."""
     if request.config.getoption("--without-servers"):
-        pytest.skip("it asks for a server while it runs, and there are none with --without-servers")
+        pytest.skip("the test requests a server while it runs, but --without-servers is set")
     servers = Servers(servers_folder / "embedded", durable=False)
     with ExitStack() as stack:
         try:
@@ -151,7 +151,7 @@ def redis_url(embedded_servers: Servers) -> str:
 
 @pytest.fixture(scope="session")
 def recordings() -> Path:
-    """The folder of what Kraken really sent."""
+    """The folder of recordings of Kraken's answers."""
     folder = Path(os.environ.get("KRAKEN_RECORDINGS", REPOSITORY.parent / "shared/kraken"))
     if not folder.is_dir():
         pytest.skip(f"no recordings of Kraken's answers in {folder}; set KRAKEN_RECORDINGS")

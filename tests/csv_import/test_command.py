@@ -63,7 +63,7 @@ def test_good_files_are_imported_and_bad_ones_are_told(
     assert outcome.err.splitlines() == [
         f"skipped {tmp_path}/XBTUSDT_60.csv: candles of 60 minutes are computed from those of one minute",
         f"skipped {tmp_path}/all.zip/q/SOLUSDT_5.csv: candles of 5 minutes are computed from those of one minute",
-        f"refused {tmp_path}/ETHUSDT_1.csv:2: has 2 columns, not 7: time, open, high, low, close, volume, trades",
+        f"refused {tmp_path}/ETHUSDT_1.csv:2: expected 7 columns (time, open, high, low, close, volume, trades), got 2",
         "2 file(s) imported, 2 skipped, 1 refused; 3 candle(s) new, 0 replaced",
     ]
 
@@ -103,7 +103,7 @@ def test_without_kraken_an_unknown_pair_needs_a_symbol(
 
     refusal = next(line for line in outcome.err.splitlines() if line.startswith("refused "))
     assert outcome.code == 1
-    assert refusal.startswith(f"refused {path}: what pair XBTAUSD is cannot be looked up (no answer from Kraken")
+    assert refusal.startswith(f"refused {path}: Kraken could not be asked which pair XBTAUSD is (no answer from Kraken")
     assert "--symbol BASE/QUOTE" in refusal
 
 
@@ -132,7 +132,7 @@ def test_without_kraken_pairs_are_known_by_their_names(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere.csv"], "nowhere.csv: there is no such file or folder"),
+        (["nowhere.csv"], "nowhere.csv: no such file or folder"),
         ([".", "--symbol", "BTC-USD"], "expected BASE/QUOTE, such as BTC/USDT, got 'BTC-USD'"),
         ([], "Missing argument 'PATH...'"),
     ],
@@ -155,7 +155,7 @@ def test_a_folder_without_csv_files_fails_without_starting_a_server(
     outcome = command("import-csv", str(tmp_path / "empty"))
 
     assert outcome.code == 1
-    assert outcome.err.startswith(f"refused {tmp_path}/empty: no .csv or .zip file is in this folder\n")
+    assert outcome.err.startswith(f"refused {tmp_path}/empty: the folder contains no .csv or .zip file\n")
     assert not (tmp_path / "data").exists()
 
 
@@ -204,7 +204,7 @@ def test_before_anything_is_begun_only_what_is_wrong_with_the_command_is_told(
 
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err == (
-        "kraken-history: --symbol BTC/USDT is for the files of one pair, and these are of 2: ETHUSDT, XBTUSDT\n"
+        "kraken-history: expected files of one pair with --symbol BTC/USDT, got 2 pairs: ETHUSDT, XBTUSDT\n"
     )
 
 

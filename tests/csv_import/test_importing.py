@@ -406,7 +406,7 @@ async def test_a_file_that_is_wrong_in_the_middle_leaves_nothing(
 
     assert isinstance(refused, CsvError)
     assert (refused.file, refused.line) == (str(first), 20_001)
-    assert "does not come after the one before it" in refused.reason
+    assert "must be after the time of the previous line" in refused.reason
     assert isinstance(imported, Imported)
     assert {row.candle.symbol for row in await stored_candles(pool)} == {"ETH/USDT"}
     assert await sync_status(pool, "BTC/USDT", "candles_1m") is None
@@ -452,7 +452,7 @@ async def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path, poo
         (outcome,) = [outcome async for outcome in CsvImporter(pool, no_kraken).import_files(files, grow)]
 
     assert isinstance(outcome, CsvError)
-    assert "was changed while it was read" in outcome.reason
+    assert "the file changed while it was read" in outcome.reason
     assert await stored_candles(pool) == []
 
 
@@ -502,7 +502,7 @@ async def test_unknown_pairs_are_looked_up_once(
     assert [getattr(o, "symbol", None) for o in outcomes] == ["BTC/USD", "ETH/USD", None, "BTC/USDT", "BTC/USD"]
     refused = outcomes[2]
     assert isinstance(refused, CsvError)
-    assert refused.reason == "Kraken lists no pair NOSUCH: say what it is, with --symbol BASE/QUOTE"
+    assert refused.reason == "Kraken lists no pair NOSUCH: name the pair with --symbol BASE/QUOTE"
 
 
 @POSTGRESQL
@@ -513,8 +513,8 @@ async def test_without_kraken_an_unknown_pair_needs_a_symbol(tmp_path: Path, imp
     (imported,) = await import_csv(path, symbol="BTC/AUSD")
 
     assert isinstance(refused, CsvError)
-    assert "what pair XBTAUSD is cannot be looked up (no answer from Kraken), and its name leaves" in refused.reason
-    assert "say what it is, with --symbol" in refused.reason
+    assert "Kraken could not be asked which pair XBTAUSD is (no answer from Kraken), and the name" in refused.reason
+    assert "name the pair with --symbol" in refused.reason
     assert isinstance(imported, Imported)
     assert imported.symbol == "BTC/AUSD"
 
@@ -549,7 +549,8 @@ async def test_of_what_is_no_download_no_pair_is_looked_up(tmp_path: Path, pool:
         (refused,) = [outcome async for outcome in CsvImporter(pool, fetch_pairs).import_files(files)]
 
     assert isinstance(refused, CsvError)
-    assert (refused.line, refused.reason[:35]) == (1, "is no line of Kraken's downloads, w")
+    assert refused.line == 1
+    assert refused.reason.startswith("expected numbers separated by commas")
 
 
 @POSTGRESQL
@@ -559,7 +560,7 @@ async def test_one_symbol_is_not_for_the_files_of_two_pairs(
     for name in ("XBTUSD_1.csv", "ETHUSD_1.csv"):
         write(tmp_path / name, [candle_line(0)])
 
-    with pytest.raises(UsageError, match="is for the files of one pair, and these are of 2: ETHUSD, XBTUSD"):
+    with pytest.raises(UsageError, match=r"expected files of one pair with --symbol .*, got 2 pairs: ETHUSD, XBTUSD"):
         await import_csv(tmp_path, symbol="BTC/USD")
 
     assert await stored_candles(pool) == []

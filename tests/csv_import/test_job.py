@@ -71,7 +71,7 @@ async def test_the_last_try_that_fails_says_what_to_do(tmp_path: Path, without_d
     (said,) = logs
     assert (said["event"], said["log_level"]) == ("csv_import_given_up", "error")
     assert (said["paths"], said["symbol"]) == ([str(path)], "BTC/USDT")
-    assert said["hint"].startswith("ask for it again")
+    assert said["hint"].startswith("request the import again")
 
 
 @pytest.mark.parametrize(("job_try", "event"), [(1, "csv_import_postponed"), (IMPORT_TRIES, "csv_import_given_up")])
@@ -115,7 +115,7 @@ async def test_a_path_that_leads_nowhere_is_given_up_at_once(tmp_path: Path, con
 
     (said,) = logs
     assert said["event"] == "csv_import_given_up"
-    assert said["reason"] == f"{tmp_path}/nowhere: there is no such file or folder"
+    assert said["reason"] == f"{tmp_path}/nowhere: no such file or folder"
 
 
 async def test_a_bug_is_told_and_not_tried_again(tmp_path: Path, context: WorkerContext) -> None:

@@ -21,11 +21,11 @@ CANDLE_LINES: dict[str, tuple[str, str | None]] = {
     "lower case": (f"{T + 60},100.0,102.0,99.0,101.5,5.5e-2,3", None),
     "a missing minute": (f"{T + 600},100,102,99,101,1,3", None),
     "a flat minute": (f"{T + 60},1,1,1,1,0.00000001,1", None),
-    "too few columns": (f"{T + 60},100.0,102.0", "has 3 columns, not 7"),
-    "too many columns": (f"{T + 60},100.0,102.0,99.0,101.5,2.5,101.0,3", "has 8 columns, not 7"),
-    "an empty line": ("", "has 0 columns"),
-    "a repeated time": (candle_line(0), "does not come after the one before it"),
-    "an earlier time": (candle_line(-1), "does not come after the one before it"),
+    "too few columns": (f"{T + 60},100.0,102.0", "got 3"),
+    "too many columns": (f"{T + 60},100.0,102.0,99.0,101.5,2.5,101.0,3", "got 8"),
+    "an empty line": ("", "got 0"),
+    "a repeated time": (candle_line(0), "must be after the time of the previous line"),
+    "an earlier time": (candle_line(-1), "must be after the time of the previous line"),
     "a time within a minute": (f"{T + 61},100.0,102.0,99.0,101.5,2.5,3", "is not the start of a minute"),
     "milliseconds": (f"{T + 60}000,100.0,102.0,99.0,101.5,2.5,3", "is it in milliseconds?"),
     "a date": ("2023-01-01,100.0,102.0,99.0,101.5,2.5,3", "time '2023-01-01' is not a unix time in seconds"),
@@ -41,28 +41,28 @@ CANDLE_LINES: dict[str, tuple[str, str | None]] = {
     "too large": (f"{T + 60},100.0,1E+31,99.0,101.5,2.5,3", "high '1E+31' is too large"),
     "far too large": (f"{T + 60},100.0,1E+999999999,99.0,101.5,2.5,3", "high '1E+999999999' is too large"),
     "columns in another order": (f"{T + 60},99.0,100.0,102.0,101.5,2.5,3", "do not enclose open and close"),
-    "no trades": (f"{T + 60},100.0,102.0,99.0,101.5,2.5,0", "trades '0' is not a number of trades"),
+    "no trades": (f"{T + 60},100.0,102.0,99.0,101.5,2.5,0", "expected 1 to 2147483647 as trades, got '0'"),
     "trades that are none": (f"{T + 60},100.0,102.0,99.0,101.5,2.5,3.0", "trades '3.0' is not a whole number"),
-    "too many trades": (f"{T + 60},100.0,102.0,99.0,101.5,2.5,9999999999", "is not a number of trades"),
+    "too many trades": (f"{T + 60},100.0,102.0,99.0,101.5,2.5,9999999999", "expected 1 to 2147483647 as trades"),
     "a space": (f"{T + 60}, 100.0,102.0,99.0,101.5,2.5,3", "open ' 100.0' is not a number"),
-    "a semicolon": (f"{T + 60};100.0;102.0;99.0;101.5;2.5;3", "semicolons stand between its columns, not commas"),
-    "tabs": (f"{T + 60}\t100.0\t102.0\t99.0\t101.5\t2.5\t3", "tabs stand between its columns"),
-    "a column too few": (f"{T + 60},100.0,102.0,99.0,101.5,2.5", "has 6 columns, not 7"),
-    "prose": ("This is a note", "is no line of Kraken's downloads"),
-    "a decimal comma": (f"{T + 60},100,0,102,0,99,0,101,5,2,5,3", "has 12 columns, not 7"),
+    "a semicolon": (f"{T + 60};100.0;102.0;99.0;101.5;2.5;3", "expected commas between the columns, got semicolons"),
+    "tabs": (f"{T + 60}\t100.0\t102.0\t99.0\t101.5\t2.5\t3", "expected commas between the columns, got tabs"),
+    "a column too few": (f"{T + 60},100.0,102.0,99.0,101.5,2.5", "got 6"),
+    "prose": ("This is a note", "expected numbers separated by commas"),
+    "a decimal comma": (f"{T + 60},100,0,102,0,99,0,101,5,2,5,3", "got 12"),
     "quotes": (f'"{T + 60}","100.0","102.0","99.0","101.5","2.5","3"', "is not a number"),
-    "a long line": (f"{T + 60},100.{'0' * 200},102.0,99.0,101.5,2.5,3", "is longer than 150 characters"),
+    "a long line": (f"{T + 60},100.{'0' * 200},102.0,99.0,101.5,2.5,3", "expected at most 150 characters"),
     "a carriage return at the end": (f"{T + 60},100.0,102.0,99.0,101.5,2.5,3\r", None),
-    "a letter of another alphabet": (f"{T + 60},100.0,102.0,99.0,101.5,2.5,\u0663", "is not plain text (ASCII)"),
+    "a letter of another alphabet": (f"{T + 60},100.0,102.0,99.0,101.5,2.5,\u0663", "expected plain text (ASCII)"),
 }  # fmt: skip
 
 TRADE_LINES: dict[str, tuple[str, str | None]] = {
     "the same trade again": (GOOD_TRADE, None),
     "scientific notation": (trade_line(1, "1E+2", "5E-8"), None),
     "a fraction of a second": (f"{T}.123456789,1,2", None),
-    "an earlier time": (trade_line(-1), "comes before the one before it"),
-    "candles": (candle_line(1), "has 7 columns, not 3"),
-    "a side too many": (f"{T},1,2,b", "has 4 columns, not 3: time, price, volume"),
+    "an earlier time": (trade_line(-1), "is before the time of the previous line"),
+    "candles": (candle_line(1), "got 7"),
+    "a side too many": (f"{T},1,2,b", "expected 3 columns (time, price, volume), got 4"),
     "a negative price": (trade_line(1, "-1.0"), "price '-1.0' is not positive"),
     "a volume of zero": (trade_line(1, "1.0", "0.00000000"), "volume '0.00000000' is not positive"),
     "not a number": (trade_line(1, "nan"), "price 'nan' is not a number"),
@@ -114,7 +114,7 @@ def test_a_line_of_trades(line: str, reason: str | None) -> None:
 
 def test_an_encoding_of_two_bytes_is_refused_in_the_first_line() -> None:
     for encoding in ("utf-16", "utf-16-le"):
-        with pytest.raises(CsvError, match=r"^a:1: is not plain text"):
+        with pytest.raises(CsvError, match=r"^a:1: expected plain text"):
             CandleReader("a").read(f"{GOOD_CANDLE}\n".encode(encoding) + b"\n")
 
 
@@ -138,9 +138,9 @@ def test_a_header_in_the_first_line_is_passed_over(header: str) -> None:
 @pytest.mark.parametrize(
     ("header", "reason"),
     [
-        ("time,open,high,low,close,vwap,volume,trades", "has 8 columns, not 7"),
-        ("time,low,high,open,close,volume,trades", "column 2 is 'low', but must be 'open'"),
-        ("time,open,high,low,close,trades,volume", "column 6 is 'trades', but must be 'volume'"),
+        ("time,open,high,low,close,vwap,volume,trades", r"expected 7 columns \(.*\), got 8"),
+        ("time,low,high,open,close,volume,trades", "expected 'open' as column 2, got 'low'"),
+        ("time,open,high,low,close,trades,volume", "expected 'volume' as column 6, got 'trades'"),
     ],
 )
 def test_a_header_of_other_columns_is_refused(header: str, reason: str) -> None:

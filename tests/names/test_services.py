@@ -255,7 +255,7 @@ class TestImports:
         assert isinstance(outcome, Imported)
         assert outcome.symbol == symbol
         asked = f"Kraken could not be asked which pair {name} is (no answer from Kraken)"
-        assert note == f"{asked}: the files count as {symbol}"
+        assert note == f"{asked}: importing the files as {symbol}"
 
     async def test_a_pair_that_kraken_has_given_up_can_be_imported_and_this_is_said(
         self, pool: asyncpg.Pool, tmp_path: Path
@@ -267,7 +267,7 @@ class TestImports:
         again, _ = await self.imported(pool, path, listed, symbol="luna/eur")
 
         assert (first.symbol, again.symbol) == ("LUNA/EUR", "LUNA/EUR")
-        assert note == "Kraken lists no pair LUNA/EUR: the files count as LUNA/EUR"
+        assert note == "Kraken lists no pair LUNA/EUR: importing the files as LUNA/EUR"
 
     async def test_a_given_name_without_a_slash_needs_kraken(self, pool: asyncpg.Pool, tmp_path: Path) -> None:
         path = write(tmp_path / "x_1.csv", [candle_line(0)])
@@ -286,7 +286,7 @@ class TestImports:
     async def test_a_file_of_an_xstock_needs_kraken_or_a_symbol(self, pool: asyncpg.Pool, tmp_path: Path) -> None:
         (refused, _) = await self.imported(pool, write(tmp_path / "AAPLxUSD_1.csv", [candle_line(0)]))
 
-        assert "what pair AAPLxUSD is cannot be looked up (no answer from Kraken)" in str(refused)
+        assert "Kraken could not be asked which pair AAPLxUSD is (no answer from Kraken)" in str(refused)
 
 
 class TestTheSimulator:

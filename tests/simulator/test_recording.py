@@ -86,7 +86,7 @@ def test_candles_from_the_websocket_frames_equal_krakens_own(played: Exchange, r
         ("{", "not JSON"),
         ("[]", "no result object"),
         ({"error": ["EGeneral:Too many requests"]}, "no result object"),
-        (page(), "holds no trades"),
+        (page(), "expected trades in the result, got none"),
         (page(ROW, key="XXBTZUSD"), "pair XXBTZUSD"),
         ({"result": {"XBTUSDT": [ROW], "ETHUSDT": [ROW], "last": "1"}}, "exactly one pair"),
         (page(ROW[:6]), "row 0 .*no trade id"),

@@ -274,7 +274,7 @@ async def test_a_simulator_may_be_stopped_twice_or_before_it_started() -> None:
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf")])
 def test_a_rate_that_cannot_be_kept_is_refused(rate: float) -> None:
-    with pytest.raises(UsageError, match="the rate must be"):
+    with pytest.raises(UsageError, match="expected a rate above 0"):
         Simulator(rate=rate)
 
 

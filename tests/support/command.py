@@ -12,7 +12,7 @@ from kraken_history.settings import Settings
 
 
 class Outcome(NamedTuple):
-    """What a command came to."""
+    """The outcome of a command."""
 
     code: int
     out: str
@@ -24,7 +24,7 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """No setting of whoever runs the tests, and a data directory that does not exist yet."""
+    """No settings from the caller's environment, and a data directory that does not exist yet."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("KRAKEN_HISTORY_DATA_DIR", str(tmp_path / "data"))

@@ -1,4 +1,4 @@
-"""docker-compose.yml as docker compose reads it: interpolated, with what each service would get."""
+"""docker-compose.yml as docker compose reads it: interpolated, with the environment of each service."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENV_FILE = {"DB_PASSWORD": "databasepassword", "REDIS_PASSWORD": "redispassword"}
-"""The least that ``.env`` must hold."""
+"""The minimal content of ``.env``."""
 
 _VARIABLE = re.compile(
     r"\$(?:(?P<dollar>\$)|(?P<plain>\w+)|\{(?P<name>\w+)(?:(?P<operator>:?[-?])(?P<operand>[^}]*))?\})"
@@ -17,7 +17,7 @@ _VARIABLE = re.compile(
 
 
 class ComposeError(Exception):
-    """What docker compose would refuse with."""
+    """The error with which docker compose would refuse the file."""
 
 
 def load_compose(env_file: Mapping[str, str] = ENV_FILE) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def load_compose(env_file: Mapping[str, str] = ENV_FILE) -> dict[str, Any]:
 
 
 def environment_of(service: Mapping[str, Any], env_file: Mapping[str, str] = ENV_FILE) -> dict[str, str]:
-    """What a container of the service gets: a name without a value is passed on where it is set."""
+    """The environment of the service's container: a name without a value is passed on if it is set."""
     environment: dict[str, str] = {}
     for name, value in service.get("environment", {}).items():
         if value is not None:

@@ -1,4 +1,4 @@
-"""What a database holds, in our own words, for comparing."""
+"""The content of a database, for comparisons."""
 
 import asyncpg
 from msgspec import Struct
@@ -38,7 +38,7 @@ async def only_candle(pool: asyncpg.Pool) -> StoredCandle:
 
 
 async def ledger(pool: asyncpg.Pool) -> dict[str, IdRanges]:
-    """By symbol, the ids that are held."""
+    """Symbol → the stored ids."""
     rows = await pool.fetch("SELECT symbol, id_ranges FROM data_sync_status WHERE data_type = 'trades'")
     return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["id_ranges"]) for row in rows}
 
@@ -48,7 +48,7 @@ async def sync_status(pool: asyncpg.Pool, symbol: str, data_type: str) -> asyncp
 
 
 async def everything(pool: asyncpg.Pool) -> tuple[object, ...]:
-    """All that writing market data can change, but for the time of the write."""
+    """Everything that writing market data can change, except the time of the write."""
     status = await pool.fetch(
         """
         SELECT symbol, data_type, oldest_timestamp, newest_timestamp, total_records, id_ranges::text,

@@ -1,4 +1,4 @@
-"""What stands in the database."""
+"""The content of the database."""
 
 import asyncpg
 
@@ -30,13 +30,13 @@ async def stored_candles(pool: asyncpg.Pool) -> list[HistoricalCandle]:
 
 
 async def ledger(pool: asyncpg.Pool) -> dict[str, IdRanges]:
-    """By symbol, the ids that the ledger holds."""
+    """Symbol → the ids in the ledger."""
     rows = await pool.fetch("SELECT symbol, id_ranges FROM data_sync_status WHERE data_type = 'trades'")
     return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["id_ranges"]) for row in rows}
 
 
 async def deadlock(pool: asyncpg.Pool, *, times: int) -> None:
-    """Let the next transactions that write candles end as if they had lost a deadlock."""
+    """Make the next transactions that write candles fail as if they had lost a deadlock."""
     await pool.execute(f"""
         CREATE SEQUENCE losses;
         CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -17,6 +17,6 @@ def build(source: Path, target: Literal["wheel", "sdist"], folder: Path) -> Path
 
 
 def contents(wheel: Path) -> dict[str, bytes]:
-    """What a wheel holds, by name."""
+    """File name → content, of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         return {name: archive.read(name) for name in archive.namelist()}

@@ -24,7 +24,7 @@ def make_trade(
     order_type: str = "limit",
     misc: str = "",
 ) -> HistoricalTrade:
-    """A trade of which a test says only what matters to it."""
+    """A trade; a test sets only the fields that matter to it."""
     return HistoricalTrade(id_, symbol, at, Decimal(price), Decimal(volume), side, order_type, misc)
 
 

@@ -1,4 +1,4 @@
-"""Exchanges without sockets, and the questions that tests ask them."""
+"""Exchanges without sockets, and requests of tests to them."""
 
 import json
 from collections.abc import Sequence
@@ -48,5 +48,5 @@ def ask(rest: RestApi, method: str, **params: str) -> Any:
 
 
 def identities(trades: Sequence[TapeTrade]) -> list[tuple[object, ...]]:
-    """Everything of each trade but its time."""
+    """All fields of each trade except its time."""
     return [(trade.symbol, trade.id, trade.price, trade.volume, trade.side, trade.order_type) for trade in trades]

@@ -1,4 +1,4 @@
-"""Following in tests: at a quick pace, and never for longer than it may take."""
+"""Following in tests: at a quick pace, and with a time limit."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,23 +14,23 @@ from tests.support.waiting import until
 QUICK = Timing(grace_s=0.5, patience_s=600, poll_s=0.05)
 
 NEVER_POLLS = Timing(patience_s=600, poll_s=3600)
-"""What is given out then, a notification led to."""
+"""With this timing, only notifications cause candles."""
 
 Opened = list[tuple[str, datetime]]
 
 
 async def take(candles: AsyncIterator[HistoricalCandle], count: int, timeout_s: float = 20.0) -> list[HistoricalCandle]:
-    """The next so many candles."""
+    """The next ``count`` candles."""
     async with asyncio.timeout(timeout_s):
         return [await anext(candles) for _ in range(count)]
 
 
 class Watched(Database):
-    """A database that counts the looks at it.
+    """A database that counts its uses by a follower.
 
     Attributes:
-        looks: How many have ended.
-        failed: How many of them found no database.
+        looks: Number of uses that have ended.
+        failed: Number of uses that failed.
     """
 
     looks = failed = 0
@@ -46,8 +46,8 @@ class Watched(Database):
             self.looks += 1
 
     async def be_looked_at(self) -> None:
-        """Return when a look has ended that began after this was called; for one follower."""
-        wanted = self.looks + 2  # one may be going on
+        """Return when a use that began after this call has ended; for one follower."""
+        wanted = self.looks + 2  # one may be running
         await until(lambda: self.looks >= wanted)
 
 
@@ -72,11 +72,11 @@ class Following:
 
     @property
     def opened(self) -> Opened:
-        """Symbol and open time of what was seen."""
+        """Symbol and open time of the candles seen."""
         return opened(self.seen)
 
     def of(self, symbol: str) -> list[HistoricalCandle]:
-        """What was seen of one symbol."""
+        """The candles seen of one symbol."""
         return [candle for candle in self.seen if candle.symbol == symbol]
 
     async def _follow(self) -> None:

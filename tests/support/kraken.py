@@ -1,4 +1,4 @@
-"""The simulator with a note of each call, its truth beside the database, and a Kraken that says what it is told."""
+"""The simulator with a record of calls, its truth compared with the database, and a Kraken with scripted answers."""
 
 import json
 import time
@@ -32,7 +32,7 @@ class NoLimit:
         self.refusals: list[Refusal] = []
 
     async def wait_for_turn(self, pair: str) -> None:
-        """At once."""
+        """Do not wait."""
 
     async def note_refusal(self, pair: str, refusal: Refusal = _REFUSAL) -> float:
         """No pause."""
@@ -40,11 +40,11 @@ class NoLimit:
         return 0.0
 
     async def note_success(self, pair: str) -> None:
-        """Nothing to note."""
+        """Do nothing."""
 
 
 class _CountedApi(RestApi):
-    """REST that notes when it was asked for what."""
+    """REST that records the time and subject of each call."""
 
     calls: list[tuple[float, str, str]]
 
@@ -54,10 +54,10 @@ class _CountedApi(RestApi):
 
 
 class CountedSimulator(Simulator):
-    """A simulator that trades no more, with REST calls at any rate unless told otherwise.
+    """A simulator with history only, and by default without a limit on REST calls.
 
     Attributes:
-        calls: When, which method, for which pair; in order.
+        calls: Time, method and pair of each call, in order.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class CountedSimulator(Simulator):
         self.rest = api
 
     def times_by_pair(self) -> dict[str, list[float]]:
-        """When Trades was asked for, by pair."""
+        """Pair → the times at which Trades was requested."""
         times: dict[str, list[float]] = defaultdict(list)
         for at, method, pair in self.calls:
             if method == "Trades":
@@ -117,7 +117,7 @@ def _true(candle: Mapping[str, Any]) -> list[str]:
 
 @dataclass
 class ScriptedKraken:
-    """Gives its answers in turn, the last one again and again."""
+    """Gives its answers in turn, then repeats the last one."""
 
     url: str = ""
     answers: list[str] = field(default_factory=list)
@@ -132,7 +132,7 @@ class ScriptedKraken:
 
 @asynccontextmanager
 async def scripted_kraken(*answers: str) -> AsyncIterator[ScriptedKraken]:
-    """A server that says just this."""
+    """A server that gives just these answers."""
     kraken = ScriptedKraken(answers=list(answers))
     application = web.Application()
     application.router.add_get("/0/public/{method}", kraken._answer)
@@ -166,7 +166,7 @@ BEGIN_S = 1_700_000_000
 
 
 def row(id_: int | None, second: float) -> list[object]:
-    """A trade as Trades has it; without an id, the six fields of old pages."""
+    """A trade as a row of Trades; without an id, the six fields of old pages."""
     fields: list[object] = ["30000.10000", "0.00100000", BEGIN_S + second, "b", "l", ""]
     return fields if id_ is None else [*fields, id_]
 
@@ -179,14 +179,14 @@ def page(*rows: list[object], last: int | None = None) -> str:
 
 
 def full_page(first_id: int | None, first_second: int, *, has_last: bool = True) -> str:
-    """1,000 trades, one a second."""
+    """1,000 trades, one per second."""
     rows = [row(None if first_id is None else first_id + n, first_second + n) for n in range(TRADES_PAGE)]
     return page(*rows, last=(BEGIN_S + first_second + TRADES_PAGE - 1) * _NS if has_last else None)
 
 
 @dataclass
 class CountingLimiter:
-    """Waits for nothing, and remembers what it was asked and told."""
+    """Never waits, and records all calls."""
 
     events: list[tuple[str, str]] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)

@@ -1,12 +1,12 @@
-"""Which processes count for the coverage, when it is measured."""
+"""Excludes processes from a measurement of coverage."""
 
 import os
 
 
 def unmeasured() -> dict[str, str]:
-    """This process's environment for one whose lines do not count.
+    """This process's environment, for a child process whose lines do not count.
 
-    Measuring costs a process time and memory, and it writes a file at its end: a test that bounds the first two, or
-    whose process may not write, goes without.
+    A measured process needs more time and memory, and writes a file at its end. Tests that limit time or memory, or
+    whose process must not write, use this.
     """
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}

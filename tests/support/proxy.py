@@ -13,7 +13,7 @@ class Proxy:
     """Stands in front of the server of a URL, as ``async with Proxy(url) as proxy``.
 
     Attributes:
-        connections: How many it has taken so far.
+        connections: Number of connections accepted so far.
     """
 
     def __init__(self, url: str) -> None:
@@ -40,7 +40,7 @@ class Proxy:
         await self.cut()
 
     async def restore(self) -> None:
-        """Take connections, on the same port as before, and carry what comes over them."""
+        """Accept connections, on the same port as before, and forward their data."""
         self._flows = asyncio.Event()
         self._flows.set()
         self._listener = await asyncio.start_server(self._accept, HOST, self._port)
@@ -56,11 +56,11 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def silence(self) -> None:
-        """Keep all connections, take new ones, and carry nothing any more."""
+        """Keep all connections, accept new ones, and forward nothing any more."""
         self._flows.clear()
 
     def silence_what_is_open(self) -> None:
-        """Keep all connections and carry nothing over them any more; new ones are as good as ever."""
+        """Keep all connections and forward nothing on them any more; new connections work."""
         self._flows.clear()
         self._flows = asyncio.Event()
         self._flows.set()

@@ -1,4 +1,4 @@
-"""Trades and candles to send through the thread."""
+"""Trades and candles to send from a producer to the database."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -9,11 +9,11 @@ from kraken_history.storing.candle_deltas import build_candles
 
 NOON = datetime(2025, 11, 10, 12, tzinfo=UTC)
 SPACING_S = 7
-"""Between two trades of a symbol: eight or nine make a minute."""
+"""Seconds between two trades of a symbol: eight or nine per minute."""
 
 
 def trade(id_: int, symbol: str = "BTC/USDT", *, misc: str = "") -> HistoricalTrade:
-    """A trade of which everything follows from its id."""
+    """A trade whose fields all follow from its id."""
     return HistoricalTrade(
         id_,
         symbol,

@@ -1,4 +1,4 @@
-"""Private servers for the tests: started once a session, one fresh database a test."""
+"""Private servers for the tests: started once per session, with one fresh database per test."""
 
 import asyncio
 import secrets
@@ -21,14 +21,14 @@ T = TypeVar("T")
 
 TEST_SETTINGS = LAPTOP_SETTINGS | {
     "shared_buffers": "128MB",
-    # Its workers would hold on to the templates, and make plans depend on when they came by.
+    # Its workers would keep the templates in use, and query plans would depend on when they ran.
     "autovacuum": "off",
 }
 TIMESCALEDB_SETTINGS = TEST_SETTINGS | {
     "shared_preload_libraries": "timescaledb",
     "timescaledb.telemetry_level": "off",
-    # Policies run when a test says so: the trades of most are old enough to be compressed while they are written, which
-    # is a deadlock now and then. Services try again; a test that writes by itself does not.
+    # Policies run only when a test runs them. Most tests write trades that are old enough to be compressed at the same
+    # time, which causes a deadlock now and then. Services try again; a test that writes by itself does not.
     "timescaledb.max_background_workers": "0",
     "max_worker_processes": "16",
 }
@@ -37,7 +37,7 @@ TIMESCALEDB_SETTINGS = TEST_SETTINGS | {
 class Background:
     """An event loop in a thread of its own, for fixtures that are not asynchronous.
 
-    The loop of the test that asks for the fixture, if there is one, is left alone.
+    The loop of a test that requests the fixture is not touched.
     """
 
     def __init__(self) -> None:
@@ -60,8 +60,8 @@ class DatabaseServer:
     """A server on which databases come and go.
 
     Args:
-        flavour: What the server can do.
-        url: Of a superuser, on a database that is never dropped.
+        flavour: The kind of server.
+        url: URL of a superuser, for a database that is never dropped.
     """
 
     def __init__(self, flavour: Flavour, url: str, background: Background) -> None:
@@ -84,7 +84,7 @@ class DatabaseServer:
         return self.create_database(template=self._migrated)
 
     def drop_database(self, url: str) -> None:
-        """Drop a database, whoever is connected to it."""
+        """Drop a database, even while clients are connected."""
         self._execute(f'DROP DATABASE IF EXISTS "{urlsplit(url).path[1:]}" WITH (FORCE)')
 
     def url_of(self, database: str) -> str:
@@ -102,8 +102,8 @@ class DatabaseServer:
         url = self.create_database()
         name = urlsplit(url).path[1:]
         self._background.run(migrate(url))
-        # Nobody may be connected to the source of a copy. TimescaleDB's launcher keeps a scheduler in
-        # every database that takes connections, and passes over one that does not.
+        # The source of a copy must have no connections. TimescaleDB's launcher keeps a scheduler in
+        # every database that accepts connections, and skips one that does not.
         self._execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
         while self._terminate_clients(name):
             time.sleep(0.01)
@@ -140,7 +140,7 @@ class TimescaleCluster:
 
     @property
     def url(self) -> str:
-        """Of the superuser."""
+        """The URL of the superuser."""
         return f"postgresql://{SUPERUSER}:{self._password}@{HOST}:{self._postgres.port}/postgres"
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""The project's processes, started as the Procfile starts them and killed as nothing should be."""
+"""The project's processes, started as the Procfile starts them, and killed."""
 
 import os
 import re
@@ -25,8 +25,8 @@ class Service:
     """A Python process of the project; leaving ``with`` kills it.
 
     Args:
-        log: Where its output goes, over all its lives.
-        environment: All that it sees, but for the path and a measurement of coverage.
+        log: The file for its output, over all its starts.
+        environment: Its whole environment, except the path and a measurement of coverage.
     """
 
     def __init__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
@@ -49,11 +49,11 @@ class Service:
 
     @property
     def output(self) -> str:
-        """What it has said."""
+        """Its output so far."""
         return self._log.read_text()
 
     def start(self) -> None:
-        """Begin a new life."""
+        """Start the process."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._arguments, cwd=REPOSITORY, env=self._environment, stdout=log, stderr=log
@@ -77,6 +77,6 @@ class Service:
 
 
 def simulator_urls(output: str) -> tuple[str, str] | None:
-    """The URLs of WebSocket and REST, once the simulator has said them."""
+    """The URLs of WebSocket and REST, once the simulator has printed them."""
     found = re.search(r"WebSocket (ws://\S+) REST (http://\S+)/0/public", output)
     return (found[1], found[2]) if found else None

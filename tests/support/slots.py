@@ -1,4 +1,4 @@
-"""When the limiter gave its slots, by the clock of the Redis that keeps it."""
+"""The times of the limiter's slots, by the clock of its Redis."""
 
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -13,10 +13,10 @@ _END = "that is all"
 
 @asynccontextmanager
 async def noted_slots(redis_url: str) -> AsyncIterator[dict[str, list[int]]]:
-    """By pair, and under :data:`TOTAL` for all of them, the milliseconds of the slots; filled in at the end.
+    """Pair, or :data:`TOTAL` for all pairs, → the slots' times in milliseconds; filled in at the end.
 
-    Taken from what the limiter's script keeps, so that they are exact however late a caller hears of its turn. For
-    as long as no call is refused: then the same keys are set to later times.
+    The times come from the keys of the limiter's script, so they are exact even if a caller is late for its turn. If a
+    call is refused, the same keys are set to later times, so this works only without refusals.
     """
     slots: dict[str, list[int]] = defaultdict(list)
     async with Redis.from_url(redis_url) as redis, redis.monitor() as monitor:
@@ -30,5 +30,5 @@ async def noted_slots(redis_url: str) -> AsyncIterator[dict[str, list[int]]]:
 
 
 def assert_spaced(slots_ms: list[int], spacing_s: float) -> None:
-    """No two slots are closer than they may be; there may be one alone, as for a question that is asked once."""
+    """No two slots are closer than ``spacing_s``. A single slot is allowed, as for a request made once."""
     assert all(later - earlier >= spacing_s * 1000 for earlier, later in pairwise(sorted(slots_ms))), slots_ms

@@ -1,4 +1,4 @@
-"""What stands in the streams."""
+"""The content of the streams."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ async def pending(redis: Redis, group: str = wire.STORE_GROUP) -> int:
 
 
 async def is_settled(redis: Redis, group: str = wire.STORE_GROUP) -> bool:
-    """True if the group was given everything and has acknowledged it."""
+    """True if the group has received and acknowledged every entry."""
     for stream in STREAMS:
         try:
             last = (await redis.xinfo_stream(stream))["last-generated-id"]

@@ -1,4 +1,4 @@
-"""Waiting for what a test has caused, never longer than it may take."""
+"""Waiting for an effect, with a time limit."""
 
 import asyncio
 import inspect

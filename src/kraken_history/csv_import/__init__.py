@@ -1,11 +1,11 @@
 """Kraken's downloads → database: candles (OHLCVT), and trades (time and sales) as the candles that they make.
 
-What the exchange wrote is stored to the last digit. One thing the candles lack: they have no vwap. In its place
-stands the typical price, (high + low + close) / 3 cut to ten decimals, and ``quote_volume`` is ``volume × vwap``;
-the source ``csv`` says so. Of trades, both are exact.
+The exchange's values are stored to the last digit. Its candles have no vwap. In its place, the typical price is
+stored, (high + low + close) / 3 cut to ten decimals, and ``quote_volume`` is ``volume × vwap``; the source ``csv``
+says so. If the file holds trades, both values are exact.
 
 A file is written in one transaction, under the lock of its symbol, and read in blocks: neither memory nor the
-client's time for a row depends on its length.
+client's time per row depends on its length.
 """
 
 from kraken_history.csv_import.importer import CsvImporter, Imported, Skipped

@@ -1,4 +1,4 @@
-"""From when to when a file reaches: looked up before anything is written."""
+"""The time range of a file, determined before anything is written."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ _CLOCK_SLACK = timedelta(days=1)
 
 
 class Extent(Struct, frozen=True):
-    """The minutes of a file.
+    """The first and the last minute of a file.
 
     Attributes:
         first: Open time of its first minute.
@@ -29,7 +29,7 @@ class Extent(Struct, frozen=True):
 
     @property
     def end(self) -> datetime:
-        """After the last minute."""
+        """The end of the last minute."""
         return self.last + MINUTE
 
 
@@ -39,33 +39,33 @@ def instant(seconds: int) -> datetime:
 
 
 def reader_of(file: CsvFile, content: Content, *, lines: int = 0) -> CandleReader:
-    """What reads a file of this content; of ``lines`` see :class:`CandleReader`."""
+    """Create the reader of this content; for ``lines`` see :class:`CandleReader`."""
     if content.interval_minutes is None:
         return TradeReader(file.name, lines=lines)
     return CandleReader(file.name, interval_minutes=content.interval_minutes, lines=lines)
 
 
 def find_extent(file: CsvFile, content: Content, is_given_up: Callable[[], bool] = lambda: False) -> Extent:
-    """Pass over the file once, to see that it is whole and can be unpacked, and read its first and last line.
+    """Read the file once, to check that it is complete and can be unpacked, and parse its first and last line.
 
     Args:
-        is_given_up: Asked for each block, from this thread; nobody waits for the extent any more.
+        is_given_up: Called for each block, from this thread. True means that the caller no longer waits for the extent.
 
     Raises:
-        CsvError: One of that is not so, or the times cannot be, or it was given up.
+        CsvError: The file is incomplete, unreadable or not valid, its times are out of range, or the caller gave up.
     """
     head, tail, lines = b"", b"", 0
     for block in file.blocks():
         if is_given_up():
-            raise CsvError(file.name, None, "was not read to its end")
+            raise CsvError(file.name, None, "the file was not read to its end")
         head, tail = head or block, block
         lines += block.count(b"\n")
     if not lines:
-        raise CsvError(file.name, 1, "is empty: download it again")
+        raise CsvError(file.name, 1, "the file is empty: download it again")
     reader = reader_of(file, content)
     times = _times(reader, _first_two_lines(head))
     if not times:
-        raise CsvError(file.name, 1, "has no rows after its header: download it again")
+        raise CsvError(file.name, 1, "the file has no rows after its header: download it again")
     first_line = reader.lines - reader.rows + 1
     first, last = instant(times[0]), instant(times[-1])
     if lines > reader.lines:
@@ -73,12 +73,12 @@ def find_extent(file: CsvFile, content: Content, is_given_up: Callable[[], bool]
     if first < _FIRST_DAY:
         raise CsvError(file.name, first_line, f"{first:%Y-%m-%d} is before Kraken's first day")
     if last > datetime.now(UTC) + _CLOCK_SLACK:
-        raise CsvError(file.name, lines, f"{last:%Y-%m-%d} lies in the future")
+        raise CsvError(file.name, lines, f"{last:%Y-%m-%d} is in the future")
     return Extent(first, last)
 
 
 def _first_two_lines(block: bytes) -> bytes:
-    """The first row is among them, if there is a header or not."""
+    """They include the first row, with or without a header."""
     return block[: block.find(b"\n", block.find(b"\n") + 1) + 1] or block
 
 

@@ -1,4 +1,4 @@
-"""Files in, what became of each out."""
+"""Imports files, and returns the outcome of each."""
 
 import asyncio
 import threading
@@ -20,16 +20,16 @@ from kraken_history.kraken.resolver import FetchPairs
 
 
 class Imported(Struct, frozen=True):
-    """A file that is in the database.
+    """A file that was imported.
 
     Attributes:
         rows: Lines of the file, without a header.
-        candles: The one-minute candles that they are or make.
+        candles: Number of one-minute candles in the file, or built from its trades.
         new_candles: Minutes that had no candle before.
-        replaced_candles: Minutes whose candle was less full.
+        replaced_candles: Minutes whose stored candle was less full.
         start: Its first minute.
-        end: After its last minute.
-        is_name_cut: Whether the symbol is what its name was cut into, because Kraken could not be asked.
+        end: End of its last minute.
+        is_name_cut: True if the symbol was derived from the name alone, because Kraken could not be asked.
     """
 
     file: str
@@ -44,14 +44,14 @@ class Imported(Struct, frozen=True):
 
 
 class Skipped(Struct, frozen=True):
-    """A file that nothing is stored of, and need not be."""
+    """A file that was not stored, because its candles are computed from others."""
 
     file: str
     interval_minutes: int
 
     @property
     def reason(self) -> str:
-        """Why it need not be."""
+        """Why the file was not stored."""
         return f"candles of {self.interval_minutes} minutes are computed from those of one minute"
 
 
@@ -59,9 +59,9 @@ class CsvImporter:
     """Imports files into one database; may run beside the live feed, and beside other importers.
 
     Args:
-        fetch_pairs: Asked at most once, when a file is of none of the default pairs. Where Kraken cannot be asked,
-            names count that can be read in one way only.
-        symbol: Any name of the pair that the files are of, whatever their own names say; by default these count.
+        fetch_pairs: Called at most once, when a file belongs to none of the default pairs. If Kraken cannot be asked,
+            only names with a single possible reading are accepted.
+        symbol: Any name of the pair of all files, regardless of their own names. By default, their own names count.
     """
 
     def __init__(self, pool: asyncpg.Pool, fetch_pairs: FetchPairs, *, symbol: str | None = None) -> None:
@@ -72,20 +72,20 @@ class CsvImporter:
 
     @property
     def note(self) -> str:
-        """What a person should know of the symbol that was given; empty if there is nothing to know."""
+        """A notice about the symbol that was given; empty if there is none."""
         return self._names.note
 
     async def import_files(
         self, files: Iterable[CsvFile], told: Callable[[CsvFile, int], object] = lambda *_: None
     ) -> AsyncIterator[Imported | Skipped | CsvError]:
-        """Import one file after the other; a file that is refused does not keep back the others.
+        """Import one file after the other. If a file is refused, the others are still imported.
 
         Args:
-            told: How many bytes of which file have been read.
+            told: Called with a file and the number of its bytes read so far.
 
         Raises:
-            UsageError: One symbol is given for the files of several pairs, or the symbol cannot be found; nothing was
-                done.
+            UsageError: One symbol is given for files of several pairs, or the symbol cannot be found. Nothing was
+                imported.
         """
         files = list(files)
         if self._given is not None:
@@ -99,22 +99,22 @@ class CsvImporter:
             except asyncpg.PostgresError as error:
                 if is_transient(error):
                     raise
-                yield CsvError(file.name, None, f"the database refuses it: {error}")
+                yield CsvError(file.name, None, f"the database refused the file: {error}")
 
     async def import_file(self, file: CsvFile, told: OnProgress = lambda _: None) -> Imported | Skipped:
         """Store the candles of a file, or those built from its trades, in one transaction.
 
-        Of two candles of a minute the fuller one stays, as everywhere; so doing it again changes nothing.
+        Of two candles of a minute the fuller one is kept, as everywhere, so a second import changes nothing.
 
         Raises:
             CsvError: The file is refused; nothing of it is stored.
-            UnknownSymbol: The symbol that is given cannot be found.
+            UnknownSymbol: The given symbol cannot be found.
             asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver says.
         """
         content = content_of(file.name, any_pair=self._given is not None)
         if content.is_derived:
             return Skipped(file.name, content.interval_minutes or 0)
-        extent = await _extent_of(file, content)  # first: of what is no download, no pair is asked
+        extent = await _extent_of(file, content)  # first: Kraken is not asked about other files
         if self._given is None:
             symbol, is_name_cut = await self._names.of_file(file.name, content.pair)
         else:
@@ -133,7 +133,7 @@ class CsvImporter:
 
 
 async def _extent_of(file: CsvFile, content: Content) -> Extent:
-    """:func:`find_extent` in a thread. No process ends before its threads, so a cancelled one is told to stop."""
+    """Run :func:`find_extent` in a thread. A process cannot exit before its threads, so a cancelled one is stopped."""
     stop = threading.Event()
     try:
         return await asyncio.to_thread(find_extent, file, content, stop.is_set)
@@ -142,7 +142,7 @@ async def _extent_of(file: CsvFile, content: Content) -> Extent:
 
 
 def check_one_pair(files: Iterable[CsvFile], symbol: str) -> None:
-    """Raise UsageError if these files are of several pairs, which cannot all be ``symbol``."""
+    """Raise UsageError if these files belong to several pairs, which cannot all be ``symbol``."""
     pairs: dict[str, None] = {}
     for file in files:
         try:
@@ -151,4 +151,4 @@ def check_one_pair(files: Iterable[CsvFile], symbol: str) -> None:
             continue  # it will be refused when its turn comes
     if len(pairs) > 1:
         names = ", ".join(list(pairs)[:5])
-        raise UsageError(f"--symbol {symbol} is for the files of one pair, and these are of {len(pairs)}: {names}")
+        raise UsageError(f"expected files of one pair with --symbol {symbol}, got {len(pairs)} pairs: {names}")

@@ -1,7 +1,7 @@
-"""What pair a download is of, by its name alone: for when Kraken cannot be asked.
+"""Derives the pair of a download from its name alone, for when Kraken cannot be asked.
 
-A name is two assets' names without anything between them, so cutting it apart is a guess: ``ADAUSD`` is ADA/USD, but
-AUSD is a quote asset too. It is made only where a second reading is out of the question.
+A name consists of two assets' names without a separator, so splitting it is a guess: ``ADAUSD`` is ADA/USD, but
+AUSD is a quote asset too. The guess is made only if no second reading is possible.
 """
 
 import re
@@ -12,10 +12,10 @@ from kraken_history.symbols import symbol_from_wsname
 _QUOTES = (
     "USD", "EUR", "GBP", "CAD", "AUD", "CHF", "JPY", "AED", "USDT", "USDC", "DAI", "XBT", "BTC", "ETH", "DOT",
 )  # fmt: skip
-# Those that do end in one of them. No name is read so; where one could be, it is not read at all.
+# Quotes that do end in one of these. No name is read with them; if it could be, it is not read at all.
 _CONFUSING_QUOTES = ("AUSD", "PYUSD", "RLUSD", "TBTC", "WBTC", "WETH")
 
-# What has been traded against many others, by the names of the downloads and by our own. The list need not be complete.
+# Assets that trade against many others, by the downloads' names and by ours. The list need not be complete.
 _ASSETS = frozenset(
     """
     1INCH AAVE ACA ADA AKT ALGO ALICE ANKR ANT APE API3 APT AR ARB ASTR ATOM AUD AUDIO AVAX AXS BAL BAND BAT BCH BICO
@@ -34,10 +34,10 @@ _KEY = re.compile("[XZ][A-Z0-9]{3}[XZ][A-Z0-9]{3}")
 
 
 def symbol_from_name(name: str) -> str | None:
-    """``XBTUSDC`` → ``BTC/USDC``; None where the name leaves a doubt.
+    """``XBTUSDC`` → ``BTC/USDC``; None if the name is ambiguous or unreadable.
 
-    An asset that is not known here is taken if the name is in capitals, as Kraken's are, and cannot be that of a known
-    asset against some other quote: ``XBTAUSD`` is not taken, for if there is no XBTA, it is XBT/AUSD.
+    An unknown asset is accepted if the name is in capitals, as Kraken's are, and cannot be read as a known asset
+    against another quote: ``XBTAUSD`` is rejected, because if XBTA does not exist, it is XBT/AUSD.
     """
     capitals = name.upper()
     quote = next((quote for quote in _QUOTES if capitals.endswith(quote)), "")

@@ -4,12 +4,12 @@ from kraken_history.errors import UsageError
 
 
 class CsvError(UsageError):
-    """A file that is not taken; nothing of it is stored.
+    """A file that was refused; nothing of it is stored.
 
     Attributes:
-        file: As it was given; a file in a zip reads as if the zip were a folder.
-        line: Counted from 1; None where the file as a whole is meant.
-        reason: What is wrong with it, and what to do.
+        file: The path as given; for a file in a zip, as if the zip were a folder.
+        line: Line number, from 1; None if the error is about the whole file.
+        reason: The fault, and the remedy.
     """
 
     def __init__(self, file: str, line: int | None, reason: str) -> None:

@@ -1,8 +1,7 @@
 """Lines of Kraken's downloads → candles. Bytes in, columns out; no I/O.
 
-Blocks of whole lines are taken apart column by column, because that is quick. If anything in a block does not fit,
-its lines are looked at one by one to say which it is, and why: :func:`candle_fault` and :func:`trade_fault` are
-what a line must be.
+Blocks of whole lines are parsed column by column, because that is fast. If a block is not valid, its lines are
+checked one by one to report the first fault: :func:`candle_fault` and :func:`trade_fault` define a valid line.
 """
 
 import re
@@ -27,12 +26,12 @@ _HEADER_FIELD = re.compile(r"[A-Za-z_][\w ()/]*", re.ASCII)
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 _SYNONYMS = {"timestamp": "time", "date": "time", "unixtime": "time", "count": "trades", "amount": "volume"}
 
-# As in kraken.numbers: wider than any market, and what is computed from them stays exact.
+# As in kraken.numbers: wider than any market, and values computed from them stay exact.
 _SMALLEST = Decimal("1e-30")
 _LARGEST = Decimal("1e30")
 _MOST_TRADES = 2**31 - 1
 
-# Ten digits: seconds from 2001 on. Kraken's downloads have whole seconds; the decimals are for those of a later day.
+# Ten digits: seconds from 2001 on. Kraken's downloads have whole seconds; later ones may have decimals.
 _CANDLE_TIME = re.compile(r"[1-9]\d{9}", re.ASCII)
 _FIRST_OF_TEN_DIGITS = 10**9
 _TRADE_TIME = re.compile(r"[1-9]\d{9}(?:\.\d*)?", re.ASCII)
@@ -42,16 +41,16 @@ _UNSHIFT = Decimal(10) ** -VWAP_DECIMALS
 
 
 class CandleReader:
-    """Reads candles, block by block; raises :class:`CsvError` at the first line that is none.
+    """Reads candles, block by block; raises :class:`CsvError` at the first line that is not valid.
 
     Args:
-        file: For the error.
-        interval_minutes: Of the candles.
-        lines: How many lines of the file were passed over before.
+        file: Name for the error.
+        interval_minutes: Interval of the candles.
+        lines: Number of lines of the file before the first block.
 
     Attributes:
-        lines: Lines passed.
-        rows: Lines read that are not the header.
+        lines: Lines of the file so far, those before the first block included.
+        rows: Lines read, without a header.
     """
 
     fields: ClassVar[Sequence[str]] = CANDLE_FIELDS
@@ -77,7 +76,7 @@ class CandleReader:
         return candles
 
     def finish(self) -> Candles | None:
-        """What is still to come after the last block."""
+        """Return the remaining candles after the last block; None if there are none."""
         return None
 
     def _columns(self, block: bytes) -> Candles:
@@ -109,7 +108,9 @@ class CandleReader:
             if fault is not None:
                 return CsvError(self._file, number, fault)
             before = Decimal(line.decode().partition(",")[0])
-        raise AssertionError(f"{self._file}: lines after {self.lines} are refused, and each of them is right")
+        raise AssertionError(
+            f"{self._file}: the block after line {self.lines} was refused, but each of its lines is valid"
+        )
 
     def _without_header(self, block: bytes) -> bytes:
         if self.lines:
@@ -127,9 +128,9 @@ class CandleReader:
 
 
 class TradeReader(CandleReader):
-    """Reads time and sales, and builds one-minute candles: every row is a trade, also one that equals another.
+    """Reads time and sales, and builds one-minute candles: every row is a trade, even if it equals another.
 
-    A candle is given out when the first trade of a later minute has come.
+    A candle is returned once the first trade of a later minute has been read.
     """
 
     fields: ClassVar[Sequence[str]] = TRADE_FIELDS
@@ -171,7 +172,7 @@ class TradeReader(CandleReader):
 
 
 class _Minute:
-    """The candle of some trades, in their order."""
+    """The candle of one minute, built from its trades in their order."""
 
     __slots__ = ("close", "count", "high", "low", "open", "quote_volume", "time", "volume")
 
@@ -206,34 +207,34 @@ def _candles_of(minutes: Sequence[_Minute]) -> Candles:
 
 
 def candle_fault(line: str, before: Decimal | int, step_s: int) -> str | None:
-    """Why this is no candle that may follow the one of time ``before``; None if it is one."""
+    """Return why the line is not a valid candle after one of time ``before``; None if it is valid."""
     stamp, *numbers, count = line.split(",")
     fault = _time_fault(stamp, _CANDLE_TIME)
     if fault is None and int(stamp) % step_s:
         fault = f"time {stamp} is not the start of {_interval(step_s)}"
     if fault is None and int(stamp) <= before:
-        fault = f"time {stamp} does not come after the one before it, {before}"
+        fault = f"time {stamp} must be after the time of the previous line, {before}"
     for name, text in zip(CANDLE_FIELDS[1:-1], numbers, strict=True):
         fault = fault or _number_fault(name, text)
     if fault is not None:
         return fault
     open_, high, low, close, _ = map(Decimal, numbers)
     if not low <= min(open_, close) <= max(open_, close) <= high:
-        return "low and high do not enclose open and close: is the order of the columns another one?"
+        return "low and high do not enclose open and close: check the order of the columns"
     return _count_fault(count)
 
 
 def trade_fault(line: str, before: Decimal | int) -> str | None:
-    """Why this is no trade that may follow one at the time ``before``; None if it is one."""
+    """Return why the line is not a valid trade after one at the time ``before``; None if it is valid."""
     stamp, price, volume = line.split(",")
     fault = _time_fault(stamp, _TRADE_TIME)
     if fault is None and Decimal(stamp) < before:
-        fault = f"time {stamp} comes before the one before it, {before}"
+        fault = f"time {stamp} is before the time of the previous line, {before}"
     return fault or _number_fault("price", price) or _number_fault("volume", volume)
 
 
 def header_names(line: bytes) -> list[str] | None:
-    """The column names in a first line that somebody added; None if it is none."""
+    """The column names of a header that somebody added; None if the first line is not a header."""
     try:
         names = [name.strip(' "') for name in line.decode("ascii").split(",")]
     except UnicodeDecodeError:
@@ -242,15 +243,15 @@ def header_names(line: bytes) -> list[str] | None:
 
 
 def header_fault(names: Sequence[str], fields: Sequence[str]) -> str | None:
-    """Why these columns are not Kraken's; None if they may be. Names that mean nothing to us are let pass."""
+    """Return why these columns are not Kraken's; None if they may be. Unknown names are accepted."""
     if len(names) != len(fields) and not {_SYNONYMS.get(name, name) for name in names} & set(fields):
         return NO_TABLE
     if len(names) != len(fields):
-        return f"has {len(names)} columns, not {len(fields)}: {', '.join(fields)}"
+        return f"expected {len(fields)} columns ({', '.join(fields)}), got {len(names)}"
     for at, name in enumerate(names):
         meant = _SYNONYMS.get(name, name)
         if meant in fields and fields[at] != meant:
-            return f"column {at + 1} is {name!r}, but must be {fields[at]!r}"
+            return f"expected {fields[at]!r} as column {at + 1}, got {name!r}"
     return None
 
 
@@ -259,14 +260,14 @@ def _with_plain_newlines(block: bytes) -> bytes:
 
 
 def _split(block: bytes, width: int) -> list[list[str]]:
-    """The columns of a block; none if it is empty."""
+    """The columns of a block; an empty list if it is empty."""
     _insist(not block.translate(None, _ALLOWED))
     lines = block.decode().split("\n")
     del lines[-1]
     if not lines:
         return []
     _insist(max(map(len, lines)) <= LONGEST_LINE)
-    # One split for all lines: each line's end is a field too, and if every one is where it must be, so are the others.
+    # One split for all lines. Each line's end is a field too: if every end is in its place, so are all other fields.
     fields = ",\n,".join(lines).split(",")
     fields.append("\n")
     ends = fields[width :: width + 1]
@@ -280,18 +281,18 @@ def _insist(holds: bool) -> None:
 
 
 def _text_fault(line: bytes, fields: Sequence[str]) -> str | None:
-    """Why this cannot be a line with these fields, whatever they hold."""
+    """Return why the line cannot have these fields, whatever their values; None if it can."""
     if len(line) > LONGEST_LINE:
         return TOO_LONG
     try:
         text = line.decode("ascii")
     except UnicodeDecodeError:
-        return "is not plain text (ASCII): save the file as such, or download it again"
+        return "expected plain text (ASCII), got other bytes: save the file as ASCII, or download it again"
     if "\0" in text:
-        return "is not plain text: save the file as ASCII or UTF-8"
+        return "expected plain text, got a zero byte: save the file as ASCII or UTF-8"
     count = text.count(",") + 1 if text else 0
     if count != len(fields):
-        return _table_fault(text, len(fields)) or f"has {count} columns, not {len(fields)}: {', '.join(fields)}"
+        return _table_fault(text, len(fields)) or f"expected {len(fields)} columns ({', '.join(fields)}), got {count}"
     for name, value in zip(fields, text.split(","), strict=True):
         if value.encode().translate(None, _ALLOWED):
             return f"{name} {value!r} is not a number"
@@ -299,10 +300,10 @@ def _text_fault(line: bytes, fields: Sequence[str]) -> str | None:
 
 
 def _table_fault(text: str, width: int) -> str | None:
-    """Why a line with another number of commas cannot be one of so many columns at all."""
+    """Return why a line with too few or too many commas is not a row of a table; None if it may be one."""
     for separator, name in _SEPARATORS.items():
         if text.count(separator) == width - 1:
-            return f"{name} stand between its columns, not commas: save the file with commas, or download it again"
+            return f"expected commas between the columns, got {name}: save the file with commas, or download it again"
     return NO_TABLE if text and not text[0].isdigit() else None
 
 
@@ -328,7 +329,7 @@ def _count_fault(text: str) -> str | None:
         count = int(text)
     except ValueError:
         return f"trades {text!r} is not a whole number"
-    return None if 0 < count <= _MOST_TRADES else f"trades {text!r} is not a number of trades"
+    return None if 0 < count <= _MOST_TRADES else f"expected 1 to {_MOST_TRADES} as trades, got {text!r}"
 
 
 def _interval(step_s: int) -> str:

@@ -1,4 +1,4 @@
-"""Where the files are: alone, in folders, in zips. Read in blocks of whole lines, never as a whole."""
+"""Finds files: single ones, in folders, in zips. Reads them in blocks of whole lines, never as a whole."""
 
 import zlib
 from collections.abc import Iterable, Iterator
@@ -13,27 +13,25 @@ from kraken_history.csv_import.refusal import CsvError
 from kraken_history.errors import UsageError
 
 LONGEST_LINE = 150
-"""Bytes. Kraken's longest have about 70; what is longer is no line of a table, and could not be computed exactly."""
-TOO_LONG = (
-    f"is longer than {LONGEST_LINE} characters: this is none of Kraken's downloads, or damaged; download it again"
-)
+"""Maximum length of a line, in bytes. Kraken's longest have about 70. Longer numbers could not be computed exactly."""
+TOO_LONG = f"expected at most {LONGEST_LINE} characters in a line, got more: download the file again"
 
 NO_TABLE = (
-    "is no line of Kraken's downloads, which are numbers with commas between them: take the file away, or download it"
+    "expected numbers separated by commas, as in Kraken's downloads: remove the file from the import, or download it"
     " again"
 )
 
 _BLOCK = 1 << 16
-# What reading a damaged, encrypted or strangely compressed member can raise.
+# Errors from reading a damaged, encrypted or unusually compressed member.
 _UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, zlib.error, BadZipFile, NotImplementedError)
 
 
 class CsvFile(Struct, frozen=True):
-    """One CSV file, wherever it lies.
+    """One CSV file, on disk or in a zip.
 
     Attributes:
-        name: The path, that of a member of a zip as if the zip were a folder.
-        size: In bytes, unpacked.
+        name: The path; for a member of a zip, as if the zip were a folder.
+        size: Unpacked size in bytes.
     """
 
     name: str
@@ -63,8 +61,8 @@ class CsvFile(Struct, frozen=True):
             raise CsvError(
                 self.name,
                 lines + 1,
-                "the last line does not end: the file was cut off, download it again"
-                " (if it is whole, add a newline at its end)",
+                "the last line has no newline, so the file may be cut off: download it again"
+                " (if it is complete, add a newline at its end)",
             )
 
     def _parts(self) -> Iterator[bytes]:
@@ -73,7 +71,7 @@ class CsvFile(Struct, frozen=True):
                 while part := file.read(_BLOCK):
                     yield part
         except _UNREADABLE as error:
-            advice = "download it again" if self.archive else "see whether it may be read"
+            advice = "download it again" if self.archive else "check its permissions"
             raise CsvError(self.name, None, f"cannot be read ({_short(error)}): {advice}") from error
 
     def _open(self) -> IO[bytes]:
@@ -82,17 +80,17 @@ class CsvFile(Struct, frozen=True):
 
 @contextmanager
 def found_files(paths: Iterable[Path]) -> Iterator[tuple[list[CsvFile], list[CsvError]]]:
-    """The CSV files of these files, folders and zips, and what cannot be looked into; zips stay open meanwhile.
+    """The CSV files of these files, folders and zips, and the errors of unreadable ones. Zips stay open meanwhile.
 
-    Hidden files are passed over, and so is what macOS adds to zips.
+    Hidden files are skipped, and so are the files that macOS adds to zips.
 
     Raises:
-        UsageError: A path leads nowhere.
+        UsageError: A path does not exist.
     """
     paths = list(paths)
     for path in paths:
         if not path.exists():
-            raise UsageError(f"{path}: there is no such file or folder")
+            raise UsageError(f"{path}: no such file or folder")
     files: dict[str, CsvFile] = {}
     refused: list[CsvError] = []
     with ExitStack() as stack:
@@ -114,7 +112,7 @@ def _singles(path: Path) -> list[Path]:
     inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in (".csv", ".zip") and p.is_file())
     singles = [p for p in inside if not _is_hidden(p.relative_to(path).parts)]
     if not singles:
-        raise CsvError(str(path), None, "no .csv or .zip file is in this folder")
+        raise CsvError(str(path), None, "the folder contains no .csv or .zip file")
     return singles
 
 
@@ -125,14 +123,14 @@ def _files_of(path: Path, stack: ExitStack) -> list[CsvFile]:
         case ".zip" if path.is_file():
             return _members(path, stack)
         case _:
-            raise CsvError(str(path), None, "is neither a .csv file, nor a .zip file, nor a folder")
+            raise CsvError(str(path), None, "expected a .csv file, a .zip file or a folder")
 
 
 def _members(path: Path, stack: ExitStack) -> list[CsvFile]:
     try:
         archive = stack.enter_context(ZipFile(path))
     except _UNREADABLE as error:
-        raise CsvError(str(path), None, f"is not a whole zip ({_short(error)}): download it again") from error
+        raise CsvError(str(path), None, f"cannot be read as a zip ({_short(error)}): download it again") from error
     members = [
         CsvFile(f"{path.as_posix()}/{info.filename}", info.file_size, path, archive, info.filename)
         for info in archive.infolist()
@@ -141,7 +139,7 @@ def _members(path: Path, stack: ExitStack) -> list[CsvFile]:
         and not _is_hidden(PurePosixPath(info.filename).parts)
     ]
     if not members:
-        raise CsvError(str(path), None, "no .csv file is in this zip")
+        raise CsvError(str(path), None, "the zip contains no .csv file")
     return sorted(members, key=lambda member: member.name)
 
 

@@ -1,4 +1,4 @@
-"""Which symbol the files are of: by the name that is given for them, or by their own names."""
+"""Finds the symbol of files, by the name that is given for them or by their own names."""
 
 import asyncpg
 
@@ -10,17 +10,17 @@ from kraken_history.kraken.pairs import find_symbol, is_symbol, symbol_without_k
 from kraken_history.kraken.resolver import FetchPairs, Resolver
 from kraken_history.symbols import Pair
 
-_HINT = "say what it is, with --symbol BASE/QUOTE"
+_HINT = "name the pair with --symbol BASE/QUOTE"
 
 
 class SymbolNames:
     """Finds symbols by names, and asks Kraken for its pairs at most once.
 
     Args:
-        fetch_pairs: Asked when a name is of none of the default pairs.
+        fetch_pairs: Called when a name belongs to none of the default pairs.
 
     Attributes:
-        note: What a person should know of the symbol that a given name was taken for; empty if Kraken lists it.
+        note: A notice about the symbol used for a given name; empty if Kraken lists it.
     """
 
     def __init__(self, pool: asyncpg.Pool, fetch_pairs: FetchPairs) -> None:
@@ -30,14 +30,14 @@ class SymbolNames:
         self.note = ""
 
     async def of_given(self, name: str) -> str:
-        """The symbol of a name that somebody gives for all files.
+        """The symbol of a name that is given for all files.
 
-        If Kraken lists no such pair, as it does not list those it has given up, or if it cannot be asked, the letters
-        of ``BASE/QUOTE`` count as they are, unless a stored symbol differs from them in upper and lower case only.
+        If Kraken does not list the pair, for example after a delisting, or if Kraken cannot be asked, ``BASE/QUOTE``
+        counts as written. If a stored symbol differs only in upper and lower case, the stored one counts.
 
         Raises:
-            UnknownSymbol: It is written without a slash, and Kraken lists no such pair or cannot be asked; or its
-                letters are those of several pairs.
+            UnknownSymbol: The name has no slash, and Kraken lists no such pair or cannot be asked; or the name
+                matches several pairs.
         """
         try:
             return (await self._find(name)).symbol
@@ -51,14 +51,14 @@ class SymbolNames:
         if symbol is None:
             raise UnknownSymbol(name, f"expected BASE/QUOTE, such as BTC/USDT, got {name!r}: {doubt}")
         symbol = find_symbol(symbol, await fetch_stored_symbols(self._pool)) or symbol
-        self.note = f"{doubt}: the files count as {symbol}"
+        self.note = f"{doubt}: importing the files as {symbol}"
         return symbol
 
     async def of_file(self, file: str, name: str) -> tuple[str, bool]:
-        """The symbol of a file's own name, and whether the name was cut apart for it, as Kraken could not be asked.
+        """The symbol of a file's own name, and whether the name alone decided, because Kraken could not be asked.
 
         Raises:
-            CsvError: Kraken lists no such pair; or it cannot be asked, and the name leaves a doubt.
+            CsvError: Kraken lists no such pair; or it cannot be asked, and the name alone does not determine the pair.
         """
         try:
             return (await self._find(name)).symbol, False
@@ -68,7 +68,7 @@ class SymbolNames:
         except HistoryError as error:
             symbol = symbol_from_name(name)
             if symbol is None:
-                reason = f"what pair {name} is cannot be looked up ({error}), and its name leaves a doubt"
+                reason = f"Kraken could not be asked which pair {name} is ({error}), and the name alone does not say it"
                 raise CsvError(file, None, f"{reason}: {_HINT}, or try again later") from None
             return symbol, True
 

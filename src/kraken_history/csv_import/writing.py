@@ -14,17 +14,17 @@ from kraken_history.storing.candle_series import CandleSeries, write_series
 from kraken_history.storing.candle_text import Candles
 
 OnProgress = Callable[[int], object]
-"""Told how many bytes of the file have been read; begins anew if the file has to be read again."""
+"""Called with the number of bytes of the file read so far; restarts at zero if the file must be read again."""
 
 
 class Written(Struct, frozen=True):
-    """What the transaction did.
+    """The outcome of the transaction.
 
     Attributes:
         rows: Lines of the file, without a header.
-        candles: The one-minute candles that they are or make.
+        candles: Number of one-minute candles in the file, or built from its trades.
         new: Minutes that had no candle before.
-        replaced: Minutes whose candle was less full.
+        replaced: Minutes whose stored candle was less full.
     """
 
     rows: int
@@ -34,7 +34,7 @@ class Written(Struct, frozen=True):
 
 
 class FileWriter:
-    """Writes one file over one connection, which is in no transaction."""
+    """Writes one file over one connection that is not in a transaction."""
 
     def __init__(
         self, connection: Connection, file: CsvFile, content: Content, symbol: str, extent: Extent, told: OnProgress
@@ -48,10 +48,10 @@ class FileWriter:
         self._rows = 0
 
     async def write(self) -> Written:
-        """Store the file's candles, each where none stands that is as full.
+        """Store the file's candles; if a minute already has one, the fuller one is kept.
 
         Raises:
-            CsvError: A line is not right; nothing is stored.
+            CsvError: A line is not valid; nothing is stored.
         """
         stored = await write_series(self._connection, self._series())
         return Written(self._rows, stored.candles, stored.new, stored.replaced)
@@ -59,7 +59,7 @@ class FileWriter:
     def _series(self) -> CandleSeries:
         """The file as a series, which proves its time from its first minute to its last.
 
-        A file of trades may have been cut off within its last minute, which is therefore not proven.
+        A file of trades may end within its last minute, so this minute is not proven.
         """
         first, last, end = self._extent.first, self._extent.last, self._extent.end
         proven_until = last if self._content.interval_minutes is None else end
@@ -75,19 +75,19 @@ class FileWriter:
                 yield candles
             done += len(block)
             self._told(done)
-            await asyncio.sleep(0)  # the process may have other things to do
+            await asyncio.sleep(0)  # let other tasks run
         rest = reader.finish()
         if rest is not None and self._is_within(rest):
             first, last = first or rest.times[0], rest.times[-1]
             yield rest
         self._rows = reader.rows
         if (instant(first), instant(last)) != (self._extent.first, self._extent.last):
-            raise CsvError(self._file.name, None, "was changed while it was read: import it again")
+            raise CsvError(self._file.name, None, "the file changed while it was read: import it again")
 
     def _is_within(self, candles: Candles) -> bool:
-        """Whether there is anything to write.
+        """True if the candles must be written.
 
-        What lies past the last line's time means that a line further on goes back in time. It may have no
-        partition, and is not written, so that the error is the reader's, with the number of that line.
+        If a candle is later than the last line of the file, a line further on goes back in time. The candle may have
+        no partition, so it is not written: the reader then reports the error, with the number of that line.
         """
         return bool(candles.times) and instant(candles.times[-1]) <= self._extent.last
