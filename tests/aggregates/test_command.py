@@ -78,7 +78,7 @@ def test_it_refreshes_a_range_and_keeps_what_lost_its_rows(
 
     out, err = capsys.readouterr()
     assert "2025-11-10T00:00:00Z" in out
-    assert err == "some candles were kept as they were: one-minute candles below them are gone\n"
+    assert err == "some candles were kept as they were, because their one-minute candles have been deleted\n"
 
 
 @pytest.mark.parametrize(

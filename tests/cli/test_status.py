@@ -99,7 +99,7 @@ def test_a_sign_of_another_version_is_a_row_and_proves_nothing(
     }
     assert told["services"]["consumer:c"]["unreadable"].startswith("unreadable: expected a JSON object")
     assert told["symbols"]["BTC/USDT"]["uncovered_s"] == pytest.approx(86_400, abs=5)
-    assert command("health", "producer").err.startswith("producer:b lives but is not well: unreadable, written by")
+    assert command("health", "producer").err.startswith("producer:b is running but unhealthy: unreadable, written by")
 
 
 @pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
@@ -120,7 +120,7 @@ def test_status_tells_what_the_worker_is_still_to_ask_for(
     table = command("status", DATABASE_URL=migrated_database_url, REDIS_URL=redis_url)
     heads = table.out.split("BTC/USDT")[0]
     assert "missing" in heads
-    assert "uncovered" in heads
+    assert "not fetched yet" in heads
     assert [line.count("7 days") for line in table.out.splitlines() if "NEW/USD" in line] == [1]
     assert [line.count("6 days") for line in table.out.splitlines() if "BTC/USDT" in line] == [1]
     assert told() == pytest.approx({"BTC/USDT": 6.0, "NEW/USD": 7.0}, abs=0.01)
@@ -146,7 +146,7 @@ def test_a_service_is_healthy_if_one_instance_says_so(redis_url: str, background
     background.run(leave(redis_url, "b", CONSUMER))
 
     assert (unwell.code, unwell.out) == (1, "")
-    assert unwell.err == "consumer:a lives but is not well: database: it is gone\n"
+    assert unwell.err == "consumer:a is running but unhealthy: database: it is gone\n"
     assert command("health", "consumer").code == 0
     assert command("health", "consumer", "--name", "a").code == 1
     assert command("health", "consumer", "--name", "b").code == 0
