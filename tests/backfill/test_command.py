@@ -128,9 +128,9 @@ def test_a_symbol_that_kraken_does_not_list_is_one_line(command: Run, environmen
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "name a symbol"),
+        ([], "expected a symbol"),
         ([SYMBOL, "--status", "--pause"], "one of --status"),
-        ([SYMBOL, "--pause", "--from", "2025-01-01"], "belong to a new backfill"),
+        ([SYMBOL, "--pause", "--from", "2025-01-01"], "apply to a new backfill"),
         ([SYMBOL, "--from", "soon"], "got 'soon'"),
         (
             [SYMBOL, "--to", "2025-13-01"],
