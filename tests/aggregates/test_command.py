@@ -78,15 +78,15 @@ def test_it_refreshes_a_range_and_keeps_what_lost_its_rows(
 
     out, err = capsys.readouterr()
     assert "2025-11-10T00:00:00Z" in out
-    assert err == "some candles were kept as they were: one-minute candles below them are gone\n"
+    assert err == "some candles were kept as they were, because their one-minute candles have been deleted\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--from", "yesterday"], "--from 'yesterday' is not a time"),
-        (["--from", "2026-01-02", "--to", "2026-01-01"], "--from 2026-01-02T00:00:00Z is not before --to"),
-        (["--from", "2999-01-01"], "is not before --to"),
+        (["--from", "yesterday"], "--from: expected a time such as"),
+        (["--from", "2026-01-02", "--to", "2026-01-01"], "--from (2026-01-02T00:00:00Z) must be before --to"),
+        (["--from", "2999-01-01"], "must be before --to"),
     ],
 )
 def test_what_is_no_range_is_one_line_and_exit_code_2(

@@ -77,7 +77,7 @@ def test_a_backfill_is_followed_to_its_end(
     outcome = command("backfill", "XBTUSDT", "--follow", **environment)
 
     assert (outcome.code, outcome.out) == (0, "")
-    assert "asked for BTC/USDT from the beginning to " in outcome.err
+    assert "requested BTC/USDT from the beginning to " in outcome.err
     assert "the backfill of BTC/USDT is done; 3,000 new trades in " in outcome.err
     ask(environment["DATABASE_URL"], lambda pool: assert_equals_truth(pool, kraken))
 
@@ -90,7 +90,7 @@ def test_without_a_worker_it_says_that_nothing_will_happen(command: Run, environ
     outcome = command("backfill", SYMBOL, "--from", "2025-01-01", "--to", "2025-02-01T12:00", **environment)
 
     assert outcome.code == 0
-    assert outcome.err == f"asked for {SYMBOL} from 2025-01-01T00:00:00Z to 2025-02-01T12:00:00Z\n{NO_WORKER}"
+    assert outcome.err == f"requested {SYMBOL} from 2025-01-01T00:00:00Z to 2025-02-01T12:00:00Z\n{NO_WORKER}"
 
 
 @POSTGRESQL
@@ -128,11 +128,14 @@ def test_a_symbol_that_kraken_does_not_list_is_one_line(command: Run, environmen
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "name a symbol"),
+        ([], "expected a symbol"),
         ([SYMBOL, "--status", "--pause"], "one of --status"),
-        ([SYMBOL, "--pause", "--from", "2025-01-01"], "belong to a new backfill"),
-        ([SYMBOL, "--from", "soon"], "--from 'soon' is not a time"),
-        ([SYMBOL, "--to", "2025-13-01"], "--to '2025-13-01' is not a time"),
+        ([SYMBOL, "--pause", "--from", "2025-01-01"], "apply to a new backfill"),
+        ([SYMBOL, "--from", "soon"], "got 'soon'"),
+        (
+            [SYMBOL, "--to", "2025-13-01"],
+            "--to: expected a time such as 2026-01-31, 2026-01-31T12:30 or 2026-01-31T12:30:00Z, got '2025-13-01'",
+        ),
     ],
 )
 def test_bad_input_is_one_line(command: Run, arguments: list[str], words: str) -> None:
@@ -167,7 +170,7 @@ def test_an_end_in_the_future_is_now_and_it_says_so(command: Run, environment: d
     outcome = command("backfill", SYMBOL, "--from", "2025-01-01", "--to", "2999-01-01", **environment)
 
     assert outcome.code == 0
-    assert outcome.err.startswith(f"asked for {SYMBOL} from 2025-01-01T00:00:00Z to 20")
+    assert outcome.err.startswith(f"requested {SYMBOL} from 2025-01-01T00:00:00Z to 20")
     assert outcome.err.endswith(f"\n{FUTURE}{NO_WORKER}")
 
 
@@ -198,7 +201,7 @@ def test_ctrl_c_leaves_the_backfill_running_and_says_so(environment: dict[str, s
     process.send_signal(signal.SIGINT)
 
     assert process.wait(20) == 130
-    assert f"the backfill of {SYMBOL} is left running in the worker" in log.read_text()
+    assert f"the backfill of {SYMBOL} stays with the worker" in log.read_text()
     assert "Traceback" not in log.read_text()
     state = ask(environment["DATABASE_URL"], lambda pool: pool.fetchval("SELECT state::text FROM backfills"))
     assert state == "running"

@@ -77,8 +77,8 @@ def test_without_a_command_there_is_help(command: Run) -> None:
     [
         (["nonsense"], {}, 2, "No such command"),
         (["candles"], {}, 2, "symbol"),
-        (["candles", "BTC/USDT", "--from", "2026-13-01"], {}, 2, "--from '2026-13-01' is not a time"),
-        (["candles", "BTC/USDT", "--to", "yesterday"], {}, 2, "--to 'yesterday' is not a time"),
+        (["candles", "BTC/USDT", "--from", "2026-13-01"], {}, 2, "--from: expected a time such as"),
+        (["candles", "BTC/USDT", "--to", "yesterday"], {}, 2, "got 'yesterday'"),
         (["candles", "BTC/USDT", "--from", "2026-02-01", "--to", "2026-01-01"], {}, 2, "reversed"),
         (["candles", "BTC/USDT", "--interval", "0"], {}, 2, "whole number of minutes"),
         (["candles", "BTC/USDT", "--interval", "x"], {}, 2, "--interval"),

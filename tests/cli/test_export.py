@@ -160,10 +160,10 @@ def test_an_export_that_breaks_leaves_no_file(filled_url: str, background: Backg
         (["BTC/USDT", "--from", "9999-01-01"], "--from 9999-01-01T00:00:00Z must be before now\n"),
         (["BTC/USDT", "--format", "parquet", "--output", "-"], "--format csv"),
         (["BTC/USDT", "--output", "nowhere/x.csv"], "no folder"),
-        (["BTC/USDT", "--output", "/dev/null", "--force"], "is not a file"),
-        (["BTC/USDT", "--output", "."], "is not a file"),
-        (["BTC/USDT", "--format", "csv", "--output", "c.parquet"], "take --format parquet"),
-        (["BTC/USDT", "--format", "parquet", "--output", "c.CSV"], "take --format csv"),
+        (["BTC/USDT", "--output", "/dev/null", "--force"], "not a regular file"),
+        (["BTC/USDT", "--output", "."], "not a regular file"),
+        (["BTC/USDT", "--format", "csv", "--output", "c.parquet"], "use --format parquet"),
+        (["BTC/USDT", "--format", "parquet", "--output", "c.CSV"], "use --format csv"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(options: list[str], words: str, filled_url: str, command: Run) -> None:

@@ -99,7 +99,7 @@ def test_a_sign_of_another_version_is_a_row_and_proves_nothing(
     }
     assert told["services"]["consumer:c"]["unreadable"].startswith("unreadable: expected a JSON object")
     assert told["symbols"]["BTC/USDT"]["uncovered_s"] == pytest.approx(86_400, abs=5)
-    assert command("health", "producer").err.startswith("producer:b lives but is not well: unreadable, written by")
+    assert command("health", "producer").err.startswith("producer:b is running but unhealthy: unreadable, written by")
 
 
 @pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
@@ -146,7 +146,7 @@ def test_a_service_is_healthy_if_one_instance_says_so(redis_url: str, background
     background.run(leave(redis_url, "b", CONSUMER))
 
     assert (unwell.code, unwell.out) == (1, "")
-    assert unwell.err == "consumer:a lives but is not well: database: it is gone\n"
+    assert unwell.err == "consumer:a is running but unhealthy: database: it is gone\n"
     assert command("health", "consumer").code == 0
     assert command("health", "consumer", "--name", "a").code == 1
     assert command("health", "consumer", "--name", "b").code == 0

@@ -29,7 +29,7 @@ def test_the_procfile_is_read_without_its_release() -> None:
 
 
 def test_a_line_that_is_none_of_a_procfile_is_named() -> None:
-    with pytest.raises(UsageError, match="line 1 is not like"):
+    with pytest.raises(UsageError, match="line 1: expected"):
         read_procfile("producer python\n")
 
 

@@ -120,7 +120,7 @@ def test_without_kraken_pairs_are_known_by_their_names(
     told = [line for line in outcome.err.splitlines() if "rest_busy" not in line]
     assert outcome.code == 1
     assert background.run(count(migrated_database_url)) == 2
-    assert told[0] == "Kraken could not be asked: by their names alone, files were taken for BTC/USDC, BTC/USD"
+    assert told[0] == "no list of pairs from Kraken: by their names alone, files were taken for BTC/USDC, BTC/USD"
     assert [line.partition(": ")[0] for line in told[1:-1]] == [
         f"refused {tmp_path}/XBTAUSD_1.csv",
         f"refused {tmp_path}/note.csv:1",
@@ -189,7 +189,7 @@ def test_the_worker_can_be_asked(
     second = command("import-csv", str(path), "--worker", REDIS_URL=redis_url)
 
     assert (first.code, second.code) == (0, 0)
-    assert "the worker has been asked already" in second.err
+    assert "already in the worker's queue" in second.err
     assert background.run(queued()) == [(IMPORT_CSV, ([str(path)], None))]
 
 

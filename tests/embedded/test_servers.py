@@ -256,7 +256,7 @@ def test_the_telling_line_of_a_log_is_the_last_that_names_an_error() -> None:
 
     assert telling_line(log) == "FATAL:  could not create any TCP/IP sockets"
     assert telling_line("LOG:  starting\n") == "LOG:  starting"
-    assert telling_line("") == "it said nothing"
+    assert telling_line("") == "it wrote no output"
 
 
 def test_valkey_flushes_every_second_unless_told_otherwise(tmp_path: Path) -> None:

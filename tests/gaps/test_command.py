@@ -129,8 +129,8 @@ def test_without_wait_the_worker_is_asked(command: Run, redis_url: str, backgrou
     second = command("fill-gaps", "--symbol", "BTC/USDT", "--min-gap-minutes", "10")
 
     assert (first.code, second.code, first.out) == (0, 0, "")
-    assert first.err.startswith("asked the worker to look for gaps of 2 symbol(s);")
-    assert re.search("1 of which it was about to look at anyway", second.err)
+    assert first.err.startswith("requested gap filling for 2 symbol(s) from the worker;")
+    assert re.search("1 of them were in its queue already", second.err)
     assert background.run(_queue(redis_url)) == [b"fill-gap:BTC/USDT:0", b"fill-gap:ETH/USDT:0"]
 
 

@@ -91,7 +91,7 @@ def test_backfill(symbol: str, name: str, of_empty: dict[str, str], command: Run
     done = {action: command("backfill", name, f"--{action}") for action in ("pause", "resume", "cancel")}
     status = command("backfill", name, "--status", "--json")
 
-    assert asked.err.startswith(f"asked for {symbol} from the beginning to ")
+    assert asked.err.startswith(f"requested {symbol} from the beginning to ")
     for action, outcome in done.items():
         assert outcome.code == 0
         assert f"{_DONE[action]} {symbol}, which has reached" in outcome.err

@@ -1,4 +1,4 @@
-"""The commands and their options, and the one place that turns errors into a line and an exit code."""
+"""The commands and their options, and the one place that turns each error into a line and an exit code."""
 
 import os
 import signal
@@ -32,9 +32,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-letters_app = typer.Typer(
-    help="Look at what could not be read or stored, and give it back to be stored.", no_args_is_help=True
-)
+letters_app = typer.Typer(help="List data that could not be decoded or stored, and replay it.", no_args_is_help=True)
 app.add_typer(letters_app, name="dead-letters")
 backfill_command.register(app)
 export_command.register(app)
@@ -44,7 +42,7 @@ refresh_command.register(app)
 
 
 class Format(StrEnum):
-    """How candles are written."""
+    """Output formats of ``candles``."""
 
     TABLE = "table"
     CSV = "csv"
@@ -52,14 +50,14 @@ class Format(StrEnum):
 
 
 class Service(StrEnum):
-    """The services that leave a sign of life."""
+    """The services that write signs of life."""
 
     PRODUCER = "producer"
     CONSUMER = "consumer"
     WORKER = "worker"
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def _show_version(is_wanted: bool) -> None:
@@ -71,13 +69,13 @@ def _show_version(is_wanted: bool) -> None:
 @app.callback()
 def _root(
     show_version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """A Kraken market-data history that can prove it is complete.
 
-    Servers are those of DATABASE_URL and REDIS_URL; without them, PostgreSQL and Valkey run in the data
-    directory (KRAKEN_HISTORY_DATA_DIR).
+    Commands connect to DATABASE_URL and REDIS_URL. If these are not set, PostgreSQL and Valkey run locally and
+    keep their data in the data directory (KRAKEN_HISTORY_DATA_DIR).
     """
 
 
@@ -85,8 +83,8 @@ def _root(
 def up() -> None:
     """Start everything, and keep it running until Ctrl-C.
 
-    The embedded servers (unless DATABASE_URL and REDIS_URL are set), the migration, and then the services of
-    the Procfile; what crashes is started again. Logs go to the terminal and to the data directory.
+    Starts the embedded servers (unless DATABASE_URL and REDIS_URL are set), migrates the database, and starts the
+    services of the Procfile. A program that crashes is restarted. Logs go to the terminal and to the data directory.
 
     Example: SYMBOLS=BTC/USDT,ETH/USDT kraken-history up
     """
@@ -98,15 +96,15 @@ def up() -> None:
 
 @app.command()
 def demo(
-    seconds: Annotated[int, typer.Option(min=1, max=86_400, help="How long the simulator trades.")] = 30,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same trades.")] = 0,
-    rate: Annotated[float, typer.Option(min=0.1, max=100_000, help="Trades a second over all symbols.")] = 200.0,
+    seconds: Annotated[int, typer.Option(min=1, max=86_400, help="How long the simulator trades, in seconds.")] = 30,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same trades.")] = 0,
+    rate: Annotated[float, typer.Option(min=0.1, max=100_000, help="Trades per second, all symbols together.")] = 200.0,
     as_json: AsJson = False,
 ) -> None:
     """Run everything against a simulated Kraken, offline, and prove that no trade was lost.
 
-    Uses a temporary directory, or DATABASE_URL and REDIS_URL if both are set and empty. Exits with 0 only if the
-    database equals what was sent.
+    Uses a temporary directory. If DATABASE_URL and REDIS_URL are both set, uses these servers, which must be empty.
+    Exits with 0 only if the database holds exactly the simulator's trades and candles.
 
     Example: kraken-history demo --seconds 10 --rate 500
     """
@@ -118,7 +116,9 @@ def demo(
 
 @app.command()
 def migrate() -> None:
-    """Bring the database to this version's schema; safe to repeat, and to run from many processes at once.
+    """Bring the database to the schema of this version.
+
+    It is safe to repeat, and to run from several processes at once.
 
     Example: DATABASE_URL=postgresql://me:secret@db/history kraken-history migrate
     """
@@ -130,7 +130,7 @@ def migrate() -> None:
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Show what is stored, what is missing, what waits in the streams, and which services live.
+    """Show stored and missing data, the streams' backlog, and the running services.
 
     Example: kraken-history status --json
     """
@@ -144,19 +144,22 @@ def status(as_json: AsJson = False) -> None:
 def candles(
     symbol: Annotated[str, typer.Argument(help="For example BTC/USDT.")],
     interval: Annotated[
-        int, typer.Option(help="Length in minutes: 1, 5, 15, 30, 60, 240, 720, 1440, 10080, or any other.")
+        int, typer.Option(help="Candle length in minutes: 1, 5, 15, 30, 60, 240, 720, 1440, 10080, or any other.")
     ] = 1,
     from_: Annotated[
-        str | None, typer.Option("--from", help="First time, ISO 8601, in UTC unless it says otherwise.")
+        str | None, typer.Option("--from", help="Start time, ISO 8601; UTC unless it has an offset.")
     ] = None,
-    to: Annotated[str | None, typer.Option(help="End, not included.")] = None,
+    to: Annotated[str | None, typer.Option(help="End time, not included.")] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, max=2**31 - 1, help="Most candles; without --from the latest, 100 by default.")
+        int | None,
+        typer.Option(
+            min=1, max=2**31 - 1, help="At most this many candles. Without --from, the latest (default: 100)."
+        ),
     ] = None,
-    format_: Annotated[Format, typer.Option("--format", help="How to write them.")] = Format.TABLE,
-    plot: Annotated[Path | None, typer.Option(help="Draw them into this PNG instead, 2,000 at most.")] = None,
+    format_: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.TABLE,
+    plot: Annotated[Path | None, typer.Option(help="Draw them into this PNG file instead, at most 2,000.")] = None,
 ) -> None:
-    """Write candles, oldest first, or draw them.
+    """Print stored candles, oldest first, or draw them.
 
     Example: kraken-history candles BTC/USDT --interval 60 --from 2026-01-01 --to 2026-02-01 --format csv
     """
@@ -169,7 +172,7 @@ def candles(
 
 @letters_app.command("list")
 def list_letters(as_json: AsJson = False) -> None:
-    """Show the dead letters, oldest first.
+    """List the dead letters, oldest first.
 
     Example: kraken-history dead-letters list
     """
@@ -181,15 +184,15 @@ def list_letters(as_json: AsJson = False) -> None:
 
 @letters_app.command("replay")
 def replay_letters(
-    id_: Annotated[str | None, typer.Option("--id", help="Of one letter, as `list` shows it.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="All letters that there are now.")] = False,
+    id_: Annotated[str | None, typer.Option("--id", help="Replay only this letter; `list` shows the ids.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Replay all current letters.")] = False,
 ) -> None:
-    """Give dead letters back to be stored, and forget them.
+    """Send dead letters back to be stored, and delete them from the list.
 
     Example: kraken-history dead-letters replay --id 1700000000000-0
     """
     if (id_ is None) is not all_:
-        raise UsageError("say either --id ID or --all")
+        raise UsageError("expected either --id ID or --all")
     with loading():
         from kraken_history.cli.letters import run_replay
         from kraken_history.settings import load_settings
@@ -198,7 +201,7 @@ def replay_letters(
 
 @app.command()
 def env() -> None:
-    """Print DATABASE_URL and REDIS_URL for the shell, with their passwords.
+    """Print DATABASE_URL and REDIS_URL, including passwords, as shell assignments.
 
     Example: eval "$(kraken-history env)" && psql "$DATABASE_URL"
     """
@@ -210,10 +213,15 @@ def env() -> None:
 
 @app.command()
 def health(
-    service: Annotated[Service, typer.Argument(help="Which service.")],
-    name: Annotated[str | None, typer.Option(help="Of one instance: its host or CONSUMER_NAME; else any.")] = None,
+    service: Annotated[Service, typer.Argument(help="The service to check.")],
+    name: Annotated[
+        str | None,
+        typer.Option(help="Check only this instance, by host name or CONSUMER_NAME. Default: any."),
+    ] = None,
 ) -> None:
-    """Exit with 0 if a service lives and is well, else with 1 and a line that says why; for health checks.
+    """Check that a service is running and healthy.
+
+    Exits with 0 if it is. Otherwise prints the reason and exits with 1.
 
     Example: kraken-history health consumer
     """
@@ -223,12 +231,12 @@ def health(
     raise typer.Exit(run_health(load_settings(), service.value, name))
 
 
-# Typer's base of everything wrong on the command line; which module it is in depends on Typer's version.
+# The base class of Typer's command-line errors. The module that defines it depends on Typer's version.
 _CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code. Every failure that has a cause is one line on standard error."""
+    """Run one command and return the exit code. Each expected failure is one line on standard error."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(args=arguments, prog_name="kraken-history", standalone_mode=False)
@@ -236,7 +244,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (BrokenPipeError, SystemExit) as error:
         if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
             raise
-        # The reader has seen enough, which Typer makes a failure. What is buffered still has to go somewhere.
+        # The reader closed the pipe, which Typer reports as a failure. Buffered output must still go somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
         return 0
     except KeyboardInterrupt:

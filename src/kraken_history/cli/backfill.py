@@ -1,4 +1,4 @@
-"""``backfill``: ask the worker for history, follow it, and see to what was asked for."""
+"""``backfill``: request a backfill from the worker, follow it, and list, pause, resume or cancel backfills."""
 
 import asyncio
 import sys
@@ -39,8 +39,8 @@ from kraken_history.settings import Settings, load_settings
 _ACTIONS = {"pause": pause_backfills, "resume": resume_backfills, "cancel": cancel_backfills}
 _DONE = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
 
-FUTURE = "--to lies in the future: that is now, and what is traded from here on comes by the live feed\n"
-NO_WORKER = "found no running worker: nothing is fetched until one runs, for example by `kraken-history up`\n"
+FUTURE = "--to is in the future: the current time is used instead; later trades come from the live feed\n"
+NO_WORKER = "found no running worker: fetching starts when one runs, for example with `kraken-history up`\n"
 
 
 def run_command(
@@ -55,18 +55,18 @@ def run_command(
     cancel: bool,
     as_json: bool,
 ) -> None:
-    """Do what the options say, and exit with its code."""
+    """Run the action that the options select, and exit with its code."""
     chosen = [name for name, is_chosen in (("pause", pause), ("resume", resume), ("cancel", cancel)) if is_chosen]
     if status + len(chosen) > 1:
-        raise UsageError("say one of --status, --pause, --resume and --cancel")
+        raise UsageError("expected at most one of --status, --pause, --resume and --cancel")
     settings = load_settings()
     if status or chosen:
         if from_ or to or follows:
-            raise UsageError("--from, --to and --follow belong to a new backfill")
+            raise UsageError("--from, --to and --follow apply to a new backfill only: leave them out here")
         name = None if symbol is None else checked_name(symbol)
         raise typer.Exit(run_action(settings, chosen[0], name) if chosen else run_status(settings, name, as_json))
     if symbol is None:
-        raise UsageError("name a symbol, for example: kraken-history backfill BTC/USDT")
+        raise UsageError("expected a symbol, for example: kraken-history backfill BTC/USDT")
     checked_name(symbol)
     start, end = instant_option("--from", from_), instant_option("--to", to)
     raise typer.Exit(run_backfill(settings, symbol, start=start, end=end, follows=follows))
@@ -75,13 +75,13 @@ def run_command(
 def run_backfill(
     settings: Settings, symbol: str, *, start: datetime | None, end: datetime | None, follows: bool
 ) -> int:
-    """Ask for a backfill, and follow it if wanted; return the exit code."""
+    """Request a backfill, and follow it if ``follows``; return the exit code."""
     with server_choice.endpoints(settings) as endpoints:
         return asyncio.run(_run(endpoints, settings, symbol, start=start, end=end, follows=follows))
 
 
 def run_status(settings: Settings, symbol: str | None, as_json: bool) -> int:
-    """Show backfills."""
+    """Print the backfills of one symbol, or all; return the exit code."""
     with server_choice.database(settings) as database_url:
         backfills = asyncio.run(_list(database_url, symbol))
     if as_json:
@@ -122,7 +122,7 @@ async def _run(
         asked = await request_backfill(pool, pair.symbol, start=start, end=end)
         await JobQueue(queue_on(redis)).backfill(asked.symbol, asked.run)
         beginning = "the beginning" if asked.target_start is None else instant(asked.target_start)
-        sys.stderr.write(f"asked for {asked.symbol} from {beginning} to {instant(asked.target_end)}\n")
+        sys.stderr.write(f"requested {asked.symbol} from {beginning} to {instant(asked.target_end)}\n")
         if end is not None and end > asked.target_end:
             sys.stderr.write(FUTURE)
         if not await has_worker(redis):
@@ -133,14 +133,14 @@ async def _run(
             return _verdict(await follow(pool, asked.symbol))
         except (asyncio.CancelledError, KeyboardInterrupt):
             sys.stderr.write(
-                f"the backfill of {asked.symbol} is left running in the worker:"
-                f" `kraken-history backfill {asked.symbol} --status`, or --pause, or --cancel\n"
+                f"the backfill of {asked.symbol} stays with the worker: see it with"
+                f" `kraken-history backfill {asked.symbol} --status`, stop it with --pause or --cancel\n"
             )
             raise
 
 
 def _verdict(ended: Backfill) -> int:
-    without_id = f", {ended.unidentified:,} row(s) without a trade id were passed over" if ended.unidentified else ""
+    without_id = f", {ended.unidentified:,} row(s) without a trade id were skipped" if ended.unidentified else ""
     why = f": {ended.reason}" if ended.reason else ""
     sys.stderr.write(
         f"the backfill of {ended.symbol} is {ended.state}{why}; {ended.trades:,} new trades in {ended.pages:,} pages,"
@@ -150,7 +150,7 @@ def _verdict(ended: Backfill) -> int:
 
 
 async def has_worker(redis: Redis) -> bool:
-    """Whether a worker has left a sign of life that this version can read."""
+    """Whether Redis holds a worker's sign of life that this version can read."""
     return any((await liveness.signs_of_life(redis)).of(WorkerSign))
 
 
@@ -190,7 +190,7 @@ async def _pool(database_url: str) -> asyncpg.Pool:
 
 
 def _meant(name: str | None, backfills: Sequence[Backfill]) -> list[str]:
-    """The symbols of these backfills that a name means, one at most; all of them without a name."""
+    """The symbols of these backfills that match a name, at most one; all symbols without a name."""
     symbols = [backfill.symbol for backfill in backfills]
     if name is None:
         return symbols

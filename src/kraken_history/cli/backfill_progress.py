@@ -1,4 +1,4 @@
-"""How far a backfill is: a bar on a terminal, a line now and then elsewhere, both on standard error."""
+"""Progress of a backfill, on standard error: a bar on a terminal, otherwise a line every ten seconds."""
 
 import asyncio
 import time
@@ -25,29 +25,29 @@ class _Sample(Struct, frozen=True):
 
 
 class Pace:
-    """How fast a backfill goes, and when it might be through, from what was seen in the last minute.
+    """Speed and estimated remaining time of a backfill, from the samples of the last minute.
 
-    The estimate is by time of the tape: what was covered against what remains. A quiet year goes by faster than a
-    busy one, and what is held already in no time; so it is no promise.
+    The estimate divides the remaining time of the tape by the time covered per second. It is rough: a quiet year
+    is fetched faster than a busy one, and trades that are stored already are skipped.
     """
 
     def __init__(self) -> None:
         self._seen: deque[_Sample] = deque()
 
     def note(self, backfill: Backfill, at_s: float) -> None:
-        """What the database said at this time of a clock that never goes back."""
+        """Add a sample, taken at this time of a monotonic clock."""
         self._seen.append(_Sample(at_s, backfill.reached, backfill.trades))
         while at_s - self._seen[0].at_s > _RATE_OVER_S:
             self._seen.popleft()
 
     @property
     def trades_per_s(self) -> float:
-        """New trades a second."""
+        """New trades per second."""
         first, last = self._seen[0], self._seen[-1]
         return (last.trades - first.trades) / (last.at_s - first.at_s) if last.at_s > first.at_s else 0.0
 
     def remaining(self, end: datetime) -> timedelta | None:
-        """Until the tape is covered to its end; None while that cannot be told."""
+        """Estimated time until the backfill reaches ``end``; None while too little was seen to estimate it."""
         started = next((sample for sample in self._seen if sample.reached is not None), None)
         last = self._seen[-1]
         if started is None or started.reached is None or last.reached is None or last.at_s - started.at_s < _ENOUGH_S:
@@ -60,7 +60,7 @@ class Pace:
 
 
 async def follow(pool: asyncpg.Pool, symbol: str) -> Backfill:
-    """Show a symbol's backfill until it runs no more; return how it ended."""
+    """Show a symbol's backfill until it stops running; return its final state."""
     console = Console(stderr=True)
     pace = Pace()
     with Progress(
@@ -86,10 +86,10 @@ async def follow(pool: asyncpg.Pool, symbol: str) -> Backfill:
 
 
 def part_done(backfill: Backfill, oldest: datetime | None) -> float:
-    """How much of the time between the beginning and the end is covered.
+    """Covered fraction, 0 to 1, of the time between the beginning and the end.
 
     Args:
-        oldest: Of the stored trades, for a backfill that begins where the pair does.
+        oldest: Time of the oldest stored trade; the beginning, if the backfill has no start.
     """
     start = backfill.target_start or oldest
     if start is None or backfill.reached is None or backfill.target_end <= start:
@@ -98,7 +98,7 @@ def part_done(backfill: Backfill, oldest: datetime | None) -> float:
 
 
 def describe(backfill: Backfill, pace: Pace) -> str:
-    """Trades, pages, speed, the date reached, and what remains."""
+    """Trades, pages, speed, the date reached, and the remaining time."""
     reached = "nothing yet" if backfill.reached is None else f"{backfill.reached:%Y-%m-%d %H:%M}Z"
     remaining = pace.remaining(backfill.target_end)
     left = "time left unknown" if remaining is None else f"about {rough(remaining)} left (estimate)"
@@ -107,7 +107,7 @@ def describe(backfill: Backfill, pace: Pace) -> str:
 
 
 def rough(duration: timedelta) -> str:
-    """In few digits: an estimate has no more."""
+    """A duration in few digits, as precise as an estimate is."""
     seconds = duration.total_seconds()
     minutes, hours = round(seconds / 60), round(seconds / 3600)
     if seconds < 90:

@@ -1,4 +1,4 @@
-"""``candles``: what is stored, for people, spreadsheets and programs."""
+"""``candles``: print stored candles as a table, CSV or JSON, or draw them."""
 
 import asyncio
 import csv
@@ -41,7 +41,7 @@ def run_candles(
     """Read candles and write them, or draw them.
 
     Raises:
-        UsageError: The symbol, the interval or the range cannot be; said before any server is started.
+        UsageError: The symbol, the interval or the range is not valid. Raised before any server is started.
     """
     symbol = checked_name(symbol)
     checked_interval(interval)
@@ -69,10 +69,10 @@ def run_candles(
 
 
 def check_range(start: datetime | None, end: datetime | None) -> None:
-    """Pass if candles can lie between; None is open.
+    """Check that ``start`` is before ``end``; None is an open end.
 
     Raises:
-        UsageError: None can.
+        UsageError: It is not.
     """
     if start is not None and end is not None and start >= end:
         raise UsageError(f"the range is reversed or empty: --from {instant(start)} must be before --to {instant(end)}")
@@ -86,7 +86,7 @@ async def _fetch(
     end: datetime | None,
     limit: int | None,
 ) -> list[HistoricalCandle] | None:
-    """The candles asked for; None if the database holds nothing at all."""
+    """The requested candles; None if the database holds no symbol at all."""
     async with HistoricalDataProvider(database_url, pool_min_size=1, pool_max_size=1) as provider:
         if not await provider.get_symbols():
             return None
@@ -96,7 +96,7 @@ async def _fetch(
 
 
 def texts_of(candle: HistoricalCandle) -> list[str | int]:
-    """The fields in order, as text where JSON's own number would lose digits."""
+    """The fields in order; decimals as text, since a JSON number may lose digits, and times as text."""
     return [_text(getattr(candle, field)) for field in FIELDS]
 
 

@@ -27,7 +27,7 @@ _POLL_S = 0.1
 
 
 class AlreadyRunning(HistoryError):
-    """Another command has this data directory."""
+    """Another command is supervising processes from this data directory."""
 
 
 @contextmanager
@@ -36,11 +36,11 @@ def claimed(data_dir: Path) -> Iterator[Path]:
 
     Raises:
         AlreadyRunning: Another command does so.
-        UsageError: The directory cannot be written.
+        UsageError: The directory is not writable.
     """
     lock_file = data_dir / "run/lock"
     try:
-        # Root's servers run under another account, which must be able to pass through.
+        # As root, the servers run under another account, which must be able to enter the folder.
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
         for folder in (data_dir / "run", data_dir / "logs"):
             folder.mkdir(exist_ok=True, mode=0o700)
@@ -75,9 +75,9 @@ class Chain:
 
     Args:
         lock_file: Held locked by this process.
-        servers: The embedded servers to run, prepared; None if ``endpoints`` are somebody else's.
-        settings: What the services are told beside this process's environment.
-        extra: Further programs, which start at once.
+        servers: The embedded servers to run, prepared; None if ``endpoints`` are other servers.
+        settings: Environment variables of the services, in addition to those of this process.
+        extra: Further programs to run.
         metrics_port: Of the first service; each further one gets the next port.
     """
 
@@ -111,7 +111,7 @@ class Chain:
         """Wait for the servers, migrate, and start the services, inside ``async with chain.supervisor``.
 
         Raises:
-            UsageError, ServiceUnavailable: A server is not there, or will not have us.
+            UsageError, ServiceUnavailable: A server is not reachable, or rejects the connection.
             SchemaMismatch: The database is newer than this code.
         """
         if self._servers is not None:
@@ -132,7 +132,7 @@ class Chain:
             await asyncio.sleep(_POLL_S)
 
     async def troubles(self, redis: Redis) -> dict[str, str]:
-        """Services that do not work as they should, with the reason; empty when all is well."""
+        """Services that are down, starting or unhealthy, each with the reason; empty if all are healthy."""
         states = await self.supervisor.states()
         signs = {sign.pid: sign for sign in (await liveness.signs_of_life(redis)).by_name.values()}
         troubles = {}
@@ -140,7 +140,7 @@ class Chain:
             state = states[name]
             sign = signs.get(state.pid)
             if not state.is_up:
-                troubles[name] = f"it is down and will be started again: {self.supervisor.last_words(name)}"
+                troubles[name] = f"it is down and will be restarted: {self.supervisor.last_words(name)}"
             elif sign is None:
                 troubles[name] = "it is starting"
             elif not sign.healthy:
@@ -149,7 +149,7 @@ class Chain:
 
 
 def service_programs(checkout: Path, metrics_port: int | None = None) -> list[Program]:
-    """The services of the Procfile. They stop in its order: what is upstream first.
+    """The services of the Procfile. They stop in the order of the file, upstream first.
 
     Args:
         metrics_port: Of the first service; each further one gets the next port.
@@ -171,14 +171,14 @@ def _check_ports(first: int | None, count: int) -> None:
     for port in range(first, first + count) if first else ():
         if not port_is_free(port):
             raise UsageError(
-                f"port {port} is in use: METRICS_PORT must be the first of {count} free ones, one for each service"
+                f"port {port} is in use: expected METRICS_PORT to be the first of {count} free ports, one per service"
             )
 
 
 def server_programs(servers: Servers) -> list[Program]:
-    """The embedded servers, prepared, in the foreground: first to start and last to stop."""
+    """The prepared embedded servers, in the foreground. They start first and stop last."""
     hidden = [name for name in os.environ if name.startswith("PG")] + ["DATABASE_URL", "REDIS_URL"]
-    # As the servers' own start does it: nothing in our environment may configure PostgreSQL behind our back.
+    # As in ``embedded.process.server_environment``: variables of this process must not configure PostgreSQL.
     cleaned = ("/usr/bin/env", *(word for name in hidden for word in ("-u", name)), "LC_ALL=C")
     at_root = Path("/")
     return [

@@ -1,4 +1,4 @@
-"""The services' code and their Procfile, which are in the checkout and not in the installed library."""
+"""Finds the checkout with the services' code and their Procfile, which the installed library lacks."""
 
 import re
 import shlex
@@ -24,7 +24,7 @@ def find_checkout(working_directory: Path | None = None) -> Path:
     """The folder with the Procfile: the current one, or the checkout of an editable install.
 
     Raises:
-        UsageError: Neither is one.
+        UsageError: Neither folder holds the Procfile and the services.
     """
     editable = Path(kraken_history.__file__).resolve().parents[2]
     for folder in (working_directory or Path.cwd(), editable):
@@ -37,10 +37,10 @@ def find_checkout(working_directory: Path | None = None) -> Path:
 
 
 def read_procfile(text: str) -> list[Process]:
-    """The long-running processes of a Procfile, so all but ``release``.
+    """The long-running processes of a Procfile: all except ``release``.
 
     Raises:
-        UsageError: A line is none of a Procfile.
+        UsageError: A line is not of the form ``name: command``.
     """
     processes = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -48,7 +48,7 @@ def read_procfile(text: str) -> list[Process]:
             continue
         found = _LINE.fullmatch(line.strip())
         if found is None:
-            raise UsageError(f"Procfile, line {number} is not like `name: command`: {line}")
+            raise UsageError(f"Procfile, line {number}: expected `name: command`, got {line!r}")
         if found["name"] != RELEASE:
             processes.append(Process(found["name"], tuple(shlex.split(found["command"]))))
     return processes

@@ -1,4 +1,4 @@
-"""``demo``: the whole chain against the simulator, and a proof that nothing was lost."""
+"""``demo``: run the whole chain against the simulator, and compare the database with the sent data."""
 
 import asyncio
 import os
@@ -30,7 +30,11 @@ from kraken_history.runtime.processes import connect_redis, run_until
 from kraken_history.settings import Settings
 
 READY_TIMEOUT_S = 90.0
+"""Maximum seconds from the start of the services until all of them are healthy."""
+
 DRAIN_TIMEOUT_S = 60.0
+"""Maximum seconds from the stop of the simulator until everything that it sent is stored."""
+
 _REFRESH_S = 0.25
 
 
@@ -49,12 +53,12 @@ class Demo:
         self._verdict: Verdict | None = None
 
     def run(self) -> Verdict:
-        """Start everything, let it run, stop the source, drain, and compare; nothing is left running.
+        """Start everything, let it run, stop the source, drain, and compare. Everything is stopped in the end.
 
         Raises:
-            UsageError: The servers that are set hold something already, or the embedded ones are not installed.
-            ServiceUnavailable: Something did not start.
-            Interrupted: By a signal.
+            UsageError: The configured servers hold data already, or the embedded ones are not installed.
+            ServiceUnavailable: A server or service did not start.
+            Interrupted: A signal stopped it before the verdict.
         """
         with ExitStack() as stack:
             data_dir = stack.enter_context(_temporary_data_dir())
@@ -65,7 +69,9 @@ class Demo:
                 asyncio.run(_check_empty(database_url, redis_url))
             else:
                 if database_url or redis_url:
-                    sys.stderr.write("only one of DATABASE_URL and REDIS_URL is set: the demo brings both servers\n")
+                    sys.stderr.write(
+                        "only one of DATABASE_URL and REDIS_URL is set: the demo runs both servers itself\n"
+                    )
                 servers = Servers(data_dir, durable=False)
                 stack.enter_context(servers.claim_up())
                 servers.prepare()
@@ -114,16 +120,16 @@ class Demo:
                 stack.push_async_callback(connection.close)
                 simulated = await stack.enter_async_context(self._simulated)
                 await simulated.wait_until_it_answers()
-                self._table.follow([*await simulated.truth()])  # SYMBOLS may have other names of them
+                self._table.follow([*await simulated.truth()])  # SYMBOLS may hold other names of the same pairs
                 await _wait_until_ready(chain, redis)
                 await self._watch(connection)
                 await simulated.stop()
                 truth = await simulated.truth()
-                self._table.say("the source has stopped: draining what is still under way")
+                self._table.say("the simulator has stopped: waiting until everything is stored")
                 if not await self._drain(connection, redis, truth):
                     for name, reason in (await chain.troubles(redis)).items():
-                        sys.stderr.write(f"{name} is not well: {reason}\n")
-                self._table.say("comparing the database with what was sent")
+                        sys.stderr.write(f"{name} is unhealthy: {reason}\n")
+                self._table.say("comparing the database with the sent trades and candles")
                 candles = {symbol: await simulated.candles(symbol) for symbol in truth}
                 self._verdict = await judge(connection, truth, candles)
 
@@ -136,7 +142,7 @@ class Demo:
             await asyncio.sleep(min(_REFRESH_S, max(self._seconds - elapsed, 0)))
 
     async def _drain(self, connection: asyncpg.Connection, redis: Redis, truth: dict[str, TruthOfSymbol]) -> bool:
-        """Wait until everything that was sent is stored; False if that takes more than a minute."""
+        """Wait until everything that was sent is stored; False if that takes longer than ``DRAIN_TIMEOUT_S``."""
         give_up = time.monotonic() + DRAIN_TIMEOUT_S
         while time.monotonic() < give_up:
             progress = await fetch_progress(connection)
@@ -157,7 +163,8 @@ async def _wait_until_ready(chain: Chain, redis: Redis) -> None:
     while troubles := await chain.troubles(redis):
         if time.monotonic() > give_up:
             raise ServiceUnavailable(
-                "not ready in time: " + "; ".join(f"{name}: {reason}" for name, reason in troubles.items())
+                f"not ready after {READY_TIMEOUT_S:.0f} s: "
+                + "; ".join(f"{name}: {reason}" for name, reason in troubles.items())
             )
         await asyncio.sleep(_REFRESH_S)
 
@@ -167,19 +174,19 @@ def _temporary_data_dir() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="kraken-history-demo-"))
     try:
         if os.geteuid() == 0:
-            folder.chmod(0o711)  # root's PostgreSQL runs under another account, which must pass through
+            folder.chmod(0o711)  # as root, PostgreSQL runs under another account, which must be able to enter
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _check_empty(database_url: str, redis_url: str) -> None:
-    """Pass if the demo's trades would not be mixed with anybody's.
+    """Check that the demo's trades would not be mixed with existing data.
 
     Raises:
-        UsageError: The database holds trades, or the Redis holds keys of ours.
+        UsageError: The database holds trades or candles, or the Redis holds ``kraken:*`` keys.
     """
-    instead = "the demo needs empty servers; unset DATABASE_URL and REDIS_URL and it brings its own"
+    instead = "the demo needs empty servers. Unset DATABASE_URL and REDIS_URL to let it run its own"
     connection = await connect(database_url)
     try:
         if await connection.fetchval("SELECT to_regclass('trades') IS NOT NULL") and await connection.fetchval(
@@ -194,7 +201,7 @@ async def _check_empty(database_url: str, redis_url: str) -> None:
 
 
 def run_demo(settings: Settings, *, seconds: int, seed: int, rate: float, as_json: bool) -> int:
-    """The command; 0 only if database and truth are equal."""
+    """Run the demo and print the verdict; return 0 only if the database equals the sent data."""
     demo = Demo(settings, seconds=seconds, seed=seed, rate=rate, shows_table=not as_json)
     verdict = demo.run()
     sys.stdout.write((demo.as_json(verdict) if as_json else verdict.sentence) + "\n")

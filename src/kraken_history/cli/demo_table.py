@@ -15,7 +15,7 @@ _RATE_OVER_S = 3.0
 
 
 class DemoTable:
-    """Redrawn whenever something is shown. Where there is no terminal, only what is said is printed."""
+    """The table is redrawn on each call of :meth:`show`. Without a terminal, only the captions are printed."""
 
     def __init__(self, symbols: Sequence[str], *, is_shown: bool) -> None:
         self._symbols = symbols
@@ -41,10 +41,10 @@ class DemoTable:
             self._live.stop()
 
     def say(self, caption: str) -> None:
-        """Tell what is going on and, after a comma, how far it is."""
-        what, *_ = caption.split(", ")  # how far it is, which changes, follows the comma
-        if self._says_once and not self._caption.startswith(what):
-            self._console.print(what, highlight=False)
+        """Set the caption: the current step and, after a comma, its progress."""
+        step, *_ = caption.split(", ")
+        if self._says_once and not self._caption.startswith(step):
+            self._console.print(step, highlight=False)
         self._caption = caption
         self._redraw()
 
@@ -53,7 +53,7 @@ class DemoTable:
         self._symbols = symbols
 
     def show(self, progress: Mapping[str, Progress]) -> None:
-        """Show how far each symbol is."""
+        """Show the progress of each symbol."""
         now_s = time.monotonic()
         self._seen.append((now_s, progress))
         while self._seen[0][0] < now_s - _RATE_OVER_S:

@@ -1,4 +1,4 @@
-"""``export``: candles of any range into a file."""
+"""``export``: write the candles of any range into a file."""
 
 import asyncio
 import csv
@@ -30,7 +30,7 @@ from kraken_history.settings import Settings, load_settings
 
 CSV_PAGE = 10_000
 PARQUET_PAGE = 100_000
-"""How many buckets are read at once; memory depends on this, not on the range. A page is a row group of Parquet."""
+"""Buckets read at once; memory use depends on this, not on the range. In Parquet, a page is a row group."""
 
 STANDARD_OUTPUT = Path("-")
 
@@ -39,7 +39,7 @@ class Wanted(Struct, frozen=True):
     """Which candles to export.
 
     Attributes:
-        symbol: Under any of its names, until it is found in the database.
+        symbol: Any name of the symbol, until it is looked up in the database.
     """
 
     symbol: str
@@ -68,7 +68,7 @@ def run_command(
 
 
 def file_format(asked: FileFormat | None, output: Path | None) -> FileFormat:
-    """What to write: what was asked for, else what the name of the file says, else CSV.
+    """The format to write: ``asked``, otherwise by the ending of the file's name, otherwise CSV.
 
     Raises:
         UsageError: The two contradict each other.
@@ -76,7 +76,7 @@ def file_format(asked: FileFormat | None, output: Path | None) -> FileFormat:
     suffix = "" if output is None else output.suffix.lower().removeprefix(".")
     named = FileFormat(suffix) if suffix in list(FileFormat) else None
     if asked and named and asked is not named:
-        raise UsageError(f"--format {asked} does not go with {output}: name it .{asked}, or take --format {named}")
+        raise UsageError(f"--format {asked} contradicts {output}: name the file .{asked}, or use --format {named}")
     return asked or named or FileFormat.CSV
 
 
@@ -84,13 +84,13 @@ def run_export(settings: Settings, wanted: Wanted, format_: FileFormat, output: 
     """Write the file and say how many candles it has.
 
     Raises:
-        UsageError: The interval, the symbol or the file cannot be; said, but for the symbol, before any server is
-            started.
+        UsageError: The interval, the symbol or the file is not valid. Except for the symbol, raised before any
+            server is started.
     """
     checked_interval(wanted.interval)
     if format_ is FileFormat.PARQUET:
         if output == STANDARD_OUTPUT:
-            raise UsageError("Parquet cannot be written to standard output: name a file, or take --format csv")
+            raise UsageError("Parquet cannot be written to standard output: name a file, or use --format csv")
         asyncio.run(require_packages("arrow", *ARROW))
     path = None if output is None else _checked_path(output, replaces=replaces)
     with server_choice.database(settings) as database_url:
@@ -127,7 +127,7 @@ async def _status_of(provider: HistoricalDataProvider, name: str) -> SyncStatus:
 
 
 def _stored_range(status: SyncStatus, wanted: Wanted) -> tuple[datetime, datetime]:
-    """What is wanted, as far as there can be candles; empty or reversed if there are none."""
+    """The part of the wanted range that can hold stored candles; empty or reversed if none can."""
     width = width_of(wanted.interval)
     oldest = bucket_start(status.oldest_timestamp or wanted.end, width)
     newest = bucket_end((status.newest_timestamp or wanted.end) + MINUTE, width)
@@ -144,7 +144,7 @@ def _target(path: Path) -> Iterator[BinaryIO]:
 
 
 def pages(start: datetime, end: datetime, width: timedelta, buckets: int) -> Iterator[Span]:
-    """Ranges of time, one after the other, that cut no bucket; the last one ends at ``end``."""
+    """Consecutive time ranges that split no bucket, except that the last one ends at ``end``."""
     while start < end:
         stop = end if end - start <= buckets * width else bucket_end(start, width) + (buckets - 1) * width
         yield start, stop
@@ -152,7 +152,7 @@ def pages(start: datetime, end: datetime, width: timedelta, buckets: int) -> Ite
 
 
 class _Bar:
-    """How far the export is, in time, on a terminal's standard error."""
+    """Progress of the export by time, on standard error if that is a terminal."""
 
     def __init__(self, start: datetime, end: datetime) -> None:
         console = Console(stderr=True)
@@ -169,7 +169,7 @@ class _Bar:
         self._progress.stop()
 
     def show(self, moment: datetime) -> None:
-        """All before this moment is written."""
+        """Show that every candle before this moment is written."""
         done = (moment - self._start).total_seconds()
         self._progress.update(self._task, description=f"{moment:%Y-%m-%d}", completed=done)
 
@@ -185,7 +185,7 @@ async def _write_csv(provider: HistoricalDataProvider, wanted: Wanted, span: Spa
     try:
         return await _write_rows(provider, wanted, span, text, bar)
     finally:
-        text.detach()  # or it would close what it does not own
+        text.detach()  # otherwise the wrapper would close a file that it does not own
 
 
 async def _write_rows(provider: HistoricalDataProvider, wanted: Wanted, span: Span, text: TextIO, bar: _Bar) -> int:

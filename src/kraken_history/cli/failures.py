@@ -1,4 +1,4 @@
-"""Failures that have a cause outside of this program, each as one line on standard error and an exit code."""
+"""Expected failures, each reported as one line on standard error and an exit code."""
 
 import sys
 
@@ -10,7 +10,7 @@ from kraken_history.errors import HistoryError, UsageError
 from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE
 
 EXPECTED = (HistoryError, asyncpg.PostgresError, RedisError, *UNAVAILABLE)
-"""Everything else is a bug, and keeps its traceback."""
+"""Failures reported without a traceback. Every other exception is a bug and keeps its traceback."""
 
 
 def complain(error: Exception) -> int:
@@ -19,10 +19,10 @@ def complain(error: Exception) -> int:
         case HistoryError():
             message = str(error)
         case asyncpg.PostgresError():
-            message = f"the database refuses: {error}"
+            message = f"the database reported an error: {error}"
         case RedisError():
-            message = f"the Redis at REDIS_URL fails: {error}"
+            message = f"Redis reported an error: {error}"
         case _:
-            message = f"a server is out of reach, try again: {str(error) or type(error).__name__}"
+            message = f"a server could not be reached: {str(error) or type(error).__name__}. Try again later"
     sys.stderr.write(f"kraken-history: {' '.join(message.split())}\n")
     return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED

@@ -1,4 +1,4 @@
-"""``fill-gaps``: look for what is missing, and fetch it now or have the worker do it."""
+"""``fill-gaps``: find missing data, and fetch it here or request it from the worker."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ from kraken_history.settings import Settings, load_settings
 
 
 def run_command(symbol: str | None, min_gap_minutes: float, *, wait: bool, as_json: bool) -> None:
-    """Do what the options say, and exit with its code."""
+    """Check the options, fill the gaps, and exit with the code."""
     if not 0 <= min_gap_minutes <= LONGEST_MIN_GAP_MINUTES:
         raise InvalidNumber("--min-gap-minutes", min_gap_minutes, f"a number from 0 to {LONGEST_MIN_GAP_MINUTES}")
     if symbol is not None:
@@ -36,18 +36,18 @@ def run_command(symbol: str | None, min_gap_minutes: float, *, wait: bool, as_js
 
 
 def run_fill_gaps(settings: Settings, symbol: str | None, *, min_gap_minutes: float, waits: bool, as_json: bool) -> int:
-    """Fill the gaps of one symbol or of all that are set; return the exit code.
+    """Fill the gaps of one symbol, or of all in SYMBOLS; return the exit code.
 
     Args:
-        symbol: Under any of its names.
+        symbol: Any name of the symbol.
     """
     if not waits:
         with server_choice.redis(settings) as redis_url, _warnings_on_stderr():
             symbols, asked = asyncio.run(_ask(redis_url, settings, symbol, min_gap_minutes))
         sys.stderr.write(
-            f"asked the worker to look for gaps of {len(symbols)} symbol(s)"
-            f"{'' if asked == len(symbols) else f', {len(symbols) - asked} of which it was about to look at anyway'};"
-            " `kraken-history status` shows what is missing\n"
+            f"requested gap filling for {len(symbols)} symbol(s) from the worker"
+            f"{'' if asked == len(symbols) else f'; {len(symbols) - asked} of them were in its queue already'};"
+            " `kraken-history status` shows the missing data\n"
         )
         return 0
     with server_choice.endpoints(settings) as endpoints, _warnings_on_stderr():
@@ -58,7 +58,7 @@ def run_fill_gaps(settings: Settings, symbol: str | None, *, min_gap_minutes: fl
 
 @contextmanager
 def _warnings_on_stderr() -> Iterator[None]:
-    """That Kraken is busy is worth knowing for whoever waits; standard output is for the summary."""
+    """Log warnings, such as that Kraken is busy, to standard error. Standard output is for the summary."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -72,7 +72,7 @@ def _warnings_on_stderr() -> Iterator[None]:
 async def _ask(
     redis_url: str, settings: Settings, symbol: str | None, min_gap_minutes: float
 ) -> tuple[Sequence[str], int]:
-    """Of which symbols the worker is to look for gaps, and how many of them were not in its queue yet."""
+    """Queue a gap check per symbol; return the symbols, and how many were not in the worker's queue yet."""
     async with await connect_redis(redis_url) as redis:
         symbols = await _wanted(redis, settings, symbol)
         return symbols, await JobQueue(queue_on(redis)).fill_gaps(symbols, min_gap_minutes=min_gap_minutes)
@@ -93,11 +93,11 @@ async def _fill(
 
 
 async def _wanted(redis: Redis, settings: Settings, name: str | None) -> Sequence[str]:
-    """Our symbols of those that are to be looked at.
+    """The symbols to check, by the project's names.
 
     Raises:
-        UnknownSymbol: Kraken lists no such pair.
-        KrakenBusy, ServiceUnavailable: Kraken cannot be asked what pair this is.
+        UnknownSymbol: Kraken does not list the pair.
+        KrakenBusy, ServiceUnavailable: Kraken did not answer the look-up of the pair.
     """
     async with KrakenRest(settings.kraken_rest_url, RateLimiter(redis, settings.pacing), attempts=1) as rest:
         pairs = Resolver(rest.fetch_asset_pairs)
@@ -107,7 +107,7 @@ async def _wanted(redis: Redis, settings: Settings, name: str | None) -> Sequenc
         for each in settings.symbols:
             try:
                 found[await pairs.symbol_of(each)] = None
-            except UnknownSymbol:  # the summary has the reason, and the other symbols are looked at
+            except UnknownSymbol:  # the summary reports it, and the other symbols are still checked
                 found[each] = None
         return list(found)
 

@@ -1,7 +1,7 @@
-"""Ends supervisord when the command that started it is gone, however it went.
+"""Stops supervisord when the command that started it has ended, even if it was killed.
 
-Run by supervisord as ``python guard.py LOCK_FILE``: the command holds that lock for as long as it lives.
-Only the standard library is imported, so that this costs little.
+supervisord runs it as ``python guard.py LOCK_FILE``. The command holds that lock for as long as it runs.
+It imports only the standard library, to start fast and use little memory.
 """
 
 import fcntl
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def main(lock_file: Path) -> None:
-    """Wait until the lock is free, which the kernel sees to, and tell the parent to stop everything."""
+    """Wait until the kernel releases the command's lock, then send SIGTERM to supervisord."""
     supervisor = os.getppid()
     with lock_file.open("r") as file:
         fcntl.flock(file, fcntl.LOCK_SH)

@@ -1,4 +1,4 @@
-"""``import-csv``: Kraken's downloads into the database."""
+"""``import-csv``: store Kraken's downloadable CSV files in the database."""
 
 import asyncio
 import sys
@@ -28,7 +28,7 @@ _MOST_NAMED = 3
 
 
 def run_command(paths: Sequence[Path], symbol: str | None, *, worker: bool) -> None:
-    """Do what the options say, and exit with its code."""
+    """Import the files, or request it from the worker, and exit with the code."""
     settings = load_settings()
     name = None if symbol is None else checked_name(symbol)
     if worker:
@@ -37,7 +37,7 @@ def run_command(paths: Sequence[Path], symbol: str | None, *, worker: bool) -> N
 
 
 def run_import(settings: Settings, paths: Sequence[Path], symbol: str | None) -> int:
-    """Import here and now, and say what became of each file; return the exit code."""
+    """Import in this process, and report the outcome of each file; return the exit code."""
     with found_files(paths) as (files, refused):
         outcomes: list[Imported | Skipped | CsvError] = list(refused)
         try:
@@ -45,7 +45,7 @@ def run_import(settings: Settings, paths: Sequence[Path], symbol: str | None) ->
                 with server_choice.database(settings) as database_url:
                     asyncio.run(_import(database_url, settings, files, symbol, outcomes))
         except BaseException:
-            if len(outcomes) > len(refused):  # what was imported until the database went away has been imported
+            if len(outcomes) > len(refused):  # report the files imported before the failure
                 _report(outcomes)
             raise
         if outcomes:
@@ -54,11 +54,11 @@ def run_import(settings: Settings, paths: Sequence[Path], symbol: str | None) ->
 
 
 def run_ask_worker(settings: Settings, paths: Sequence[Path], symbol: str | None) -> int:
-    """Put the import into the worker's queue."""
+    """Add the import to the worker's queue; return the exit code."""
     with server_choice.redis(settings) as redis_url:
         is_new = asyncio.run(_ask(redis_url, [str(path.absolute()) for path in paths], symbol))
-    done = "asked the worker to import" if is_new else "the worker has been asked already to import"
-    sys.stderr.write(f"{done} {len(paths)} path(s); its log says what becomes of each file\n")
+    done = "requested from the worker: import of" if is_new else "already in the worker's queue: import of"
+    sys.stderr.write(f"{done} {len(paths)} path(s). The worker's log reports the outcome of each file\n")
     return 0
 
 
@@ -74,7 +74,7 @@ async def _import(
     symbol: str | None,
     outcomes: list[Imported | Skipped | CsvError],
 ) -> None:
-    """Import the files, and append what becomes of each."""
+    """Import the files, and append the outcome of each."""
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(await create_pool(database_url, min_size=1, max_size=1))
         async with pool.acquire() as connection:
@@ -91,7 +91,7 @@ async def _import(
 
 
 class _Bar:
-    """How far the import is, in bytes, on a terminal's standard error."""
+    """Progress of the import in bytes, on standard error if that is a terminal."""
 
     def __init__(self, files: Sequence[CsvFile]) -> None:
         console = Console(stderr=True)
@@ -109,12 +109,12 @@ class _Bar:
         self._progress.stop()
 
     def show(self, file: CsvFile, done: int) -> None:
-        """So many bytes of a file have been read."""
+        """Show that ``done`` bytes of a file have been read."""
         name = file.name.rpartition("/")[2]
         self._progress.update(self._task, description=name, completed=self._before + done)
 
     def passed(self, outcome: Imported | Skipped | CsvError) -> Imported | Skipped | CsvError:
-        """The next file is through."""
+        """Count the next file as done, and return its outcome."""
         self._before += next(self._sizes)
         self._progress.update(self._task, completed=self._before)
         return outcome
@@ -140,7 +140,7 @@ def _report(outcomes: Sequence[Imported | Skipped | CsvError]) -> None:
         sys.stderr.write(f"skipped {', '.join(names[:_MOST_NAMED])}{more}: {reason}\n")
     cut = {file.symbol: None for file in imported if file.is_name_cut}
     if cut:
-        sys.stderr.write(f"Kraken could not be asked: by their names alone, files were taken for {', '.join(cut)}\n")
+        sys.stderr.write(f"no list of pairs from Kraken: by their names alone, files were taken for {', '.join(cut)}\n")
     for error in refused:
         sys.stderr.write(f"refused {error}\n")
     new, replaced = sum(file.new_candles for file in imported), sum(file.replaced_candles for file in imported)

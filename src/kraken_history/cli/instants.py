@@ -1,4 +1,4 @@
-"""Times as they are read from and written to the terminal."""
+"""Parsing and formatting of times for the command line."""
 
 from datetime import UTC, datetime
 
@@ -6,10 +6,10 @@ from kraken_history.errors import UsageError
 
 
 def parse_instant(text: str) -> datetime:
-    """An ISO 8601 date or datetime; without an offset it is UTC's.
+    """Parse an ISO 8601 date or datetime. Without an offset, it is in UTC.
 
     Raises:
-        ValueError: It is none.
+        ValueError: ``text`` is not a valid date or datetime.
     """
     moment = datetime.fromisoformat(text.strip())
     try:
@@ -19,19 +19,19 @@ def parse_instant(text: str) -> datetime:
 
 
 def instant(moment: datetime) -> str:
-    """ISO 8601 in UTC with a Z, to the second or, where there is more, to the microsecond."""
+    """ISO 8601 in UTC with a Z, to the second, or to the microsecond if that is not zero."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
 def instant_option(option: str, text: str | None) -> datetime | None:
-    """What an option says; None where it was not given.
+    """The time given with an option; None without it.
 
     Raises:
-        UsageError: It is not a time.
+        UsageError: It is not a valid time.
     """
     try:
         return None if text is None else parse_instant(text)
     except ValueError:
         raise UsageError(
-            f"{option} {text!r} is not a time: write 2026-01-31, 2026-01-31T12:30 or 2026-01-31T12:30:00Z"
+            f"{option}: expected a time such as 2026-01-31, 2026-01-31T12:30 or 2026-01-31T12:30:00Z, got {text!r}"
         ) from None

@@ -16,7 +16,7 @@ from kraken_history.stream.dead_letters import DeadLetter, DeadLetters
 
 
 def run_list(settings: Settings, *, as_json: bool) -> None:
-    """Write all letters."""
+    """Print all dead letters."""
     with server_choice.redis(settings) as redis_url:
         letters = asyncio.run(_letters(redis_url, settings))
     if as_json:
@@ -32,10 +32,12 @@ def run_list(settings: Settings, *, as_json: bool) -> None:
 
 
 def run_replay(settings: Settings, id_: str | None) -> int:
-    """Replay one letter, or all; 1 if some still cannot be read, which are kept."""
+    """Replay one letter, or all. Letters that still cannot be decoded are kept, and the exit code is then 1."""
     with server_choice.redis(settings) as redis_url:
         replayed, kept = asyncio.run(_replay(redis_url, settings, id_))
-    sys.stderr.write(f"replayed {replayed} dead letter(s)" + (f", kept {kept} that cannot be read\n" if kept else "\n"))
+    sys.stderr.write(
+        f"replayed {replayed} dead letter(s)" + (f", kept {kept} that cannot be decoded\n" if kept else "\n")
+    )
     return EXIT_FAILED if kept else 0
 
 
@@ -50,7 +52,7 @@ async def _replay(redis_url: str, settings: Settings, id_: str | None) -> tuple[
         dead_letters = DeadLetters(redis, max_letters=settings.dead_letters_max)
         chosen = [letter async for letter in dead_letters.list() if id_ in (None, letter.id)]
         if id_ is not None and not chosen:
-            raise UsageError(f"there is no dead letter {id_}: see `kraken-history dead-letters list`")
+            raise UsageError(f"there is no dead letter {id_}: `kraken-history dead-letters list` shows the ids")
         for letter in chosen:
             try:
                 await dead_letters.replay(letter, shards=settings.stream_shards)

@@ -1,4 +1,4 @@
-"""Late imports: a command loads its modules when it runs.
+"""Late imports: a command imports its modules only when it runs.
 
 All of them together take two seconds of processor time, and ``--help``, ``--version`` and completion need none.
 """
@@ -13,10 +13,10 @@ EXIT_INTERRUPTED = 130
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Around imports: Ctrl-C and SIGTERM end the process here and now.
+    """Wrap imports in this: Ctrl-C and SIGTERM then end the process immediately.
 
-    There is nothing to clean up yet, and Python may report an interrupted import as an ignored exception or an
-    ImportError. A signal that is ignored, or whose default action ends the process anyway, keeps its handler.
+    Nothing needs cleaning up yet, and Python may report an interrupted import as an ignored exception or an
+    ImportError. If a signal is ignored, or its default action ends the process anyway, its handler stays.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     raising = {number: handler for number, handler in before.items() if callable(handler)}

@@ -1,4 +1,4 @@
-"""The services' logs on the terminal: the name of the program in front of each line."""
+"""Prints the services' logs, each line prefixed with the name of its program."""
 
 import asyncio
 import os
@@ -15,11 +15,11 @@ _COLOURS = (36, 33, 32, 35, 34, 31)
 
 
 class LogTail:
-    """Reads what is added to rotating files from now on, whole lines only.
+    """Reads whole lines that are appended to rotating files from now on.
 
     Args:
         files: Name → file, which need not exist yet.
-        quiet: Names of which only alarms are of interest.
+        quiet: Names of files whose warnings and errors alone are returned.
     """
 
     def __init__(self, files: Mapping[str, Path], *, quiet: Collection[str] = ()) -> None:
@@ -38,7 +38,7 @@ class LogTail:
         return tuple(self._files)
 
     def new_lines(self) -> Iterator[tuple[str, str]]:
-        """Name and line of what has been added."""
+        """Name and text of each line added since the last call."""
         for name in self._files:
             yield from self._read(name)
             if self._was_rotated(name):
@@ -78,14 +78,14 @@ class LogTail:
 
 
 async def print_logs(tail: LogTail) -> None:
-    """Print what is added until cancelled."""
+    """Print added lines until cancelled."""
     while True:
         print_new_lines(tail)
         await asyncio.sleep(_POLL_S)
 
 
 def print_new_lines(tail: LogTail) -> None:
-    """Print what has been added: on a terminal for people, elsewhere as it was written."""
+    """Print the added lines: formatted for people on a terminal, otherwise as they were written."""
     is_terminal = sys.stderr.isatty()
     width = max(map(len, tail.names))
     for name, line in tail.new_lines():
@@ -98,7 +98,7 @@ def print_new_lines(tail: LogTail) -> None:
 
 
 def readable(line: str) -> str:
-    """An event that was logged as JSON, as people read it; any other line as it is."""
+    """A JSON log event formatted for people; any other line unchanged."""
     try:
         event = msgspec.json.decode(line, type=dict[str, object])
     except msgspec.MsgspecError:

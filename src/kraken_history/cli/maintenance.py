@@ -16,7 +16,7 @@ from kraken_history.settings import Settings
 
 
 def run_migrate(settings: Settings) -> None:
-    """Migrate, and say what was done."""
+    """Migrate, and print the applied migrations."""
     with server_choice.endpoints(settings, needs_redis=False, migrates=False) as those:
         applied = asyncio.run(migrate(those.database_url))
     done = f"applied {', '.join(applied)}" if applied else "the database is up to date"
@@ -24,7 +24,7 @@ def run_migrate(settings: Settings) -> None:
 
 
 def run_env(settings: Settings) -> None:
-    """Print the URLs; the embedded servers' directory is made if it is missing."""
+    """Print the URLs. If they are those of the embedded servers, create the data directory where it is missing."""
     database_url, redis_url = server_choice.endpoints_that_are_set(settings)
     if database_url is None or redis_url is None:
         servers = Servers(server_choice.data_dir(settings))
@@ -36,7 +36,7 @@ def run_env(settings: Settings) -> None:
 
 
 def run_health(settings: Settings, service: str, name: str | None) -> int:
-    """0 if there is a healthy sign of life of the service."""
+    """0 if Redis holds a healthy sign of life of the service; otherwise print the reason."""
     complaint = asyncio.run(_complaint(_redis_url(settings), service, name))
     if complaint:
         sys.stderr.write(f"{complaint}\n")
@@ -45,7 +45,7 @@ def run_health(settings: Settings, service: str, name: str | None) -> int:
 
 
 def _redis_url(settings: Settings) -> str:
-    """Where signs of life are; nothing is started for them, since without servers there are none."""
+    """The Redis that holds the signs of life. No server is started: signs of life exist only while it runs."""
     _, redis_url = server_choice.endpoints_that_are_set(settings)
     if redis_url is not None:
         return redis_url
@@ -70,5 +70,5 @@ async def _complaint(redis_url: str, service: str, name: str | None) -> str:
         return ""
     if wanted:
         key, sign = next(iter(wanted.items()))
-        return f"{key} lives but is not well: {sign.state}"
+        return f"{key} is running but unhealthy: {sign.state}"
     return f"no sign of life of {service}{f':{name}' if name else ''} in the last {liveness.BEAT_LASTS_S} s"

@@ -1,4 +1,4 @@
-"""``candles --plot``: candles and their volume as a picture."""
+"""``candles --plot``: draw candles and their volume into a PNG file."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,35 +17,35 @@ if TYPE_CHECKING:
 
 MOST_CANDLES = 2_000
 
-_UP, _DOWN = "#0072b2", "#d55e00"  # blue and vermilion of Okabe and Ito: apart for every kind of sight, and in grey
+_UP, _DOWN = "#0072b2", "#d55e00"  # blue and vermilion of Okabe and Ito: distinct for colour-blind readers, and in grey
 _SIZE_INCHES, _DOTS_PER_INCH = (16, 9), 120
 _DAY = timedelta(days=1)
 _BODY_SHARE = 0.72  # of the candle's time, so that neighbours stay apart
-_HOLLOW_AT_MOST = 300  # with more, there is no room for an inside
+_HOLLOW_AT_MOST = 300  # more candles are too narrow to draw hollow
 
 
 def checked_limit(limit: int | None, *, has_start: bool) -> int | None:
-    """How many candles to read, which is one too many to tell that there are more than can be drawn.
+    """The number of candles to read: one more than can be drawn, to detect a range that has too many.
 
     Raises:
-        UsageError: So many cannot be drawn.
+        UsageError: ``limit`` is more than can be drawn.
     """
     if limit is not None and limit > MOST_CANDLES:
-        raise UsageError(f"--plot draws at most {MOST_CANDLES:,} candles, not {limit:,}")
+        raise UsageError(f"--plot draws at most {MOST_CANDLES:,} candles, got --limit {limit:,}")
     return MOST_CANDLES + 1 if limit is None and has_start else limit
 
 
 def checked_target(path: Path) -> Path:
-    """Where to write the picture; one that is there is replaced.
+    """Check the path of the picture and return it resolved. An existing file will be replaced.
 
     Raises:
         MissingExtra: Matplotlib is not installed.
-        UsageError: It cannot be there.
+        UsageError: The path is not a valid target, or does not end in ``.png``.
     """
     if find_spec("matplotlib") is None:
         raise MissingExtra("matplotlib", "plot")
     if path.suffix.lower() != ".png":
-        raise UsageError(f"--plot writes PNG: name the file {path.stem or 'candles'}.png")
+        raise UsageError(f"--plot writes PNG: expected a name such as {path.stem or 'candles'}.png")
     return check_target(path, replaces=True)
 
 
@@ -53,15 +53,15 @@ def write_plot(candles: Sequence[HistoricalCandle], path: Path) -> None:
     """Draw candles of one symbol and interval, oldest first.
 
     Raises:
-        HistoryError: There is none.
-        UsageError: There are too many.
+        HistoryError: ``candles`` is empty.
+        UsageError: There are more than ``MOST_CANDLES``.
     """
     if not candles:
         raise HistoryError("there is nothing to draw")
     if len(candles) > MOST_CANDLES:
         raise UsageError(
             f"--plot draws at most {MOST_CANDLES:,} candles, and this range has more:"
-            " take a longer --interval, a shorter range, or --limit"
+            " use a longer --interval, a shorter range, or --limit"
         )
     figure = _figure(candles)
     with whole_file(path) as file:
@@ -108,7 +108,7 @@ def _draw_lines(
     colour: str,
     stroke: float,
 ) -> None:
-    """A line up the middle of each candle's time."""
+    """Draw a vertical line in the middle of each candle's time."""
     from matplotlib.collections import LineCollection
 
     ends = [
@@ -125,7 +125,7 @@ def _draw_boxes(
     colours: tuple[str, str],
     stroke: float,
 ) -> None:
-    """A box over most of each candle's time, in the colours of its inside and of its edge."""
+    """Draw a box over most of each candle's time; ``colours`` are those of its inside and its edge."""
     from matplotlib.collections import PolyCollection
 
     half = width_of(candles[0].interval_minutes) / _DAY * _BODY_SHARE / 2
@@ -138,7 +138,7 @@ def _draw_boxes(
 
 
 def _middles(candles: Sequence[HistoricalCandle]) -> list[float]:
-    """The middle of each candle's time, in days as the axis counts them."""
+    """The middle of each candle's time, in Matplotlib's days."""
     from matplotlib.dates import date2num
 
     half = width_of(candles[0].interval_minutes) / 2
@@ -153,7 +153,7 @@ def _by_direction(candles: Sequence[HistoricalCandle]) -> list[tuple[str, list[H
 
 
 def _stroke(candles: Sequence[HistoricalCandle]) -> float:
-    """Width of lines in points: thin where buckets are, so that they do not run into one another."""
+    """Width of lines in points: thinner if the buckets are narrow, so that lines do not overlap."""
     buckets = _end(candles) - candles[0].timestamp
     share = width_of(candles[0].interval_minutes) / buckets
     return min(1.2, max(0.4, share * _SIZE_INCHES[0] * 72 * 0.25))

@@ -1,4 +1,4 @@
-"""How far the storage of each symbol is: what the live table and ``status`` show."""
+"""Stored trades and candles per symbol, as the demo's table and ``status`` show them."""
 
 from datetime import datetime
 
@@ -11,8 +11,8 @@ class Progress(Struct, frozen=True):
     """One symbol in the database.
 
     Attributes:
-        missing: Ids between the lowest and the highest stored that are neither stored nor proven absent.
-        holes: The ranges that the missing ids form.
+        missing: Number of ids between the lowest and the highest stored id that are neither stored nor absent.
+        holes: Number of ranges that the missing ids form.
     """
 
     symbol: str

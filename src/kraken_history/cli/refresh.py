@@ -1,4 +1,4 @@
-"""``refresh``: bring the longer intervals up to date, without a worker."""
+"""``refresh``: update the stored candles of the longer intervals, without a worker."""
 
 import asyncio
 import sys
@@ -19,12 +19,12 @@ from kraken_history.settings import Settings, load_settings
 from kraken_history.storing.aggregates import Refreshed, refresh
 from kraken_history.storing.longer_intervals import AGGREGATES
 
-_WAIT_S = 600.0  # for the worker's own refresh to end
-_BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)  # before there was anything to trade
+_WAIT_S = 600.0  # how long to wait for a refresh by the worker to end
+_BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)  # earlier than any trade
 
 
 class RefreshedInterval(Struct, frozen=True):
-    """What was refreshed of one interval, from the start of its oldest window to the end of its newest."""
+    """Summary of one interval, from the start of its oldest refreshed window to the end of its newest."""
 
     interval: str
     start: datetime
@@ -40,7 +40,7 @@ def run_command(from_: str | None, to: str | None, *, as_json: bool) -> None:
 
 
 def run_refresh(settings: Settings, start: datetime | None, end: datetime | None, *, as_json: bool) -> None:
-    """Refresh, and write what was."""
+    """Refresh, and print a summary per interval."""
     within = _range(start, end)
     with server_choice.database(settings) as database_url:
         intervals = summarized(asyncio.run(_run(database_url, within)))
@@ -57,7 +57,7 @@ def _range(start: datetime | None, end: datetime | None) -> TimeRange | None:
         return None
     start, end = start or _BEGINNING, end or datetime.now(UTC)
     if start >= end:
-        raise UsageError(f"--from {instant(start)} is not before --to {instant(end)}")
+        raise UsageError(f"--from ({instant(start)}) must be before --to ({instant(end)})")
     return TimeRange(start, end)
 
 
@@ -69,7 +69,7 @@ async def _run(database_url: str, within: TimeRange | None) -> list[Refreshed]:
 
 
 def summarized(refreshed: Sequence[Refreshed]) -> list[RefreshedInterval]:
-    """One line for each interval that anything was refreshed of."""
+    """One summary per interval with at least one refreshed window."""
     found = []
     for aggregate in AGGREGATES:
         mine = [each for each in refreshed if each.view == aggregate.view]
@@ -86,4 +86,4 @@ def _print(intervals: Sequence[RefreshedInterval]) -> None:
         table.add_row(each.interval, instant(each.start), instant(each.end), str(each.windows), str(each.kept))
     print_table(table)
     if any(each.kept for each in intervals):
-        sys.stderr.write("some candles were kept as they were: one-minute candles below them are gone\n")
+        sys.stderr.write("some candles were kept as they were, because their one-minute candles have been deleted\n")

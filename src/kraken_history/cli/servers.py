@@ -1,4 +1,4 @@
-"""Which PostgreSQL and which Redis a command talks to: those that are set, or the embedded ones."""
+"""Selects the PostgreSQL and Redis of a command: the configured ones, or the embedded ones."""
 
 import asyncio
 from collections.abc import Iterator
@@ -14,19 +14,19 @@ from kraken_history.settings import Settings
 
 
 class Endpoints(Struct, frozen=True):
-    """Where the servers are. The URLs hold passwords."""
+    """URLs of the servers. They contain passwords."""
 
     database_url: str
     redis_url: str
 
 
 def data_dir(settings: Settings) -> Path:
-    """Where the embedded servers live."""
+    """The data directory of the embedded servers."""
     return (settings.kraken_history_data_dir or default_data_dir()).expanduser().resolve()
 
 
 def endpoints_that_are_set(settings: Settings) -> tuple[str | None, str | None]:
-    """DATABASE_URL and REDIS_URL."""
+    """DATABASE_URL and REDIS_URL; None for one that is not set."""
     database, redis = settings.database_url, settings.redis_url
     return (
         None if database is None else database.get_secret_value(),
@@ -36,7 +36,7 @@ def endpoints_that_are_set(settings: Settings) -> tuple[str | None, str | None]:
 
 @contextmanager
 def database(settings: Settings) -> Iterator[str]:
-    """The URL of a database that has the schema, if it is the embedded one.
+    """The URL of the database. An embedded database has the schema.
 
     Raises:
         UsageError, ServiceUnavailable: The embedded server cannot be used or started.
@@ -47,7 +47,7 @@ def database(settings: Settings) -> Iterator[str]:
 
 @contextmanager
 def redis(settings: Settings) -> Iterator[str]:
-    """The URL of a Redis; errors as :func:`database`."""
+    """The URL of Redis; raises as :func:`database`."""
     with endpoints(settings, needs_database=False) as those:
         yield those.redis_url
 
@@ -56,10 +56,10 @@ def redis(settings: Settings) -> Iterator[str]:
 def endpoints(
     settings: Settings, *, needs_database: bool = True, needs_redis: bool = True, migrates: bool = True
 ) -> Iterator[Endpoints]:
-    """Both URLs; the embedded servers run for as long as a needed one is not set. Errors as :func:`database`.
+    """Both URLs. If a needed one is not set, the embedded servers run meanwhile. Raises as :func:`database`.
 
     Args:
-        migrates: Whether an embedded database that is empty gets its schema.
+        migrates: Whether to migrate an embedded database that is empty.
     """
     database_url, redis_url = endpoints_that_are_set(settings)
     if (database_url or not needs_database) and (redis_url or not needs_redis):

@@ -1,4 +1,4 @@
-"""The simulator as a supervised program, and its controls and truth over HTTP."""
+"""The simulator as a supervised program, and a client for its controls and its truth over HTTP."""
 
 import asyncio
 import sys
@@ -27,10 +27,10 @@ class _Candles(msgspec.Struct):
 
 
 class Simulated:
-    """A simulator; ``async with`` opens the connection to it, and does not start it.
+    """One simulator. ``async with`` opens an HTTP session; it does not start the simulator.
 
     Args:
-        port: By default one that is free.
+        port: Default: a free one.
     """
 
     def __init__(self, symbols: Sequence[str], *, seed: int = 0, rate: float = 200.0, port: int | None = None) -> None:
@@ -41,7 +41,7 @@ class Simulated:
         self._http: aiohttp.ClientSession | None = None
 
     def program(self, checkout: Path) -> Program:
-        """How it is run: paused, and not again once it has ended, since its truth ends with it."""
+        """The program to supervise. It starts paused. It is not restarted, since its truth is lost when it ends."""
         options = {"port": self._port, "seed": self._seed, "rate": self._rate, "symbols": ",".join(self.symbols)}
         words = [f"--{name}={value}" for name, value in options.items()]
         argv = (sys.executable, "-m", "simulator", "--paused", *words)
@@ -49,7 +49,7 @@ class Simulated:
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """What makes the services take it for Kraken."""
+        """Settings that make the services connect to the simulator instead of Kraken."""
         place = f"{HOST}:{self._port}"
         return {
             "KRAKEN_WS_URL": f"ws://{place}/v2",
@@ -68,10 +68,10 @@ class Simulated:
             await self._http.close()
 
     async def wait_until_it_answers(self) -> None:
-        """Wait for its start.
+        """Wait until the simulator has started.
 
         Raises:
-            ServiceUnavailable: It is not there in time.
+            ServiceUnavailable: It did not answer within 30 s.
         """
         give_up = time.monotonic() + _START_TIMEOUT_S
         while True:
@@ -85,15 +85,15 @@ class Simulated:
                 return
 
     async def start(self) -> None:
-        """Let it trade."""
+        """Start trading."""
         await self._ask("POST", "/control/start")
 
     async def stop(self) -> None:
-        """Let it trade no more; what it has sent stays to be asked for."""
+        """Stop trading. REST and the truth still serve everything that was sent."""
         await self._ask("POST", "/control/stop")
 
     async def truth(self) -> dict[str, TruthOfSymbol]:
-        """What it has sent, by symbol."""
+        """Summary of the trades that it has sent, by symbol."""
         return msgspec.json.decode(await self._ask("GET", "/truth"), type=dict[str, TruthOfSymbol])
 
     async def candles(self, symbol: str) -> list[TrueCandle]:
@@ -107,4 +107,4 @@ class Simulated:
             async with self._http.request(method, path, params=query, raise_for_status=True) as response:
                 return await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ServiceUnavailable(f"the simulator does not answer ({error})") from error
+            raise ServiceUnavailable(f"the simulator did not answer ({error})") from error

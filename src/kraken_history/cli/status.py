@@ -1,4 +1,4 @@
-"""``status``: what is stored, what waits, and who lives."""
+"""``status``: stored and missing data, the streams' backlog, and the running services."""
 
 import asyncio
 import sys
@@ -29,10 +29,10 @@ from kraken_history.urls import without_password
 
 
 class Status(Struct, frozen=True):
-    """Everything that ``status`` tells.
+    """Everything that ``status`` shows.
 
     Attributes:
-        uncovered: By symbol whose history is wanted: how much of that time was not asked for yet.
+        uncovered: Wanted time that is not covered, per symbol whose history is wanted.
     """
 
     at: datetime
@@ -45,7 +45,7 @@ class Status(Struct, frozen=True):
 
 
 def run_status(settings: Settings, *, as_json: bool) -> None:
-    """Look at both servers and write what is there."""
+    """Read both servers and print the status."""
     with server_choice.endpoints(settings) as endpoints:
         status = asyncio.run(_fetch(endpoints, settings))
     if as_json:
@@ -118,7 +118,7 @@ def _lag_s(status: Status, symbol: Progress) -> float | None:
 
 
 def _uncovered_s(status: Status, symbol: Progress) -> float | None:
-    """None where no history is wanted."""
+    """In seconds; None if no history of the symbol is wanted."""
     uncovered = status.uncovered.get(symbol.symbol)
     return None if uncovered is None else round(uncovered.total_seconds(), 3)
 

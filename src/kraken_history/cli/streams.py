@@ -1,4 +1,4 @@
-"""How far the consumer groups are on each stream."""
+"""Lag and pending entries of the consumer groups on each stream."""
 
 from msgspec import Struct
 from redis.asyncio import Redis
@@ -13,8 +13,8 @@ class StreamState(Struct, frozen=True):
     Attributes:
         group: Empty while no group reads the stream.
         length: Entries in the stream.
-        lag: Entries that the group has not been given yet.
-        pending: Entries that were given and not acknowledged.
+        lag: Entries that the group has not read yet.
+        pending: Entries that the group has read and not acknowledged.
     """
 
     stream: str
@@ -25,7 +25,7 @@ class StreamState(Struct, frozen=True):
 
     @property
     def is_drained(self) -> bool:
-        """Whether the group has finished everything."""
+        """Whether the group has read and acknowledged every entry."""
         return not self.lag and not self.pending
 
 
@@ -52,7 +52,7 @@ async def _groups(redis: Redis, stream: str) -> list[StreamState]:
 
 
 async def _lag(redis: Redis, stream: str, group: dict[str, object]) -> int:
-    """The group's own figure; where Redis does not know it, as after a deletion, the entries are counted."""
+    """The lag as Redis reports it. If Redis does not know it, as after a deletion, the entries are counted."""
     if group["lag"] is not None:
         return int(str(group["lag"]))
     last = group["last-delivered-id"]

@@ -1,4 +1,4 @@
-"""supervisord as a child process: its configuration, its start and stop, and questions to it."""
+"""supervisord as a child process: its configuration, start and stop, and its XML-RPC interface."""
 
 import asyncio
 import os
@@ -21,24 +21,27 @@ from kraken_history.embedded.process import telling_line
 from kraken_history.errors import ServiceUnavailable
 
 LOG_MAX_BYTES = 5_000_000
+"""Size in bytes at which supervisord rotates a program's log."""
+
 LOG_BACKUPS = 3
+"""Number of rotated logs kept per program."""
 
 _GUARD = "guard"
-_START_TIMEOUT_S = 20.0
+_START_TIMEOUT_S = 20.0  # for supervisord's own start
 _POLL_S = 0.05
-_SETTLING_S = 3.0
-_LAST_WORDS_BYTES = 4096
+_SETTLING_S = 3.0  # upper bound of the wait in ``_let_starts_settle``
+_LAST_WORDS_BYTES = 4096  # how much of the end of a log ``last_words`` reads
 
 
 class Program(msgspec.Struct, frozen=True):
-    """What the supervisor runs.
+    """A program that supervisord runs.
 
     Attributes:
-        priority: Programs stop in falling order, each after the one before has ended.
-        stop_wait_s: How long it may take to stop before it is killed.
+        priority: Programs stop in descending order, each after the previous one has ended.
+        stop_wait_s: Seconds that it may take to stop before it is killed.
         starts_at_once: False for programs that :meth:`Supervisor.start_program` starts.
-        restarts: Whether it is started again, with growing pauses, when it ends by itself.
-        environment: Beside the supervisor's; must hold no secrets, since it is written into a file.
+        restarts: Whether it is restarted, after growing pauses, if it ends by itself.
+        environment: Variables in addition to supervisord's. They are written into a file: no secrets.
     """
 
     name: str
@@ -53,12 +56,12 @@ class Program(msgspec.Struct, frozen=True):
 
 
 class ProcessState(msgspec.Struct, frozen=True):
-    """What supervisord says about a program.
+    """State of a program as supervisord reports it.
 
     Attributes:
-        state: Supervisor's name of it: ``RUNNING``, ``STARTING``, ``BACKOFF``, ``EXITED`` …
-        description: Supervisor's words about it.
-        is_new: Whether it was started within the last second or so.
+        state: Supervisor's name of the state: ``RUNNING``, ``STARTING``, ``BACKOFF``, ``EXITED`` …
+        description: Supervisor's description of the state.
+        is_new: Whether it was started less than two seconds ago.
     """
 
     state: str
@@ -73,13 +76,13 @@ class ProcessState(msgspec.Struct, frozen=True):
 
 
 class Supervisor:
-    """Runs programs; ``async with`` starts supervisord and, on leaving, stops all of them in order.
+    """Runs programs. ``async with`` starts supervisord and, at the end, stops all programs in order.
 
     Args:
-        run_dir: Exists; gets the configuration and supervisord's own log.
-        log_dir: Exists; gets a rotating log of each program.
-        lock_file: A file that this process holds locked for as long as it lives.
-        environment: Of supervisord, and so of the programs.
+        run_dir: Existing folder for the configuration and supervisord's own log.
+        log_dir: Existing folder for the rotating log of each program.
+        lock_file: A file that this process holds locked for as long as it runs.
+        environment: Environment of supervisord, which the programs inherit.
     """
 
     def __init__(
@@ -102,26 +105,26 @@ class Supervisor:
         self._process: asyncio.subprocess.Process | None = None
 
     def log_of(self, program: str) -> Path:
-        """The log of a program."""
+        """Path of a program's log."""
         return self._log_dir / f"{program}.log"
 
     def last_words(self, program: str) -> str:
-        """The most telling of the last lines that a program wrote."""
+        """The last line of a program's log that names an error, otherwise the last line."""
         try:
             with self.log_of(program).open("rb") as file:
                 file.seek(max(file.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES, 0))
                 return telling_line(file.read().decode(errors="replace"))
         except FileNotFoundError:
-            return "it said nothing"
+            return "it wrote no log"
 
     async def __aenter__(self) -> "Supervisor":
-        # The path of a socket must be shorter than many a data directory.
+        # Operating systems limit a socket's path to about 100 bytes; a data directory may be longer.
         self._socket_dir = Path(tempfile.mkdtemp(prefix="kraken-history-", dir="/tmp"))
         config = self._run_dir / "supervisord.conf"
         config.write_text(self.config())
         try:
             with (self._run_dir / "supervisord.out").open("wb") as output:
-                # A session of its own: Ctrl-C in the terminal is for us, who then stop everything in order.
+                # A separate session: only this process receives Ctrl-C, and then stops everything in order.
                 self._process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(config)),
                     stdin=asyncio.subprocess.DEVNULL,
@@ -141,7 +144,7 @@ class Supervisor:
         await self.stop()
 
     async def stop(self) -> None:
-        """Stop everything and wait for the end; nothing happens if it is stopped."""
+        """Stop everything and wait until it has ended. Repeating it has no effect."""
         process, self._process = self._process, None
         if process is not None and process.returncode is not None:
             self._end_orphans()
@@ -149,14 +152,14 @@ class Supervisor:
             await self._let_starts_settle()
             process.send_signal(signal.SIGTERM)
             ended = asyncio.create_task(process.wait())
-            # supervisord looks whether a program has ended once a second, or whenever somebody talks to it.
+            # supervisord checks for ended programs once a second, and on each request: requests shorten the wait.
             while not (await asyncio.wait([ended], timeout=_POLL_S))[0]:
                 with suppress(ServiceUnavailable):
                     await self.states()
         shutil.rmtree(self._socket_dir, ignore_errors=True)
 
     async def _let_starts_settle(self) -> None:
-        """A program that was forked and is not executed yet would swallow its stop signal, and be waited for."""
+        """Wait until no program is new: a child between fork and exec would lose its stop signal."""
         for _ in range(int(_SETTLING_S / _POLL_S)):
             try:
                 states = await self.states()
@@ -167,12 +170,12 @@ class Supervisor:
             await asyncio.sleep(_POLL_S)
 
     async def wait(self) -> None:
-        """Wait until supervisord ends, by itself or not."""
+        """Wait until supervisord ends, for any reason."""
         if self._process is not None:
             await self._process.wait()
 
     def _end_orphans(self) -> None:
-        """Tell the programs to end whose supervisord was killed. Each leads a process group of its own."""
+        """Stop programs whose supervisord was killed, by their process groups: each program leads its own."""
         for program in self.programs:
             if pid := self._pids.get(program.name):
                 with suppress(ProcessLookupError, PermissionError):
@@ -184,14 +187,14 @@ class Supervisor:
         return self._process is not None and self._process.returncode is None
 
     async def start_program(self, name: str) -> None:
-        """Start one of the programs, without waiting for it."""
+        """Start one of the programs, without waiting until it runs."""
         await self._call("startProcess", name, False)
 
     async def states(self) -> dict[str, ProcessState]:
-        """Each program with its state.
+        """State of each program, by name.
 
         Raises:
-            ServiceUnavailable: supervisord is gone.
+            ServiceUnavailable: supervisord does not answer.
         """
         answer = await self._call("getAllProcessInfo")
         self._pids = {row["name"]: row["pid"] for row in answer}
@@ -210,7 +213,9 @@ class Supervisor:
         try:
             return await asyncio.to_thread(self._call_and_wait, method, *arguments)
         except (OSError, HTTPException, xmlrpc.client.Error) as error:
-            raise ServiceUnavailable(f"the supervisor does not answer ({error}): see {self._run_dir}") from error
+            raise ServiceUnavailable(
+                f"supervisord did not answer ({error}): see {self._run_dir}/supervisord.log"
+            ) from error
 
     def _call_and_wait(self, method: str, *arguments: Any) -> Any:
         transport = SupervisorTransport(None, None, f"unix://{self._socket_dir}/supervisor.sock")
@@ -228,10 +233,10 @@ class Supervisor:
             else:
                 return
         words = (self._run_dir / "supervisord.out").read_text(errors="replace").strip().splitlines()
-        raise ServiceUnavailable(f"the supervisor did not start: {words[-1] if words else 'it said nothing'}")
+        raise ServiceUnavailable(f"supervisord did not start: {words[-1] if words else 'it wrote no output'}")
 
     def config(self) -> str:
-        """What supervisord reads. It holds no secrets: these are in its environment only."""
+        """supervisord's configuration. It holds no secrets: these are only in the environment."""
         run = _escaped(self._run_dir)
         sections = [
             _section("unix_http_server", file=f"{_escaped(self._socket_dir)}/supervisor.sock", chmod="0700"),
@@ -259,7 +264,7 @@ class Supervisor:
             autostart=str(program.starts_at_once).lower(),
             autorestart=str(program.restarts).lower(),
             startsecs=1,
-            # The pause before each start is a second longer than the one before; giving up is for people.
+            # Each pause is a second longer than the one before. supervisord must not give up: the user decides.
             startretries=100_000 if program.restarts else 0,
             stopsignal=program.stop_signal.name.removeprefix("SIG"),
             stopwaitsecs=program.stop_wait_s,
@@ -281,6 +286,6 @@ def _escaped(value: object) -> str:
 
 
 def supervised_environment(**changes: str) -> dict[str, str]:
-    """Our environment with changes; this Python's own programs come first on the path."""
+    """This process's environment with changes; this Python's own programs come first on PATH."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     return {**os.environ, **changes, "PATH": path, "PYTHONUNBUFFERED": "1"}

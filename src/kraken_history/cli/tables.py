@@ -7,7 +7,7 @@ _WIDTH_IN_A_PIPE = 250
 
 
 def table_of(*columns: str, title: str | None = None) -> Table:
-    """An empty table; figures, so all columns but the first, stand right. Long cells are folded, never cut."""
+    """An empty table. All columns except the first are right-aligned. Long cells are folded, never cut."""
     table = Table(title=title, title_justify="left")
     for at, column in enumerate(columns):
         table.add_column(column, justify="right" if at else "left", overflow="fold")
@@ -15,7 +15,7 @@ def table_of(*columns: str, title: str | None = None) -> Table:
 
 
 def print_table(table: Table) -> None:
-    """Print a table: as wide as the terminal allows, or as it is where there is none."""
+    """Print a table in the terminal's width, or in ``_WIDTH_IN_A_PIPE`` columns without a terminal."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH_IN_A_PIPE)

@@ -1,4 +1,4 @@
-"""``up``: everything, until it is told to stop."""
+"""``up``: run everything until a signal stops it."""
 
 import asyncio
 import signal
@@ -20,17 +20,17 @@ from kraken_history.runtime.signs import ProducerSign, Signs
 from kraken_history.settings import Settings
 from kraken_history.urls import without_password
 
-_PATIENCE_S = 5.0  # a service may be starting, or a producer be connecting, for so long before it is worth a line
+_PATIENCE_S = 5.0  # seconds of trouble before it is printed: a service may be starting, or the producer connecting
 _CHECK_EVERY_S = 0.5
 
 
 def run_up(settings: Settings) -> int:
-    """The command; 0 once it was told to stop and everything has."""
-    find_checkout()  # before anything is started
+    """Run everything until SIGINT, SIGTERM or SIGHUP; return 0 once everything has stopped."""
+    find_checkout()  # fails before anything is started
     try:
         with ExitStack() as stack:
             asyncio.run(_run(_prepare(settings, stack), settings))
-    except KeyboardInterrupt:  # while the servers' files are being made, or twice
+    except KeyboardInterrupt:  # during the preparation of the servers, or a second Ctrl-C
         return 0
     return 0
 
@@ -84,37 +84,37 @@ async def _start_and_watch(chain: Chain, settings: Settings) -> None:
 
 
 class Watch:
-    """Says when all is ready, and what is not well when that lasts."""
+    """Reports when everything is ready, and troubles that last."""
 
     def __init__(self, chain: Chain, settings: Settings) -> None:
         self._chain = chain
         self._settings = settings
         self._was_ready = False
         self._since_s: dict[str, float] = {}
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._refused: set[str] = set()
 
     async def look(self, redis: Redis, *, now_s: float) -> list[str]:
-        """What is new, as lines to print.
+        """Check once; return the changes as lines to print.
 
         Raises:
-            ServiceUnavailable: The supervisor is gone.
+            ServiceUnavailable: supervisord does not answer.
         """
         try:
             troubles = await self._chain.troubles(redis)
             signs = await liveness.signs_of_life(redis)
         except (RedisError, OSError) as error:
             troubles, signs = {"redis": str(error) or type(error).__name__}, Signs({})
-        return [*self._news_of(troubles, now_s), *self._refusals(signs), *self._readiness(troubles)]
+        return [*self._changes(troubles, now_s), *self._refusals(signs), *self._readiness(troubles)]
 
-    def _news_of(self, troubles: dict[str, str], now_s: float) -> list[str]:
+    def _changes(self, troubles: dict[str, str], now_s: float) -> list[str]:
         self._since_s = {name: self._since_s.get(name, now_s) for name in troubles}
         lasting = {name: why for name, why in troubles.items() if now_s - self._since_s[name] >= _PATIENCE_S}
-        news = [self._trouble(name, why) for name, why in lasting.items() if name not in self._told]
+        changes = [self._trouble(name, why) for name, why in lasting.items() if name not in self._reported]
         if self._was_ready:
-            news += [f"{name} is well again" for name in sorted(self._told - troubles.keys())]
-        self._told = {name for name in troubles if name in self._told or name in lasting}
-        return news
+            changes += [f"{name} is healthy again" for name in sorted(self._reported - troubles.keys())]
+        self._reported = {name for name in troubles if name in self._reported or name in lasting}
+        return changes
 
     def _trouble(self, name: str, why: str) -> str:
         if why.startswith("kraken: "):
@@ -122,7 +122,7 @@ class Watch:
             return (
                 f"the producer has no session with Kraken at {self._settings.kraken_ws_url} ({reason}): it keeps trying"
             )
-        return f"{name} is not well: {why}"
+        return f"{name} is unhealthy: {why}"
 
     def _refusals(self, signs: Signs) -> list[str]:
         refused: dict[str, str] = {}

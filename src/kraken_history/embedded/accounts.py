@@ -1,8 +1,8 @@
-"""PostgreSQL refuses to run as root: start it as somebody else, without touching any parent folder.
+"""PostgreSQL refuses to run as root: start it under another account, without changing parent folders.
 
 The account must still reach its data and the programs, which often live below a folder of mode 0700
-(``/root``, a temporary directory). Opening these folders would be a change that nobody asked for, so
-the process keeps one capability of root's instead: to read and search everywhere.
+(``/root``, a temporary directory). Changing the modes of these folders would be an unrequested change, so
+the process keeps one of root's capabilities instead: to read and search everywhere.
 """
 
 import os
@@ -27,19 +27,19 @@ _SWITCH = (
 
 @dataclass(frozen=True)
 class Account:
-    """An account that is not root's."""
+    """An account other than root."""
 
     uid: int
     gid: int
 
 
 def server_account(data: Path) -> Account | None:
-    """Who must own ``data`` and run PostgreSQL on it; ``None`` means whoever we are.
+    """The account that must own ``data`` and run PostgreSQL on it; ``None`` for this process's own.
 
-    A cluster that exists keeps its owner.
+    An existing cluster keeps its owner, unless that is root.
 
     Raises:
-        UsageError: We are root where PostgreSQL cannot be run as another account.
+        UsageError: This process is root, and cannot run PostgreSQL under another account.
     """
     if os.geteuid() != 0:
         return None
@@ -51,7 +51,7 @@ def server_account(data: Path) -> Account | None:
 
 
 def _first_account() -> Account:
-    import pwd  # POSIX only: the refusal on other systems has a message, an import error has none
+    import pwd  # POSIX only: on other systems ``find_binaries`` raises a clear error first
 
     for name in _CANDIDATES:
         try:
@@ -67,7 +67,7 @@ def _first_account() -> Account:
 
 @cache
 def find_setpriv() -> str | None:
-    """util-linux's setpriv; busybox has one of that name which cannot change the account."""
+    """Path of util-linux's setpriv. Busybox's setpriv cannot change the account and is ignored."""
     path = shutil.which("setpriv")
     if path is None:
         return None
@@ -82,16 +82,16 @@ def as_account(
     reaching: Sequence[Path],
     find_setpriv: Callable[[], str | None] = find_setpriv,
 ) -> list[str]:
-    """``argv`` for a process of ``account``; the process that is started becomes the program, pid and all.
+    """``argv`` that runs the program under ``account``. The started process becomes the program; its pid stays.
 
     Args:
         argv: The program, as an absolute path, and its arguments.
         account: ``None`` leaves ``argv`` as it is.
         reaching: Paths that the program must be able to reach.
-        find_setpriv: Where util-linux's setpriv is; without it, this Python makes the change.
+        find_setpriv: Finds util-linux's setpriv. Without it, this Python changes the account.
 
     Raises:
-        UsageError: The account cannot reach one of them.
+        UsageError: The account cannot reach one of the paths.
     """
     if account is None:
         return list(argv)

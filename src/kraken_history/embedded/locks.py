@@ -1,4 +1,4 @@
-"""File locks: the kernel lets go of them when their holder dies, however it dies."""
+"""File locks, which the kernel releases when their holder ends, even if it was killed."""
 
 import os
 import time
@@ -12,9 +12,9 @@ POLL_S = 0.01
 
 
 class FileLock:
-    """An open lock file; closing it releases whatever it holds.
+    """An open lock file. Closing it releases the lock.
 
-    Two objects on one path are strangers to each other, also within one process.
+    Two objects on one path exclude each other, even within one process.
     """
 
     def __init__(self, path: Path) -> None:
@@ -22,11 +22,11 @@ class FileLock:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def acquire(self, *, shared: bool = False) -> bool:
-        """Take the lock, or change the kind that is held, without waiting; False if others prevent it.
+        """Take the lock, or change between shared and exclusive, without waiting. False if another holder prevents it.
 
         A failed change from shared to exclusive may lose the shared lock.
         """
-        import fcntl  # POSIX only: the refusal on other systems has a message, an import error has none
+        import fcntl  # POSIX only: on other systems ``find_binaries`` raises a clear error first
 
         try:
             fcntl.flock(self._descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -35,12 +35,12 @@ class FileLock:
         return True
 
     def write(self, text: str) -> None:
-        """Replace the file's content, for whoever wonders who holds it."""
+        """Replace the file's content, by which the holder identifies itself."""
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, text.encode(), 0)
 
     def read(self) -> str:
-        """What the holder wrote."""
+        """The content that the holder wrote."""
         return os.pread(self._descriptor, 100, 0).decode()
 
     def close(self) -> None:
@@ -50,7 +50,7 @@ class FileLock:
 
 @contextmanager
 def opened(path: Path) -> Iterator[FileLock]:
-    """A lock file that holds nothing yet, closed in the end."""
+    """An open lock file, not locked yet; closed at the end."""
     lock = FileLock(path)
     try:
         yield lock
@@ -63,14 +63,14 @@ def exclusive(path: Path, *, timeout_s: float) -> Iterator[None]:
     """Hold ``path`` exclusively.
 
     Raises:
-        ServiceUnavailable: Somebody else held it for all of ``timeout_s``.
+        ServiceUnavailable: Others held it for all of ``timeout_s``.
     """
     deadline = time.monotonic() + timeout_s
     with opened(path) as lock:
         while not lock.acquire():
             if time.monotonic() > deadline:
                 raise ServiceUnavailable(
-                    f"another command has been starting or stopping the servers for {timeout_s:.0f} s ({path})"
+                    f"other commands have been starting or stopping servers for {timeout_s:.0f} s ({path}): try again"
                 )
             time.sleep(POLL_S)
         yield

@@ -1,4 +1,4 @@
-"""A PostgreSQL cluster of our own, from whichever installation's programs."""
+"""An embedded PostgreSQL cluster, run with the programs of a given installation."""
 
 import os
 import re
@@ -27,16 +27,17 @@ from kraken_history.errors import ServiceUnavailable, UsageError
 SUPERUSER = "kraken"
 LAPTOP_SETTINGS = {
     "shared_buffers": "256MB",
-    "max_locks_per_transaction": "1024",  # a statement over years locks the partition of every day
+    "max_locks_per_transaction": "1024",  # a statement over years locks the partition of each day
     "max_wal_size": "2GB",
     "jit": "off",
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
-"""Written into ``postgresql.conf`` once, where the owner may change them."""
+"""Settings written into ``postgresql.conf`` when the cluster is created. The user may change them there."""
 
+# For ``durable=False``: faster, but an operating system crash may corrupt the cluster.
 _CARELESS_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-_PROTOCOL_3 = 196608
+_PROTOCOL_3 = 196608  # the protocol version of a startup message: 3 << 16
 
 
 class Postgres(Server):
@@ -44,12 +45,12 @@ class Postgres(Server):
 
     Args:
         bin_dir: The folder of ``postgres`` and ``initdb``.
-        data: The cluster's folder; beside it a temporary one is used while it is being made.
+        data: The cluster's folder. It is created under a temporary name in the same parent folder.
         durable: False trades the safety of the data for speed.
     """
 
     name = "PostgreSQL"
-    stop_signal = signal.SIGINT  # SIGTERM would wait for every client to leave
+    stop_signal = signal.SIGINT  # SIGTERM would wait until every client has disconnected
 
     def __init__(self, bin_dir: Path, data: Path, *, port: int, log: Path, durable: bool = True) -> None:
         super().__init__(port, log)
@@ -59,21 +60,21 @@ class Postgres(Server):
 
     @property
     def exists(self) -> bool:
-        """Whether the cluster has been made, completely."""
+        """Whether the cluster has been created completely."""
         return self.data.exists()
 
     def create(self, *, password: str, database: str, settings: Mapping[str, str]) -> None:
-        """Make the cluster and an empty database in it, without starting a server.
+        """Create the cluster and an empty database in it, without starting a server.
 
-        All happens in a folder beside ``data`` that gets its name last: what is found there is complete.
+        This happens in a temporary folder that is renamed to ``data`` last, so ``data`` is always complete.
 
         Raises:
-            ServiceUnavailable: ``initdb`` failed.
+            ServiceUnavailable: ``initdb``, or creating the database, failed.
         """
         account = server_account(self.data)
         for abandoned in self.data.parent.glob(f"{self.data.name}.new-*"):
             shutil.rmtree(abandoned, ignore_errors=True)
-        # Never a name that was used before: an initdb whose parent was killed may still be writing there.
+        # A new name each time: an initdb whose parent was killed may still be writing to the old one.
         draft = Path(tempfile.mkdtemp(prefix=f"{self.data.name}.new-", dir=self.data.parent))
         try:
             self._fill(draft, account, password, database, settings)
@@ -99,10 +100,10 @@ class Postgres(Server):
         self._single_user(draft, f'CREATE DATABASE "{database}"')
 
     def check_version(self) -> None:
-        """Refuse a cluster that these programs cannot read.
+        """Check that these programs can read the cluster.
 
         Raises:
-            UsageError: Another major version made it.
+            UsageError: Another major version created it.
         """
         made_by = (self.data / "PG_VERSION").read_text().strip()
         program = subprocess.run([self._program("postgres"), "--version"], capture_output=True, text=True, check=True)
@@ -115,21 +116,21 @@ class Postgres(Server):
             )
 
     def set_password(self, password: str) -> None:
-        """Give the superuser a new password; the server must not run."""
+        """Set the superuser's password. The server must not be running."""
         self._single_user(self.data, f"ALTER ROLE {SUPERUSER} PASSWORD '{password}'")
 
     def clear_leftovers(self) -> None:
-        """Remove a pid file whose number belongs to another program, or to a process that is not yet reaped.
+        """Remove a pid file whose pid belongs to another program, or to an ended process that is not reaped.
 
-        The one happens after a reboot, the other in a container whose first process reaps nobody.
-        PostgreSQL copes with a number that is free, but takes any other of its account's for a postmaster's.
+        The first happens after a reboot, the second in a container whose first process does not reap.
+        PostgreSQL ignores an unused pid, but takes any existing process of its account for a postmaster.
         """
         pid = self.recorded_pid()
         if pid is not None and "postgres" not in "".join(command_line(pid)[:1]):
             (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def argv(self) -> list[str]:
-        """The command that runs the server in the foreground; stop it with SIGINT."""
+        """The command that runs the server in the foreground. Stop it with SIGINT."""
         settings = {
             "port": str(self.port),
             "listen_addresses": HOST,
@@ -149,7 +150,7 @@ class Postgres(Server):
         return mentions(command_line, self.data)
 
     def answers(self) -> bool:
-        """Whether the postmaster has called itself ready and asks a new client for its password."""
+        """Whether the postmaster reports itself ready and requests a password from a new client."""
         lines = self._pid_file()
         if len(lines) < 8 or lines[3] != str(self.port) or lines[7].strip() != "ready":
             return False
@@ -162,7 +163,7 @@ class Postgres(Server):
             return False
 
     def is_worth_another_try(self, last_words: str) -> bool:
-        """The old postmaster's children need a moment to notice that it is gone."""
+        """True if the children of a killed postmaster may not have ended yet: they need a moment to notice."""
         return any(words in last_words for words in ("still in use", "lock file", "TCP/IP sockets"))
 
     def _pid_file(self) -> list[str]:
@@ -176,7 +177,7 @@ class Postgres(Server):
 
     def _as_account(self, argv: list[str], account: Account | None) -> list[str]:
         wrapped = as_account(argv, account, reaching=[self.bin_dir / "postgres", self.data])
-        # Without it, the postmaster on macOS may find itself multithreaded by the system's locale code.
+        # Without LC_ALL=C, locale code of macOS may make the postmaster multithreaded, which it refuses.
         return ["/usr/bin/env", "LC_ALL=C", *wrapped] if sys.platform == "darwin" else wrapped
 
     def _initdb(self, draft: Path, password_file: Path, account: Account | None) -> None:
@@ -197,7 +198,7 @@ class Postgres(Server):
         argv = [self._program("postgres"), "--single", "-j", "-D", str(data)]
         argv += [] if self.durable else ["-c", "fsync=off"]
         errors = self._run([*argv, "postgres"], server_account(data), script=f"{statement};\n\n")
-        # A statement that fails does not fail the program.
+        # If the statement fails, the exit code is still 0.
         if "ERROR:" in errors:
             raise ServiceUnavailable(f"PostgreSQL refused to set up {data}: {telling_line(errors)}")
 
@@ -215,7 +216,7 @@ class Postgres(Server):
         )
         if done.returncode:
             words = telling_line(done.stderr)
-            raise ServiceUnavailable(f"{Path(argv[0]).name} could not make a database in {self.data}: {words}")
+            raise ServiceUnavailable(f"{Path(argv[0]).name} failed for the database in {self.data}: {words}")
         return done.stderr
 
 

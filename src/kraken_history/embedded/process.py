@@ -1,4 +1,4 @@
-"""A server process: found by its pid file and command line, whoever started it."""
+"""A server process, recognised by its pid file and command line. Any process may have started it."""
 
 import os
 import secrets
@@ -15,24 +15,30 @@ from kraken_history.errors import ServiceUnavailable
 
 HOST = "127.0.0.1"
 PROBE_TIMEOUT_S = 1.0
+"""Timeout in seconds of each socket operation that checks whether a server answers."""
+
 RETRY_S = 5.0
+"""For how many seconds a start is repeated while a killed predecessor may still block it."""
+
 LOG_MAX_BYTES = 5_000_000
+"""If a server's log is longer than this at its start, it is renamed to ``.log.1``."""
+
 _PORTS = range(20_000, 32_000)
-"""Below the ports that Linux and macOS give to outgoing connections, which come and go."""
+"""Ports that servers may use: below those that Linux and macOS assign to outgoing connections."""
 
 _TELLING = ("PANIC:", "FATAL:", "ERROR:", "error:", "Fatal", "# ", "can't", "failed")
 _children: list[subprocess.Popen[bytes]] = []
-"""Servers that this process started. They may outlive any object here, and must be reaped when they end."""
+"""Servers that this process started. They may outlive their :class:`Server`, and are reaped when they end."""
 
 
 class Server(ABC):
     """One server on one port of the loopback interface.
 
     Attributes:
-        name: For messages.
-        port: Where it listens.
-        log: Where its output goes when it runs in the background.
-        stop_signal: What makes it end in good order, without waiting for its clients.
+        name: Name of the server in messages.
+        port: The port that it listens on.
+        log: File for its output when it runs in the background.
+        stop_signal: Signal that stops it cleanly, without waiting for its clients.
     """
 
     name: str
@@ -57,30 +63,30 @@ class Server(ABC):
 
     @abstractmethod
     def answers(self) -> bool:
-        """Whether something on the port talks as this server does when it is ready."""
+        """Whether the port answers as this server does when it is ready."""
 
     @abstractmethod
     def is_worth_another_try(self, last_words: str) -> bool:
-        """Whether a start that ended with these words may succeed once a killed predecessor is quite gone."""
+        """Whether a start that failed with this log line may succeed once a killed predecessor has ended."""
 
     @abstractmethod
     def clear_leftovers(self) -> None:
-        """Remove what a killed predecessor left and the server does not cope with."""
+        """Remove files of a killed predecessor that would prevent a start."""
 
     def pid(self) -> int | None:
-        """The pid of the running server, ready or not; ``None`` if it does not run."""
+        """The pid of the running server, ready or not; ``None`` if it is not running."""
         pid = self.recorded_pid()
         return pid if pid is not None and self.owns(command_line(pid)) else None
 
     def is_ready(self) -> bool:
-        """Whether this server runs and takes connections."""
+        """Whether this server is running and accepts connections."""
         return self.pid() is not None and self.answers()
 
     def start(self, timeout_s: float) -> None:
-        """Start in the background unless it runs, and wait until it takes connections.
+        """Start in the background unless it is running, and wait until it accepts connections.
 
         Raises:
-            ServiceUnavailable: It ended, or was not ready in time; the message tells its last words.
+            ServiceUnavailable: It ended, or was not ready in time. The message quotes its log.
         """
         began = time.monotonic()
         child: subprocess.Popen[bytes] | None = None
@@ -91,7 +97,7 @@ class Server(ABC):
                     raise ServiceUnavailable(f"{self.name} did not start: {words} (log: {self.log})")
                 child = None
                 time.sleep(POLL_S * 5)
-            # Asked in every round: a server that was killed just now may still look alive in the first.
+            # Checked in each round: a server that was just killed may still seem to run in the first.
             elif child is None and self.pid() is None:
                 child = self._spawn()
             elif time.monotonic() > began + timeout_s:
@@ -101,10 +107,10 @@ class Server(ABC):
             time.sleep(POLL_S)
 
     def stop(self, timeout_s: float) -> None:
-        """Stop in good order and wait for the end; nothing happens if it does not run.
+        """Stop it cleanly and wait until it has ended. Does nothing if it is not running.
 
         Raises:
-            ServiceUnavailable: It was still there after ``timeout_s``.
+            ServiceUnavailable: It was still running after ``timeout_s``.
         """
         pid = self.pid()
         if pid is None:
@@ -127,7 +133,7 @@ class Server(ABC):
         self.clear_leftovers()
         if self.log.exists() and self.log.stat().st_size > LOG_MAX_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
-        # A session of its own: Ctrl-C in the terminal of whoever happens to start it must not reach it.
+        # A separate session: Ctrl-C in the terminal of the command that starts it must not reach it.
         with open(self.log, "ab", opener=_private) as log:
             self._log_offset = log.tell()
             child = subprocess.Popen(
@@ -148,41 +154,41 @@ def _private(path: str, flags: int) -> int:
 
 
 def server_environment() -> dict[str, str]:
-    """Our environment without the variables that would configure PostgreSQL behind our back."""
+    """This process's environment without PG* variables, which would configure PostgreSQL."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
 
 
 def reap() -> None:
-    """Let children that have ended go."""
+    """Reap the children that have ended."""
     _children[:] = [child for child in _children if child.poll() is None]
 
 
 def command_line(pid: int) -> list[str]:
-    """The arguments of a process; empty if there is none, or it has ended and waits to be reaped."""
+    """The arguments of a process; empty if it does not exist, or has ended and is not reaped yet."""
     if sys.platform == "linux":
         try:
             return Path(f"/proc/{pid}/cmdline").read_text(errors="surrogateescape").split("\0")[:-1]
         except (FileNotFoundError, ProcessLookupError):
             return []
     listed = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)
-    # ps does not say where an argument ends, so the line is one: enough to look for a path in it.
+    # ps does not separate arguments, so the line is returned as one: enough to search it for a path.
     return [line] if (line := os.fsdecode(listed.stdout).strip()) else []
 
 
 def mentions(command_line: list[str], path: Path) -> bool:
-    """Whether ``path`` is one of the arguments, which may have been given as one line."""
+    """Whether ``path`` is one of the arguments. They may be joined in one line."""
     return str(path) in command_line or any(f" {path} " in f"{argument} " for argument in command_line)
 
 
 def telling_line(log: str) -> str:
-    """The last line that names an error, or the last line, or a word on silence."""
+    """The last line that names an error, otherwise the last line, otherwise a note that the log is empty."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     telling = [line for line in lines if any(mark in line for mark in _TELLING)]
-    return (telling or lines or ["it said nothing"])[-1]
+    return (telling or lines or ["it wrote no output"])[-1]
 
 
 def port_becomes_free(port: int) -> bool:
-    """Whether a server could listen on ``port`` now or, after one that is just dying, in a moment."""
+    """Whether a server could listen on ``port`` now or, once an ending server has released it, within 0.25 s."""
     deadline = time.monotonic() + 0.25
     while not port_is_free(port):
         if time.monotonic() > deadline:
@@ -208,4 +214,4 @@ def free_port(*, other_than: int | None = None) -> int:
         port = secrets.choice(_PORTS)
         if port != other_than and port_is_free(port):
             return port
-    raise ServiceUnavailable(f"no free port between {_PORTS.start} and {_PORTS.stop}")
+    raise ServiceUnavailable(f"found no free port between {_PORTS.start} and {_PORTS.stop}")

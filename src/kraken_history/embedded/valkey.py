@@ -1,4 +1,4 @@
-"""A Valkey of our own."""
+"""An embedded Valkey server."""
 
 import os
 import signal
@@ -9,12 +9,12 @@ from kraken_history.embedded.process import HOST, PROBE_TIMEOUT_S, Server, menti
 
 
 class Valkey(Server):
-    """One server that keeps its data.
+    """One server that stores its data on disk.
 
     Args:
-        program: ``valkey-server``.
-        data: Its folder, made if it is missing.
-        durable: False leaves the moment of writing to the operating system.
+        program: Path of ``valkey-server``.
+        data: Its folder, created if it is missing.
+        durable: False lets the operating system decide when data reaches the disk.
     """
 
     name = "Valkey"
@@ -44,7 +44,7 @@ class Valkey(Server):
             "daemonize": "no",
             "pidfile": _quoted(str(self._pid_file)),
             "logfile": '""',
-            # The command line is how the process is recognised, so it must stay as it was given.
+            # ``owns`` recognises the process by its command line, so Valkey must not change it.
             "set-proc-title": "no",
         }
         draft = self._config.with_suffix(".new")
@@ -65,11 +65,11 @@ class Valkey(Server):
         return int(content) if content.isdigit() else None
 
     def owns(self, command_line: list[str]) -> bool:
-        """Whether this process was started with our configuration."""
+        """Whether a process with this command line was started with this configuration."""
         return mentions(command_line, self._config)
 
     def answers(self) -> bool:
-        """Whether it takes our password and has loaded its data."""
+        """Whether it accepts the password and has loaded its data."""
         expected = b"+OK\r\n+PONG\r\n"
         received = b""
         try:
@@ -82,11 +82,11 @@ class Valkey(Server):
         return received == expected
 
     def is_worth_another_try(self, last_words: str) -> bool:
-        """The port may still be the predecessor's."""
+        """True if the port was in use: the predecessor may not have released it yet."""
         return "Failed listening" in last_words
 
     def clear_leftovers(self) -> None:
-        """Valkey copes with all of it."""
+        """Do nothing: no file of a killed Valkey prevents a start."""
 
     @property
     def _pid_file(self) -> Path:

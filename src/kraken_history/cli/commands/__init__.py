@@ -1,4 +1,4 @@
-"""The options of the commands that have many, and their help.
+"""Options and help texts of the commands with many options.
 
-Nothing here imports a library that takes long to load; ``kraken_history.cli.loading`` says why.
+These modules import no library that takes long to load; ``kraken_history.cli.loading`` explains why.
 """

@@ -15,19 +15,25 @@ def register(app: typer.Typer) -> None:
 def _backfill(
     symbol: Annotated[str | None, typer.Argument(help="For example BTC/USDT.")] = None,
     from_: Annotated[
-        str | None, typer.Option("--from", help="First time, ISO 8601, in UTC unless it says otherwise.")
+        str | None,
+        typer.Option("--from", help="Start time, ISO 8601, by default in UTC. Default: the first trade."),
     ] = None,
-    to: Annotated[str | None, typer.Option(help="End; by default now.")] = None,
-    follows: Annotated[bool, typer.Option("--follow", help="Show how far it is, until it is done.")] = False,
-    status: Annotated[bool, typer.Option("--status", help="Show all backfills, or the symbol's.")] = False,
-    pause: Annotated[bool, typer.Option("--pause", help="Stop all for now, or the symbol's.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Let paused and failed ones go on.")] = False,
-    cancel: Annotated[bool, typer.Option("--cancel", help="Give up; what is stored stays.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --status: write JSON, for programs.")] = False,
+    to: Annotated[str | None, typer.Option(help="End time. Default: now.")] = None,
+    follows: Annotated[bool, typer.Option("--follow", help="Show progress until the backfill ends.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="List all backfills, or only the symbol's.")] = False,
+    pause: Annotated[bool, typer.Option("--pause", help="Pause all backfills, or only the symbol's.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume all paused and failed ones, or the symbol's.")
+    ] = False,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="Cancel all, or only the symbol's. Stored data is kept.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --status: print JSON, for programs.")] = False,
 ) -> None:
-    """Fetch the trades of a symbol from Kraken, by default all that there ever were.
+    """Fetch the trade history of a symbol from Kraken, by default all of it.
 
-    The worker does it, and goes on after any interruption; what is stored already is not fetched again.
+    The worker fetches it in the background and continues after an interruption. Trades that are stored already are
+    not fetched again.
 
     Example: kraken-history backfill BTC/USDT --from 2025-01-01 --follow
     """

@@ -10,7 +10,7 @@ from kraken_history.cli.loading import loading
 
 
 class FileFormat(StrEnum):
-    """What an export can be."""
+    """File formats of an export."""
 
     CSV = "csv"
     PARQUET = "parquet"
@@ -23,23 +23,28 @@ def register(app: typer.Typer) -> None:
 
 def _export(
     symbol: Annotated[str, typer.Argument(help="For example BTC/USDT.")],
-    interval: Annotated[int, typer.Option(help="Length in minutes, as for `candles`.")] = 1,
+    interval: Annotated[int, typer.Option(help="Candle length in minutes, as for `candles`.")] = 1,
     from_: Annotated[
-        str | None, typer.Option("--from", help="First time, ISO 8601; by default the oldest that is stored.")
+        str | None,
+        typer.Option("--from", help="Start time, ISO 8601, by default in UTC. Default: the oldest stored data."),
     ] = None,
-    to: Annotated[str | None, typer.Option(help="End; a candle that is not closed then is left out. Now.")] = None,
+    to: Annotated[
+        str | None, typer.Option(help="End time (default: now). Candles still open then are left out.")
+    ] = None,
     format_: Annotated[
-        FileFormat | None, typer.Option("--format", help="What to write; by default as --output ends, else csv.")
+        FileFormat | None,
+        typer.Option("--format", help="File format. Default: by the ending of --output, or csv."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Where; by default BTC-USDT_60.csv here, and - is standard output.")
+        Path | None,
+        typer.Option(help="File, or - for standard output. Default: such as BTC-USDT_60.csv."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Write candles into a file, oldest first, in memory that does not grow with the range.
+    """Write stored candles into a CSV or Parquet file, oldest first.
 
-    CSV has every digit as it is stored. Parquet has decimal128(38, 18), is compressed with zstd, and needs the extra
-    `arrow`. The file takes its name when it is complete.
+    Memory use does not grow with the range. CSV has every stored digit. Parquet stores decimal128(38, 18), compressed
+    with zstd, and needs the extra `arrow`. The file gets its name only when it is complete.
 
     Example: kraken-history export BTC/USDT --interval 60 --from 2025-01-01 --format parquet
     """

@@ -14,18 +14,18 @@ def register(app: typer.Typer) -> None:
 
 
 def _fill_gaps(
-    symbol: Annotated[str | None, typer.Option(help="Only this one, for example BTC/USDT.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="For example BTC/USDT. Default: all of SYMBOLS.")] = None,
     min_gap_minutes: Annotated[
-        float, typer.Option(help="Shorter gaps at the end of the history do not count.")
+        float, typer.Option(help="Ignore shorter gaps at the end of the history.")
     ] = MIN_GAP_MINUTES,
-    wait: Annotated[bool, typer.Option("--wait", help="Do it here and now, and print the summary.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Fetch now in this command, and print a summary.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --wait: print JSON, for programs.")] = False,
 ) -> None:
-    """Look for what is missing and fetch it from Kraken.
+    """Find missing data and fetch it from Kraken.
 
-    Missing trades inside, the time since the newest one, and the history that HISTORY_DAYS wants. The worker does it,
-    now as every five minutes; with --wait this command does, at the worker's rate limit, and exits with 1 if
-    something could not be fetched.
+    Covers missing trades between stored ones, the time since the newest trade, and the last HISTORY_DAYS days. The
+    worker fetches it, now instead of at its next check (every five minutes). With --wait, this command fetches it,
+    within the rate limit it shares with the worker, and exits with 1 if something could not be fetched.
 
     Example: kraken-history fill-gaps --symbol BTC/USDT --wait
     """

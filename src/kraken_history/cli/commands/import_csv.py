@@ -15,20 +15,20 @@ def register(app: typer.Typer) -> None:
 
 def _import_csv(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Files, folders, and zips as Kraken offers them.")
+        list[Path], typer.Argument(metavar="PATH...", help="CSV files, folders, or zip files downloaded from Kraken.")
     ],
     symbol: Annotated[
-        str | None, typer.Option(help="What the files are of, if their names do not say it: BTC/USDT.")
+        str | None, typer.Option(help="Symbol of the files, for example BTC/USDT, if their names do not give it.")
     ] = None,
     worker: Annotated[
-        bool, typer.Option("--worker", help="Have the worker do it, which must see the files under the same paths.")
+        bool, typer.Option("--worker", help="Let the worker import. It must be able to read the same paths.")
     ] = False,
 ) -> None:
-    """Store the candles and trades of Kraken's downloads.
+    """Store the candles and trades of Kraken's downloadable CSV files.
 
-    XBTUSDT_1.csv holds one-minute candles, XBTUSDT.csv trades, of which one-minute candles are built. Longer candles
-    are computed from those of one minute and are skipped. A file is stored as a whole or not at all; a file that is
-    refused does not keep back the others, and makes the exit code 1. Doing it again changes nothing.
+    XBTUSDT_1.csv holds one-minute candles. XBTUSDT.csv holds trades, from which one-minute candles are built. Files of
+    longer candles are skipped: these are computed from one-minute candles. A file is stored completely or not at all.
+    If a file is refused, the others are still imported, and the exit code is 1. Repeating an import changes nothing.
 
     Example: kraken-history import-csv Kraken_OHLCVT.zip
     """

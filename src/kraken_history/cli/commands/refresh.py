@@ -14,15 +14,15 @@ def register(app: typer.Typer) -> None:
 
 def _refresh(
     from_: Annotated[
-        str | None, typer.Option("--from", help="Refresh from here on, ISO 8601, in UTC unless it says otherwise.")
+        str | None, typer.Option("--from", help="Start time, ISO 8601; UTC unless it has an offset.")
     ] = None,
-    to: Annotated[str | None, typer.Option(help="End, not included; by default now.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
+    to: Annotated[str | None, typer.Option(help="End time, not included. Default: now.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Bring the intervals from 5 minutes to 1 week up to date, as the worker does every minute.
+    """Update the stored candles of 5 minutes to 1 week, as the worker does every minute.
 
-    Without a time, what was written since the last refresh. Buckets that are still open are left: they are computed
-    when they are read. So are buckets whose one-minute candles were dropped: those are history, and kept.
+    Without --from and --to, updates candles whose data changed since the last refresh. Open candles are not stored:
+    they are computed when read. Candles whose one-minute candles were deleted are kept as they are.
 
     Example: kraken-history refresh --from 2026-01-01 --to 2026-02-01
     """
