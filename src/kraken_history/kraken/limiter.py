@@ -23,8 +23,8 @@ from redis.exceptions import RedisError
 from kraken_history.errors import KrakenPaused, ServiceUnavailable
 from kraken_history.kraken.rest import Refusal
 
-FIRST_BACKOFF_S = 5.0
-LONGEST_BACKOFF_S = 60.0
+FIRST_BACKOFF_S = 5.0  # after one refusal; it doubles with each further one in a row
+LONGEST_BACKOFF_S = 60.0  # unless Kraken names a longer pause
 JITTER = 0.25
 """Largest fraction by which a pause is extended at random, so that paused callers do not all return at once."""
 

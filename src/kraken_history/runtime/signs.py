@@ -155,7 +155,7 @@ class Signs(Struct, frozen=True):
 
     @property
     def wanted_days(self) -> dict[str, int]:
-        """By symbol: the days of history that the living workers fetch, the most if they differ."""
+        """By symbol: the days of history that the living workers fetch; the maximum if they differ."""
         wanted: dict[str, int] = {}
         for sign in self.of(WorkerSign):
             for symbol in sign.symbols:

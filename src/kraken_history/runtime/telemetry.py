@@ -52,7 +52,7 @@ MISSING_IDS = Gauge(
     ["symbol"],
 )
 UNCOVERED_SECONDS = Gauge(
-    "kraken_uncovered_seconds", "Seconds of the wanted history that are not covered, missing ids apart", ["symbol"]
+    "kraken_uncovered_seconds", "Seconds of the wanted history that are not covered, ignoring missing ids", ["symbol"]
 )
 BACKFILL_STATE = Gauge("kraken_backfill_state", "1 for the state that the backfill is in, else 0", ["symbol", "state"])
 BACKFILL_REACHED = Gauge(

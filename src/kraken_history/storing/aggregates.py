@@ -29,7 +29,7 @@ GRACE = timedelta(seconds=10)
 """Delay after its end until a bucket counts as closed: the last trades of its last minute arrive until then."""
 
 _LOCK_KEY = 0x61676772656761  # an arbitrary constant; all versions must use the same
-_LONGEST_WINDOW = timedelta(weeks=13)
+_LONGEST_WINDOW = timedelta(weeks=13)  # a longer range is refreshed in pieces
 _BRIDGED_BUCKETS = 12  # nearer windows are merged: a statement costs more than a few buckets
 
 

@@ -33,7 +33,7 @@ from kraken_history.storing.partitions import ensure_partitions
 _HOUR_S = 3600
 # Errors if another transaction writes the same minutes, or compresses them.
 _IN_THE_WAY = (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
-_PARTITION_STEP = timedelta(days=7)
+_PARTITION_STEP = timedelta(days=7)  # the width of a partition of candles
 _PARTITIONS_AT_ONCE = 50  # per statement, which holds the locks of each until its end
 
 

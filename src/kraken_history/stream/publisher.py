@@ -24,11 +24,11 @@ from kraken_history.runtime.tasks import end
 from kraken_history.stream import wire
 from kraken_history.stream.dead_letters import DeadLetters
 
-_LONGEST_BACKOFF_S = 2.0
+_LONGEST_BACKOFF_S = 2.0  # between two attempts while Redis is unavailable or a stream is full
 _LAST_WORD_S = 5.0  # to publish the rest when the publisher ends
 _LOOK_AT_CANDLES_EVERY_S = 1.0
 _CLOCK_SLACK = timedelta(seconds=2)  # for the last trades of a minute, and for a clock that is slightly fast
-_MOST_FRAMES_WAITING = 1_000
+_MOST_FRAMES_WAITING = 1_000  # buffered frames that could not be decoded; further ones are only counted
 
 _log = telemetry.get_logger("publisher")
 
