@@ -149,10 +149,10 @@ def test_bad_input_is_one_line(command: Run, arguments: list[str], words: str) -
 @pytest.mark.parametrize(
     ("start", "end", "words"),
     [
-        ("2025-02-01", "2025-01-01", "begin before it ends, and 2025-02-01 00:00:00Z is not before 2025-01-01"),
-        ("2999-01-01", "2999-02-01", "cannot begin in the future, at 2999-01-01 00:00:00Z"),
-        ("2999-02-01", "2999-01-01", "cannot begin in the future"),
-        ("2999-01-01", "2025-01-01", "cannot begin in the future"),
+        ("2025-02-01", "2025-01-01", "start (2025-02-01 00:00:00Z) must be before end (2025-01-01"),
+        ("2999-01-01", "2999-02-01", "start (2999-01-01 00:00:00Z) must not be in the future"),
+        ("2999-02-01", "2999-01-01", "must not be in the future"),
+        ("2999-01-01", "2025-01-01", "must not be in the future"),
     ],
 )
 def test_a_target_that_cannot_be_is_one_line(
@@ -181,7 +181,8 @@ def test_an_end_before_the_pair_existed_is_a_backfill_without_trades(
     outcome = command("backfill", SYMBOL, "--to", "2011-01-01", "--follow", **environment)
 
     assert outcome.code == 0
-    assert f"the backfill of {SYMBOL} is done: no trade before 2011-01-01 00:00:00Z, the next is of 20" in outcome.err
+    words = "no trade before 2011-01-01 00:00:00Z, the next one is at 20"
+    assert f"the backfill of {SYMBOL} is done: {words}" in outcome.err
     assert "; 0 new trades in 1 pages, up to 2011-01-01T00:00:00Z\n" in outcome.err
 
 

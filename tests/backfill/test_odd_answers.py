@@ -93,7 +93,7 @@ async def test_an_answer_that_is_no_page_is_asked_for_again_but_not_for_ever(poo
 
     (backfill,) = await list_backfills(pool)
     assert (backfill.state, backfill.next_since) == ("failed", 0)
-    assert backfill.reason.startswith("not a page of Trades")
+    assert backfill.reason.startswith("invalid page of Trades")
 
 
 @POSTGRESQL

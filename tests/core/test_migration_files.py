@@ -44,7 +44,7 @@ def test_a_directive_below_the_head_is_a_comment() -> None:
     ],
 )
 def test_a_directive_that_does_not_exist_is_refused_by_name(line: str) -> None:
-    with pytest.raises(UsageError, match=r"0001_a\.sql: no such directive") as refusal:
+    with pytest.raises(UsageError, match=r"0001_a\.sql: unknown directive") as refusal:
         parse_migration("0001_a.sql", f"{line}\nSELECT 1")
 
     assert line in str(refusal.value)
@@ -52,7 +52,7 @@ def test_a_directive_that_does_not_exist_is_refused_by_name(line: str) -> None:
 
 @pytest.mark.parametrize("name", ["1_a.sql", "0001.sql", "0001_a.txt", "0001-a.sql", "x0001_a.sql"])
 def test_a_file_that_is_not_named_like_a_migration_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=r"not named like 0001_what\.sql"):
+    with pytest.raises(UsageError, match=r"expected a file name like 0001_what\.sql"):
         parse_migration(name, "SELECT 1")
 
 

@@ -100,7 +100,7 @@ def test_an_entry_with_one_row_that_is_no_candle_is_malformed(at: int, value: ob
 @pytest.mark.parametrize("version", [b"0", b"2", b"10", b""])
 @pytest.mark.parametrize("decode", [wire.decode_trades, wire.decode_candles])
 def test_an_entry_of_another_version_is_malformed(version: bytes, decode: Any) -> None:
-    with pytest.raises(MalformedMessage, match="reads b'1'"):
+    with pytest.raises(MalformedMessage, match="expected an entry of format b'1'"):
         decode(entry(ROW, version=version))
 
 

@@ -28,7 +28,7 @@ async def ended(arguments: tuple[str, ...], log: Path, environment: Mapping[str,
     [
         (PRODUCER, {}, 2, "producer: REDIS_URL is not set"),
         (PRODUCER, {"REDIS_URL": NOBODY}, 1, "producer: no Redis answers at 127.0.0.1:1"),
-        (PRODUCER, {"REDIS_URL": "http://x"}, 2, "producer: REDIS_URL is not like"),
+        (PRODUCER, {"REDIS_URL": "http://x"}, 2, "producer: expected REDIS_URL like"),
         (PRODUCER, {"SYMBOLS": "BTC/"}, 2, "producer: SYMBOLS: "),
         (CONSUMER, {}, 2, "consumer: DATABASE_URL is not set"),
         (CONSUMER, {"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/x"}, 1, "consumer: no database answers at 127"),

@@ -89,7 +89,7 @@ def test_without_a_running_candle_there_is_none() -> None:
     ids=str,
 )
 def test_a_row_that_is_no_candle_spoils_the_page(row: list[object]) -> None:
-    with pytest.raises(MalformedMessage, match="not a page of OHLC"):
+    with pytest.raises(MalformedMessage, match="invalid page of OHLC"):
         page_of(ROW, row)
 
 

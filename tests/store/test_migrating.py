@@ -198,7 +198,7 @@ async def test_who_waits_too_long_is_told_to_try_again(database_url: str) -> Non
     holds = asyncio.create_task(migrate_slowly(database_url, let_go))
     await until_the_lock_is_held(database_url)
 
-    with pytest.raises(ServiceUnavailable, match="another process has been migrating"):
+    with pytest.raises(ServiceUnavailable, match="another process still holds the migration lock"):
         await migrate(database_url, lock_timeout_s=0.1)
 
     let_go.set()

@@ -1,1 +1,1 @@
-"""What is stored and what is missing: reads and writes of ``data_sync_status`` and ``absence_evidence``."""
+"""Stored and missing data: reads and writes of ``data_sync_status`` and ``absence_evidence``."""

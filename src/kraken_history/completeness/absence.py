@@ -1,8 +1,8 @@
-"""Trade ids that Kraken shows not to exist.
+"""Trade ids that Kraken was shown not to have.
 
-Kraken numbers the trades of a book without holes, or nearly so: a number that two pages pass over, fetched at
-least a minute apart, is taken for proven absent. It is kept apart from what is held, and should its trade turn up
-after all, it is stored like any other (``store`` takes it from the absent).
+Kraken numbers the trades of a pair almost without holes. If two pages, requested at least a minute apart, pass over an
+id, it counts as proven absent. Absent ids are stored separately from held ids. If the trade appears after all, it is
+stored like any other, and ``store`` removes its id from the absent ones.
 """
 
 from collections.abc import Mapping
@@ -13,19 +13,19 @@ import asyncpg
 from kraken_history.ledger import IdRanges
 
 APART = timedelta(minutes=1)
-"""Between two looks that together prove absence: one page, or a cached copy of it, is no proof."""
+"""Minimum time between two pages that together prove absence: one page, or a cached copy of it, proves nothing."""
 
 
 async def note_passed_over(pool: asyncpg.Pool, symbol: str, ids: IdRanges, *, seen_at: datetime) -> IdRanges:
-    """Keep that a page, asked for at ``seen_at``, passed over these ids; return those that are proven absent now.
+    """Record that a page, requested at ``seen_at``, passed over these ids; return those that are now proven absent.
 
-    Ids that are held, or known to be absent, are nobody's concern; once evidenced, an id waits for its proof
-    and its evidence does not grow younger.
+    Ids that are held or absent already are ignored. The first evidence of an id keeps its time until the id is proven
+    absent or stored.
     """
     if not ids:
         return ids
     async with pool.acquire() as connection, connection.transaction():
-        # The lock makes this one step beside store.write, which may bring one of the ids just now.
+        # The lock excludes store.write, which may be storing one of the ids.
         locked = await connection.fetchval(_LOCK, symbol)
         if locked is None:
             return IdRanges()
@@ -36,7 +36,7 @@ async def note_passed_over(pool: asyncpg.Pool, symbol: str, ids: IdRanges, *, se
 
 
 async def find_waiting(pool: asyncpg.Pool, *, now: datetime) -> Mapping[str, IdRanges]:
-    """By symbol, the ids that were passed over less than :data:`APART` ago: to ask again now would prove nothing."""
+    """By symbol, the ids passed over less than :data:`APART` ago: another request now would prove nothing."""
     rows = await pool.fetch(
         """
         SELECT symbol, range_agg(r) AS ids FROM absence_evidence, unnest(ids) AS r
@@ -63,7 +63,7 @@ _PROVE = """
     RETURNING old.ids - s.id_ranges
 """
 
-# Only what is missing and has no evidence yet.
+# Only ids that are missing and have no evidence yet.
 _KEEP = """
     INSERT INTO absence_evidence AS e (symbol, seen_at, ids)
     SELECT $1, $3, fresh.ids FROM (
@@ -74,7 +74,7 @@ _KEEP = """
     ON CONFLICT (symbol, seen_at) DO UPDATE SET ids = e.ids + excluded.ids
 """
 
-# Evidence is bounded by what is missing.
+# Deletes the evidence of ids that are not missing any more, so that evidence is bounded by the missing ids.
 _FORGET_KNOWN = """
     WITH known AS (
         SELECT id_ranges + absent_id_ranges AS ids FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'

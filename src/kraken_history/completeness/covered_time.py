@@ -1,8 +1,8 @@
-"""Which time is covered, as ``data_sync_status`` keeps it: every read and write of its ``time_ranges`` for gaps.
+"""Covered time, as recorded in ``data_sync_status``: every read and write of its ``time_ranges`` for gaps.
 
-A symbol's trades are covered between the oldest and the newest that are stored, but for the holes in their ids,
-and where Kraken was asked and had nothing else. Its candles are covered where its trades are, and in the minutes
-for which Kraken gave its own, quiet ones included.
+A symbol's trades are covered between the oldest and the newest stored trade, except for the holes in their ids, and
+where Kraken was asked and had no other trade. Its candles are covered where its trades are, and in the minutes
+for which Kraken returned its own candles, including quiet minutes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ _BETWEEN_TRADES = """
     ELSE tstzmultirange(tstzrange(s.oldest_timestamp, s.newest_timestamp)) END"""
 
 COVERED_BY_TRADES = f"(s.time_ranges + {_BETWEEN_TRADES})"
-"""SQL: the time that the trades of ``data_sync_status AS s`` cover, holes in their ids apart, as a multirange."""
+"""SQL: the time that the trades of ``data_sync_status AS s`` cover, ignoring holes in their ids, as a multirange."""
 
 
 class Uncovered(Struct, frozen=True):
@@ -38,11 +38,11 @@ class Uncovered(Struct, frozen=True):
     stretches: Sequence[TimeRange]
 
     def lasting(self, shortest: timedelta, *, live_id: int | None, now: datetime) -> list[TimeRange]:
-        """The stretches that are so long at least.
+        """The stretches of at least the given length.
 
         Args:
-            live_id: The newest trade that a connected feed has seen. If it is stored, the end of the history is
-                no gap, however quiet it is.
+            live_id: The newest trade id that a connected feed has received. If it is stored, the time since the
+                newest trade is not a gap, however long nobody trades.
         """
         is_live = live_id is not None and self.last_id is not None and self.last_id >= live_id
         wanted = self._before_the_newest(now) if is_live else self.stretches
@@ -57,7 +57,7 @@ class Uncovered(Struct, frozen=True):
 async def find_uncovered(
     pool: asyncpg.Pool | Connection, symbols: Sequence[str], start: datetime, end: datetime
 ) -> list[Uncovered]:
-    """Of each symbol, the time between ``start`` and ``end`` that is not covered, holes in the ids apart."""
+    """For each symbol, the time between ``start`` and ``end`` that is not covered, ignoring holes in the ids."""
     return [
         Uncovered(
             row["symbol"],
@@ -72,9 +72,9 @@ async def find_uncovered(
 async def find_uncovered_time(
     pool: asyncpg.Pool | Connection, wanted_days: Mapping[str, int], *, live_ids: Mapping[str, int], now: datetime
 ) -> dict[str, timedelta]:
-    """By symbol, how much of the wanted days is not covered: what gap filling is still to ask Kraken for.
+    """By symbol, the time of the wanted days that is not covered, which gap filling must still request from Kraken.
 
-    The holes in the ids are apart from this, and so are stretches too short for gap filling.
+    Ignores holes in the ids, and stretches too short for gap filling.
     """
     found: dict[str, timedelta] = {}
     for symbol, days in wanted_days.items():
@@ -85,10 +85,9 @@ async def find_uncovered_time(
 
 
 async def last_known_before(pool: asyncpg.Pool, symbol: str, moment: datetime) -> datetime | None:
-    """Time of the newest stored trade, if nothing between it and ``moment`` is uncovered.
+    """Time of the newest stored trade, if all time between it and ``moment`` is covered.
 
-    A page that begins there shows a trade that is held: an answer without it would prove nothing about the time
-    after.
+    A page that begins there must show that trade. An answer without it proves nothing about the time after it.
     """
     known: datetime | None = await pool.fetchval(
         """
@@ -122,7 +121,7 @@ async def cover(connection: asyncpg.Pool | Connection, symbol: str, covered: Tim
 
 
 async def cover_minutes(pool: asyncpg.Pool, symbol: str, minutes: Sequence[datetime]) -> None:
-    """Keep that Kraken's own candles of these minutes are stored, or that they were quiet."""
+    """Record these minutes as covered: Kraken's candles of them are stored, or nobody traded."""
     await pool.execute(
         """
         INSERT INTO data_sync_status AS s (symbol, data_type, time_ranges)
@@ -137,7 +136,7 @@ async def cover_minutes(pool: asyncpg.Pool, symbol: str, minutes: Sequence[datet
 
 
 async def cover_candles(connection: Connection, symbol: str, covered: TimeRange) -> None:
-    """Record that each minute of this time has its candle, or was quiet."""
+    """Record this range as covered: each minute in it has its candle, or nobody traded."""
     await connection.execute(
         """
         INSERT INTO data_sync_status AS s (symbol, data_type, time_ranges)
@@ -153,7 +152,7 @@ async def cover_candles(connection: Connection, symbol: str, covered: TimeRange)
 
 
 async def are_minutes_covered(pool: asyncpg.Pool, gap: DataGap) -> bool:
-    """True if :func:`cover_minutes` was told of all closed minutes of the gap."""
+    """True if :func:`cover_minutes` has recorded all closed minutes of the gap."""
     covered: bool | None = await pool.fetchval(
         "SELECT time_ranges @> tstzrange($2, $3) FROM data_sync_status WHERE symbol = $1 AND data_type = 'candles_1m'",
         gap.symbol,

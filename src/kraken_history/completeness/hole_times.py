@@ -1,10 +1,9 @@
-"""When the trades were made whose ids are missing.
+"""Determines when the trades with missing ids were made.
 
-Two questions are answered here. :func:`locate` is about one hole that is to be fetched, and answers to the trade.
-:func:`find_hole_spans` is about all holes that touch a range of time, and answers in whole minutes, because the candles
-of these minutes are incomplete: it reads the candles of that range once, however many holes there are. A third, how far
-a symbol has no hole that keeps a candle open, is part of one query per poll in
-:mod:`~kraken_history.completeness.settled`.
+:func:`locate` bounds one hole that must be fetched, by the stored trades around it. :func:`find_hole_spans` bounds all
+holes that touch a time range, in whole minutes, because the candles of these minutes are incomplete. It reads the
+candles of that range once, regardless of the number of holes. A related question, up to when a symbol has no hole that
+keeps a candle open, is part of one query per poll in :mod:`~kraken_history.completeness.settled`.
 """
 
 from collections.abc import Sequence
@@ -21,12 +20,12 @@ from kraken_history.records import MINUTE, floor_minute, unix_ns, utc_from_unix_
 
 
 class _Hole(Struct, frozen=True):
-    """Ids that are missing, and what the candles that are built from trades tell of their time.
+    """Missing ids, and the candles of source ``trades`` that bound their time.
 
     Attributes:
-        before, after: The stored ids around it.
-        low, low_last_id: The last candle that begins at or before ``before``, and the last id of that.
-        high, high_first_id: The first candle that begins at or after ``after``, and the first id of that.
+        before, after: The stored ids around the hole.
+        low, low_last_id: The last candle whose first id is at most ``before``, and its last id.
+        high, high_first_id: The first candle whose first id is at least ``after``, and its first id.
     """
 
     before: int
@@ -38,12 +37,12 @@ class _Hole(Struct, frozen=True):
 
     @property
     def start(self) -> datetime | None:
-        """The minute of the trade before, if that candle holds it."""
+        """The minute of the trade before the hole, if the low candle contains that trade."""
         return self.low if self.low_last_id is not None and self.low_last_id >= self.before else None
 
     @property
     def end(self) -> datetime | None:
-        """The end of the minute of the trade after, if one of the candles holds it."""
+        """The end of the minute of the trade after the hole, if one of the candles contains that trade."""
         if self.low is not None and self.low_last_id is not None and self.low_last_id >= self.after:
             return self.low + MINUTE
         return self.high + MINUTE if self.high is not None and self.high_first_id == self.after else None
@@ -82,8 +81,8 @@ _EXTENT_OF_HOLES = """
       AND NOT isempty(ledger_holes(id_ranges, absent_id_ranges))
 """
 
-# The ids of the candles of the time in question, and of one candle on each side, are searched in memory: their index
-# does not reach into compressed chunks.
+# The candles of the requested time, and one on each side, are collected (MATERIALIZED) and searched in memory, because
+# the index on their ids does not cover compressed chunks. $4 and $5 bound the time of all trades.
 _HOLES = """
     WITH built AS MATERIALIZED (
         (SELECT timestamp, first_trade_id, last_trade_id FROM candles
@@ -124,9 +123,9 @@ _HOLES = """
 async def _find_trades(
     connection: Connection, symbol: str, holes: Sequence[_Hole], oldest: datetime, newest: datetime
 ) -> dict[int, datetime]:
-    """By id: the minutes of the trades around holes, as far as they are stored.
+    """By id: the minutes of the stored trades around holes.
 
-    Looked for where no candle tells their minutes: because the exchange's own stand there.
+    Needed if no candle gives their minutes, because the exchange's candles are stored there.
     """
     if not holes:
         return {}
@@ -145,8 +144,8 @@ async def _find_trades(
     return {row["id"]: floor_minute(row["timestamp"]) for row in rows}
 
 
-# Each is mostly at its own end of the time in which it is looked for. The outermost bounds are given as values, so
-# that the planner opens the partitions between them only.
+# Each trade is usually near its own end of the searched time, hence the two sort orders. The outermost bounds are
+# passed as values ($6, $7), so that the planner opens only the partitions between them.
 _TRADES_AROUND = """
     SELECT t.id, t.timestamp
     FROM unnest($2::bigint[], $3::bigint[], $4::timestamptz[], $5::timestamptz[]) AS h (before, after, low, high),
@@ -166,9 +165,9 @@ class HoleSpan(Struct, frozen=True):
     """When the trades of a hole were made.
 
     Attributes:
-        since: Where to begin to fetch, in nanoseconds.
-        start: The last stored trade before the hole.
-        end: The first stored trade after the hole.
+        since: The cursor from which to fetch, in nanoseconds.
+        start: Time of the last stored trade before the hole.
+        end: Time of the first stored trade after the hole.
     """
 
     since: int
@@ -177,12 +176,12 @@ class HoleSpan(Struct, frozen=True):
 
 
 async def since_before(pool: asyncpg.Pool | Connection, symbol: str, trade_id: int) -> int:
-    """Where to start fetching so as to meet ``trade_id``, in nanoseconds: the last stored trade before it.
+    """The cursor from which to fetch ``trade_id``, in nanoseconds: the time of the last stored trade before it.
 
-    Trades have no index by id. The candles that are built from trades have one by their first id: those
-    around the hole bound the time in which the last trade before it is looked for. (The candle of the hole's
-    own minute is mostly the exchange's, being fuller, and tells no ids.) Where retention has dropped the trades,
-    the candle's minute is what is left; where it has dropped both, the ledger's beginning.
+    Trades have no index by id. Candles of source ``trades`` have one by their first id: the candles around the hole
+    bound the time in which the last trade before it is searched. (The candle of the hole's own minute is usually the
+    exchange's, because that one is fuller, and has no ids.) If retention has dropped the trades, the candle's minute
+    is used. If it has dropped both, the time of the oldest trade in the ledger is used.
     """
     around = await pool.fetchrow(
         """
@@ -201,7 +200,7 @@ async def since_before(pool: asyncpg.Pool | Connection, symbol: str, trade_id: i
     low = around["low"] or around["oldest"]
     if low is None:
         return 0
-    # The bounds are given as values, so that the planner opens, and locks, the partitions between them only.
+    # The bounds are passed as values, so that the planner opens, and locks, only the partitions between them.
     moment: datetime | None = await pool.fetchval(
         """
         SELECT timestamp FROM trades
@@ -216,7 +215,7 @@ async def since_before(pool: asyncpg.Pool | Connection, symbol: str, trade_id: i
 
 
 async def locate(pool: asyncpg.Pool, symbol: str, hole: IdRange) -> HoleSpan:
-    """When the trades of one hole were made, to the trade before it and the trade after it."""
+    """When the trades of one hole were made: between the trade before it and the trade after it."""
     since = await since_before(pool, symbol, hole[0])
     start = utc_from_unix_ns(since) + (CLOCK_SLACK if since else timedelta())
     end = await _first_after(pool, symbol, hole[1], start - CLOCK_SLACK)
@@ -224,7 +223,7 @@ async def locate(pool: asyncpg.Pool, symbol: str, hole: IdRange) -> HoleSpan:
 
 
 async def _first_after(pool: asyncpg.Pool, symbol: str, trade_id: int, start: datetime) -> datetime:
-    """Time of the first stored trade with this id or a higher one, looked for from ``start`` on."""
+    """Time of the first stored trade from ``start`` on with this id or a higher one."""
     end: datetime | None = await pool.fetchval(
         """
         SELECT coalesce(

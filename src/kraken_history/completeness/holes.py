@@ -1,4 +1,4 @@
-"""Which trade ids are missing: the holes in the ledger."""
+"""The missing trade ids: the holes in the ledger."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from kraken_history.ledger import IdRange, IdRanges
 
 
 async def find_holes(pool: asyncpg.Pool) -> dict[str, IdRanges]:
-    """By symbol, the ids missing inside the ledger; symbols without a hole are left out."""
+    """By symbol, the missing ids; symbols without a hole are left out."""
     rows = await pool.fetch(
         """
         SELECT symbol, ledger_holes(id_ranges, absent_id_ranges) AS holes
@@ -21,7 +21,7 @@ async def find_holes(pool: asyncpg.Pool) -> dict[str, IdRanges]:
 
 
 async def count_missing(pool: asyncpg.Pool) -> dict[str, int]:
-    """By symbol of the ledger, how many ids are missing inside it; 0 for a symbol without a hole."""
+    """By symbol, the number of missing ids; 0 for a symbol without a hole."""
     rows = await pool.fetch(
         """
         SELECT symbol, (
@@ -35,14 +35,14 @@ async def count_missing(pool: asyncpg.Pool) -> dict[str, int]:
 
 
 async def find_due_holes(pool: asyncpg.Pool, *, now: datetime) -> dict[str, IdRanges]:
-    """:func:`find_holes`, without the ids that Kraken was seen to pass over less than a minute ago."""
+    """As :func:`find_holes`, without the ids that a page passed over less than a minute ago."""
     waiting = await find_waiting(pool, now=now)
     holes = {s: missing - waiting.get(s, IdRanges()) for s, missing in (await find_holes(pool)).items()}
     return {symbol: missing for symbol, missing in holes.items() if missing}
 
 
 async def missing_of(pool: asyncpg.Pool, symbol: str, ids: IdRange) -> IdRanges:
-    """Those of ``ids`` that the ledger neither holds nor knows to be absent."""
+    """The ids of this range that are neither held nor absent."""
     ranges = await pool.fetchval(
         """
         SELECT int8multirange(int8range($2, $3)) - id_ranges - absent_id_ranges
@@ -55,13 +55,13 @@ async def missing_of(pool: asyncpg.Pool, symbol: str, ids: IdRange) -> IdRanges:
 
 
 async def find_newest_held(pool: asyncpg.Pool, symbol: str, until: datetime) -> datetime | None:
-    """Time of the newest stored trade up to ``until``, if one of the hour before is stored; else None."""
+    """Time of the newest stored trade up to ``until``. If later ones are stored, searches only the hour before it."""
     newest: datetime | None = await pool.fetchval(_NEWEST_HELD, symbol, until)
     return newest
 
 
-# The index of trades begins with the time. For a symbol that was traded just now and not in the hour before, a longer
-# look back would read the entries of all other symbols.
+# The index of trades begins with the time. If a symbol was traded just now, but not in the hour before, searching
+# further back would read the index entries of all other symbols.
 _NEWEST_HELD = """
     SELECT CASE WHEN newest_timestamp <= $2 THEN newest_timestamp ELSE (
         SELECT timestamp FROM trades

@@ -1,4 +1,4 @@
-"""Where fetching the trades of a symbol continues: ``last_kraken_since`` of ``data_sync_status``."""
+"""The cursor from which fetching a symbol's trades continues: ``last_kraken_since`` of ``data_sync_status``."""
 
 import asyncpg
 

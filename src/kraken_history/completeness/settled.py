@@ -1,9 +1,10 @@
-"""How far the trades of symbols are settled: nothing before that instant is missing or still on its way.
+"""Up to when the trades of symbols are settled: no earlier trade is missing or still expected.
 
-The ledger alone says how far a symbol is settled, unless ids are missing. Then `passed` is the last stored id
-before the reader's position, by its candle or, where the exchange's candle stands and tells no ids, by its trades:
-only holes after it matter. `start` is where the first of these begins. Of the larger tables, what is older than $6
-is never looked at, and that is a constant, so that few chunks are planned for and locked.
+Unless ids are missing, the ledger alone answers this. Otherwise the query determines the last stored id before the
+reader's position, from its candle or, if the exchange's candle without ids is stored, from its trades. Only holes after
+that id matter. `start` is the minute in which the first of them begins. The query reads no rows of the larger tables
+older than $6. That bound is a constant, so that few chunks are planned and locked. Each OFFSET 0 keeps the planner from
+inlining its subquery, which would evaluate the expression `holes` once per reference.
 """
 
 SETTLED = """
@@ -67,4 +68,4 @@ SETTLED = """
         ORDER BY first_trade_id DESC LIMIT 1
     ) AS start ON h.first_id IS NOT NULL
 """
-"""SQL. Parameters: symbols, the readers' positions, grace, patience, length of the candles, look back to, present."""
+"""SQL. Parameters: symbols, readers' positions, grace, patience, length of the candles, oldest time to read, now."""

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, and its driver's errors in our words."""
+"""Connections to PostgreSQL, and the translation of its driver's errors into ours."""
 
 import asyncio
 import logging
@@ -15,9 +15,9 @@ from kraken_history.runtime.tasks import end
 from kraken_history.urls import without_password
 
 Connection = asyncpg.Connection | PoolConnectionProxy
-"""A connection of one's own, or one lent by a pool."""
+"""A separate connection, or one acquired from a pool."""
 
-# What the driver raises when the server is down, restarting, out of connections or gone in mid-statement.
+# Errors of the driver if the server is down, restarting, out of connections or disappears during a statement.
 UNAVAILABLE = (
     OSError,
     TimeoutError,
@@ -27,9 +27,9 @@ UNAVAILABLE = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # how the driver takes a server's farewell that crosses a statement
+    asyncpg.InternalClientError,  # raised if the server's goodbye arrives while a statement is sent
 )
-# What passes when the same transaction is tried again on a server that is up.
+# Errors after which the same transaction may succeed on a server that is up.
 TRY_AGAIN = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
@@ -39,18 +39,18 @@ TRY_AGAIN = (
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
 
-_MOST_TRIES = 4  # of a transaction that deadlocks
+_MOST_TRIES = 4  # attempts at a transaction that deadlocks
 
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
-LEAVE_S = 5.0  # of the 20 s that `up` gives a service to stop in; compose gives 30
+LEAVE_S = 5.0  # part of the 20 s in which `up` lets a service stop; compose allows 30
 
 SILENCE_S = 30
-"""After this long a network that carries nothing any more counts as gone, where :func:`_notice_silence` can see to it.
+"""Seconds of silence after which a connection is closed, if :func:`_notice_silence` can arrange it.
 
-The server's kernel answers for a statement that takes longer, so none is cut on a network that is well.
+The server's kernel sends acknowledgements during a longer statement, so none is cut while the network works.
 """
 
 
@@ -62,11 +62,11 @@ def is_transient(error: BaseException) -> bool:
 
 
 async def connect(database_url: str) -> asyncpg.Connection:
-    """Open one connection, which ends on a network that went silent.
+    """Open one connection, which closes if the network goes silent.
 
     Raises:
-        UsageError: The URL is not one, or names a user, password or database that the server refuses.
-        ServiceUnavailable: Nobody answers there.
+        UsageError: The URL is invalid, or the server refuses the user, password or database in it.
+        ServiceUnavailable: No database answers at that address.
     """
     try:
         connection = await asyncpg.connect(_checked(database_url), timeout=CONNECT_TIMEOUT_S)
@@ -87,10 +87,10 @@ async def create_pool(
     """Open a pool, with the errors of :func:`connect`.
 
     Args:
-        command_timeout_s: After this long a statement raises TimeoutError, as on a network that went silent.
-        for_reading: Plan each statement for its arguments, however often it is repeated: a plan for any arguments
-            locks every partition of a table, 737 locks instead of 7 for a year of days. And end a connection whose
-            network went silent. Not for writers: a COPY that waits for a lock is not distinguishable from that.
+        command_timeout_s: Seconds after which a statement raises TimeoutError, for example on a silent network.
+        for_reading: Plan each statement for its arguments, even if it is repeated: a generic plan locks every
+            partition of a table, 737 locks instead of 7 for a year of days. Also close a connection whose network
+            went silent. Not for writers: a COPY that waits for a lock looks the same as a silent network.
     """
     logger = logging.getLogger("asyncpg.pool")
     logger.addFilter(_in_one_line)
@@ -111,8 +111,8 @@ async def create_pool(
 
 
 async def close_pool(pool: asyncpg.Pool) -> None:
-    """Close a pool; what still runs after :data:`CLOSE_TIMEOUT_S`, or on a server that is gone, is ended."""
-    with suppress(asyncpg.PostgresError, *UNAVAILABLE):  # it is terminated then
+    """Close a pool. Statements still running after :data:`CLOSE_TIMEOUT_S`, or on a lost server, are terminated."""
+    with suppress(asyncpg.PostgresError, *UNAVAILABLE):  # the driver terminates the pool then
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await pool.close()
 
@@ -121,9 +121,9 @@ async def close_pool(pool: asyncpg.Pool) -> None:
 async def leaving_in_time(
     pool: asyncpg.Pool, stop: asyncio.Event, *, within_s: float = LEAVE_S
 ) -> AsyncIterator[asyncpg.Pool]:
-    """``async with pool``, but a database that does not answer keeps nobody.
+    """``async with pool``, but a database that does not answer cannot delay the end of the process.
 
-    What still goes on ``within_s`` after ``stop`` is cut off, as by a server that goes down.
+    Connections in use ``within_s`` after ``stop`` are cut off, as if the server had gone down.
     """
 
     async def cut_off() -> None:
@@ -140,26 +140,26 @@ async def leaving_in_time(
 
 
 _NOWHERE = logging.NullHandler()
-"""Without any handler, as in a program that has not configured logging, Python writes warnings to standard error."""
+"""Prevents Python from writing warnings to standard error in a program that has not configured logging."""
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """Of a server that is away the driver's pool says so with a traceback each time; one line is enough."""
+    """Remove the traceback that the driver's pool logs each time the server is unavailable; one line is enough."""
     record.exc_info = record.exc_text = None
     return True
 
 
 def _checked(database_url: str) -> str:
-    """The URL; anything else, the driver would fill up from the environment."""
+    """The URL, if it is one. The driver would complete anything else from environment variables."""
     if not isinstance(database_url, str) or not database_url.startswith(("postgresql://", "postgres://")):
-        raise ValueError("it has no postgresql:// at its beginning")
+        raise ValueError("it does not begin with postgresql://")
     return database_url
 
 
 async def _allow_decompression(connection: Connection) -> None:
-    """TimescaleDB refuses writes that decompress more than 100,000 rows: a download, or REST trades over one, do.
+    """Lift TimescaleDB's limit of 100,000 decompressed rows per write.
 
-    Without the extension this is a setting that nobody reads.
+    A download exceeds it, and so do REST trades over one. Without the extension the setting has no effect.
     """
     await connection.execute("SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
 
@@ -171,10 +171,10 @@ async def _prepare_for_reading(connection: Connection) -> None:
 
 
 def _notice_silence(connection: Connection) -> None:
-    """Have the kernel end a connection over which nothing comes, not even an acknowledgement, for :data:`SILENCE_S`.
+    """Let the kernel close a connection on which nothing arrives, not even an acknowledgement, for :data:`SILENCE_S`.
 
-    As far as the platform can: where only a read that waits is looked after, one that is being sent may take longer.
-    The driver has no other way to its socket than its own transport; without that, silence goes unnoticed.
+    Depends on the platform: some watch only a connection that waits for data, so one that is sending may take longer.
+    The driver's transport is the only access to its socket; without it, silence is not noticed.
     """
     transport: asyncio.Transport | None = getattr(connection, "_transport", None)
     link: socket.socket | None = None if transport is None else transport.get_extra_info("socket")
@@ -183,7 +183,7 @@ def _notice_silence(connection: Connection) -> None:
     link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _SILENCE_OPTIONS.items():
         if (option := getattr(socket, name, None)) is not None:
-            with suppress(OSError):  # this kernel does not know it, or it is a Unix socket
+            with suppress(OSError):  # the kernel does not support the option, or this is a Unix socket
                 link.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
@@ -192,27 +192,27 @@ _SILENCE_OPTIONS = {
     "TCP_KEEPALIVE": SILENCE_S // 2,  # the same, on macOS
     "TCP_KEEPINTVL": SILENCE_S // 6,
     "TCP_KEEPCNT": 3,
-    "TCP_USER_TIMEOUT": 1_000 * SILENCE_S,  # Linux only: also for what was sent and is not acknowledged
+    "TCP_USER_TIMEOUT": 1_000 * SILENCE_S,  # Linux only: also covers sent data without an acknowledgement
 }
 
 
 async def _leave_as_it_is(_: Connection) -> None:
-    """Whoever sets anything in a session, or locks it, undoes that: so the round trip that clears it is saved."""
+    """Skip the driver's reset, which costs a round trip: all code here undoes its own session settings and locks."""
 
 
 def connection_error(error: Exception, database_url: str) -> HistoryError:
-    """Our error for a driver's error on connecting; never holds the password.
+    """Our error for a driver's error on connecting; never contains the password.
 
     Raises:
-        Exception: The error itself, if it is neither of the two: that is a bug.
+        Exception: The error itself, if it is not one of the known kinds. That is a bug.
     """
     place = without_password(database_url)
     if isinstance(error, asyncpg.InvalidCatalogNameError):
-        return UsageError(f"{place}: {error}: create it, or correct DATABASE_URL")
+        return UsageError(f"{place}: {error}: create the database, or correct DATABASE_URL")
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
         return UsageError(f"{place}: {error}: correct user and password in DATABASE_URL")
     if isinstance(error, (ValueError, OverflowError, asyncpg.ClientConfigurationError)):
-        return UsageError(f"DATABASE_URL is not like postgresql://user:password@host:5432/name ({error})")
+        return UsageError(f"expected DATABASE_URL like postgresql://user:password@host:5432/name ({error})")
     if is_transient(error):
         reason = str(error) or type(error).__name__
         return ServiceUnavailable(f"no database answers at {place} ({reason}): start it, or correct DATABASE_URL")
@@ -220,9 +220,9 @@ def connection_error(error: Exception, database_url: str) -> HistoryError:
 
 
 async def write_again(write: Callable[[], Awaitable[T]]) -> T:
-    """Write, and once more where another transaction was in the way and won: nothing of it was stored then.
+    """Run a write, and repeat it if it lost a deadlock or a serialization conflict; the failed attempt stored nothing.
 
-    On TimescaleDB two writers that make chunks may deadlock, whatever their symbols.
+    On TimescaleDB two writers that create chunks may deadlock, even for different symbols.
     """
     for _ in range(_MOST_TRIES - 1):
         with suppress(asyncpg.DeadlockDetectedError, asyncpg.SerializationError):

@@ -1,13 +1,13 @@
-"""Applies ``schema/*.sql``, each file once, in order, under a lock.
+"""Applies ``schema/*.sql``: each file once, in order, under a lock.
 
 A file is named ``NNNN_what.sql`` and may begin with directives:
 
 ``-- migrate: if CAPABILITY`` / ``-- migrate: unless CAPABILITY``
-    Applied only on servers that have, or lack, ``hypertables`` or ``continuous_aggregates``.
+    The file is applied only on servers that have, or lack, ``hypertables`` or ``continuous_aggregates``.
 ``-- migrate: no-transaction``
-    Not wrapped in a transaction; such a file holds one statement.
+    The file is applied outside a transaction; it must contain a single statement.
 
-What a server can do is looked at once, by the first migration of a database, and kept with it.
+The first migration of a database determines the server's capabilities and records them in the database.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ HYPERTABLES = "hypertables"
 CONTINUOUS_AGGREGATES = "continuous_aggregates"
 _CAPABILITIES = {HYPERTABLES, CONTINUOUS_AGGREGATES}
 
-# Any constant of ours will do; it must never change, or two versions could migrate side by side.
+# An arbitrary constant. It must never change, or two versions could migrate at the same time.
 _LOCK_KEY = 0x6B72616B656E
 
 _NAME = re.compile(r"(?P<version>\d{4})_\w+\.sql")
@@ -51,12 +51,12 @@ class Migration(Struct, frozen=True):
     avoids: frozenset[str]
 
     def fits(self, capabilities: frozenset[str]) -> bool:
-        """True if a server with these capabilities is to have this migration."""
+        """True if this migration applies to a server with these capabilities."""
         return self.needs <= capabilities and not self.avoids & capabilities
 
 
 def schema_directory() -> Path:
-    """Where the ``.sql`` files are: inside the installed package, or at the top of a checkout."""
+    """The directory of the ``.sql`` files: inside the installed package, or at the top of a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "_schema"
     return installed if installed.is_dir() else package.parent.parent / "schema"
@@ -66,7 +66,7 @@ def read_migrations(directory: Path | None = None) -> list[Migration]:
     """All migrations, in the order in which they are applied.
 
     Raises:
-        UsageError: A file is not named like a migration or has a directive that does not exist.
+        UsageError: A file is not named like a migration, or has an unknown directive.
     """
     files = sorted((directory or schema_directory()).glob("*.sql"))
     return [parse_migration(file.name, file.read_text(encoding="utf-8")) for file in files]
@@ -76,7 +76,7 @@ def parse_migration(name: str, sql: str) -> Migration:
     """Read the directives at the head of a migration."""
     named = _NAME.fullmatch(name)
     if named is None:
-        raise UsageError(f"schema/{name} is not named like 0001_what.sql")
+        raise UsageError(f"schema/{name}: expected a file name like 0001_what.sql")
     in_transaction, needs, avoids = True, set[str](), set[str]()
     for line in sql.splitlines():
         directive = _DIRECTIVE.fullmatch(line.strip())
@@ -90,7 +90,7 @@ def parse_migration(name: str, sql: str) -> Migration:
             case ["unless", capability] if capability in _CAPABILITIES:
                 avoids.add(capability)
             case _:
-                raise UsageError(f"schema/{name}: no such directive: {line}")
+                raise UsageError(f"schema/{name}: unknown directive: {line}")
     digest = hashlib.sha256(sql.encode()).hexdigest()
     return Migration(int(named["version"]), name, sql, digest, in_transaction, frozenset(needs), frozenset(avoids))
 
@@ -100,11 +100,11 @@ async def migrate(
 ) -> list[str]:
     """Bring a database to this code's schema and return the names of the files applied now.
 
-    Safe to run from any number of processes at once: one applies, the others wait and find nothing to do.
+    Any number of processes may call this at once: one applies the files, the others wait and have nothing to do.
 
     Raises:
-        SchemaMismatch: The database is newer than this code, or an applied file was changed since.
-        ServiceUnavailable: The database cannot be reached, or another process holds the lock too long.
+        SchemaMismatch: The database is newer than this code, or a file was changed after it was applied.
+        ServiceUnavailable: The database cannot be reached, or another process holds the lock for too long.
     """
     wanted = read_migrations() if migrations is None else migrations
     connection = await connect(database_url)
@@ -116,10 +116,10 @@ async def migrate(
 
 
 async def check_schema(connection: Connection) -> None:
-    """Pass if the database is exactly at this code's schema; what services do before they start.
+    """Check that the database has exactly this code's schema. Services call this before they start.
 
     Raises:
-        SchemaMismatch: It is older, newer or altered; the message says what to run.
+        SchemaMismatch: The schema is missing, older, newer or changed; the message names the remedy.
     """
     applied = await _applied(connection)
     if not applied:
@@ -133,18 +133,18 @@ async def check_schema(connection: Connection) -> None:
 
 
 async def kept_capabilities(connection: Connection) -> frozenset[str]:
-    """What the database's server could do when it was first migrated."""
+    """The capabilities that the server had when the database was first migrated."""
     kept = await connection.fetchval("SELECT capabilities FROM schema_migrations ORDER BY version LIMIT 1")
     return frozenset(kept or ())
 
 
-# A blocking pg_advisory_lock would wait inside a statement, and CREATE INDEX CONCURRENTLY waits for every
-# statement that is older than itself: the two would wait for each other.
+# Polls: a blocking pg_advisory_lock would wait inside a statement, and CREATE INDEX CONCURRENTLY waits for all older
+# statements, so the two would wait for each other.
 async def _lock(connection: Connection, timeout_s: float) -> None:
     give_up = time.monotonic() + timeout_s
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK_KEY):
         if time.monotonic() > give_up:
-            raise ServiceUnavailable("another process has been migrating this database for too long: try again")
+            raise ServiceUnavailable(f"another process still holds the migration lock after {timeout_s:g} s: try again")
         await asyncio.sleep(0.05)
 
 

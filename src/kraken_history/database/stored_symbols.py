@@ -1,4 +1,4 @@
-"""The symbols that a database holds."""
+"""The symbols stored in a database."""
 
 import asyncpg
 
@@ -6,6 +6,6 @@ from kraken_history.database.connections import Connection
 
 
 async def fetch_stored_symbols(source: asyncpg.Pool | Connection) -> list[str]:
-    """The symbols of which something is stored, in alphabetical order."""
+    """All symbols with stored data, in alphabetical order."""
     rows = await source.fetch("SELECT DISTINCT symbol FROM data_sync_status ORDER BY symbol")
     return [row["symbol"] for row in rows]

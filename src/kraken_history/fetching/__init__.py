@@ -1,1 +1,1 @@
-"""Fetching what is missing from Kraken's REST API, and the queue through which it is requested."""
+"""Fetches missing data from Kraken's REST API, and contains the queue through which it is requested."""

@@ -57,20 +57,23 @@ __all__ = [
 ]
 
 MOST_FAILURES = 5
-"""So many answers in a row that are no page end a backfill."""
+"""Number of failures in a row after which a backfill ends as failed."""
 
-_RENEWALS = 3  # a lease
+_RENEWALS = 3  # per length of a lease
 
 _log = telemetry.get_logger("backfill")
 
 
 async def get_resume_point(pool: asyncpg.Pool, symbol: str) -> int:
-    """Where fetching a symbol's trades continues, in nanoseconds; 0 if nothing was fetched yet."""
+    """The cursor from which fetching a symbol's trades continues, in nanoseconds; 0 if nothing was fetched yet."""
     return await read_resume_point(pool, await _stored_symbol(pool, symbol))
 
 
 async def build_candles_from_trades(pool: asyncpg.Pool, symbol: str, start: datetime, end: datetime) -> int:
-    """:func:`kraken_history.storing.candle_building.build_candles_from_trades` of a symbol under any of its names."""
+    """Rebuild one-minute candles from stored trades, for a symbol under any of its names.
+
+    See :func:`kraken_history.storing.candle_building.build_candles_from_trades`.
+    """
     return await candle_building.build_candles_from_trades(pool, await _stored_symbol(pool, symbol), start, end)
 
 
@@ -82,9 +85,9 @@ class BackfillRunner:
     """Advances backfills, of any symbols side by side, for as long as it holds their leases.
 
     Args:
-        lease_s: How long the others wait when nothing is heard of this process any more.
-        run_s: After this long :meth:`run` returns, between two pages.
-        second_look_s: After this long an answer that is in doubt is asked for again.
+        lease_s: Seconds after which other workers take over if this process stops renewing its lease.
+        run_s: Seconds after which :meth:`run` returns, between two pages.
+        second_look_s: Seconds before a page in doubt is requested again.
     """
 
     def __init__(
@@ -105,11 +108,11 @@ class BackfillRunner:
         self._run_s = run_s
 
     async def run(self, pair: Pair) -> Backfill | None:
-        """Fetch pages until the end, or for ``run_s``; return how far it came, None if there is nothing to take.
+        """Fetch pages until the end, or for ``run_s``; return the backfill, or None if none is free to be taken.
 
         Raises:
-            KrakenBusy, ServiceUnavailable: Kraken does not answer; what was fetched is stored, try again later.
-            asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver says.
+            KrakenBusy, ServiceUnavailable: Kraken does not answer. Fetched pages are stored; try again later.
+            asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver raises them.
         """
         backfill = await self._take(pair.symbol)
         if backfill is None:
@@ -165,13 +168,13 @@ class BackfillRunner:
 
     @asynccontextmanager
     async def _leased(self, backfill: Backfill) -> AsyncIterator[None]:
-        """Renew the lease, whatever the pages take, and give it back."""
+        """Renew the lease in the background, however long a page takes, and release it at the end."""
         keeper = asyncio.create_task(self._keep_lease(backfill))
         try:
             yield
         finally:
             await end(keeper)
-            with suppress(*UNAVAILABLE, *TRY_AGAIN):  # then it runs out
+            with suppress(*UNAVAILABLE, *TRY_AGAIN):  # if the release fails, the lease runs out
                 await self._pool.execute(
                     "UPDATE backfills SET lease_until = NULL, updated_at = now() WHERE symbol = $1 AND run = $2",
                     backfill.symbol,
@@ -193,7 +196,7 @@ class BackfillRunner:
                 )
 
     async def _advance(self, pair: Pair, backfill: Backfill) -> Backfill | None:
-        """One page further; None if the backfill is not ours any more, or not to be run."""
+        """Fetch one page; return None if another worker has the backfill, or it is not running any more."""
         reader = TapeReader(
             self._pool, self._store, self._rest, pair, work="backfill", second_look_s=self._second_look_s
         )
@@ -213,13 +216,13 @@ class BackfillRunner:
         return leapt
 
     async def _note_waiting(self, backfill: Backfill, reason: str) -> None:
-        """Say in ``--status`` why it does not advance, if the database can still be told."""
+        """Record the reason for the wait, which ``--status`` shows, if the database can be reached."""
         _count_failure(backfill.symbol, "later")
         with suppress(*UNAVAILABLE, *TRY_AGAIN):
             await self._pool.execute(_NOTE_WAITING, backfill.symbol, backfill.run, reason)
 
     async def _note_failure(self, backfill: Backfill, reason: str) -> None:
-        """Count what may pass when it is tried again; too often in a row, it will not."""
+        """Count a failure that a later attempt may avoid; after too many in a row, the backfill fails."""
         failures: int | None = await self._pool.fetchval(_NOTE_FAILURE, backfill.symbol, backfill.run, reason)
         _log.warning("backfill_stumbled", symbol=backfill.symbol, since=backfill.next_since, reason=reason)
         is_over = failures is not None and failures >= MOST_FAILURES
@@ -245,17 +248,17 @@ async def backfill_symbol(
 ) -> int:
     """Fetch a symbol's trades from ``since`` (nanoseconds) on, in this process; return how many were new.
 
-    Needs neither Redis nor a worker. Where a worker is at the same backfill, this waits for it.
+    Needs neither Redis nor a worker. If a worker runs the same backfill, this waits for it.
 
     Args:
         symbol: Under any of its names.
         end: By default now.
-        rest: An open client; by default one of Kraken's, with a rate limit of this process alone.
+        rest: An open client; by default a client of Kraken, whose rate limit covers only this process.
 
     Raises:
         UnknownSymbol: Kraken does not list the symbol.
-        KrakenBusy, ServiceUnavailable: Kraken does not answer. What was fetched is stored; call again to go on.
-        KrakenError: The backfill has failed, was paused or cancelled; with the reason.
+        KrakenBusy, ServiceUnavailable: Kraken does not answer. Fetched pages are stored; call again to continue.
+        KrakenError: The backfill failed, or was paused or cancelled; the message has the reason.
     """
     async with AsyncExitStack() as stack:
         if rest is None:

@@ -1,7 +1,7 @@
-"""The cursor of a backfill: how it moves past stored pages, and leaps over trades that are held already.
+"""The cursor of a backfill: it moves past stored pages, and leaps over trades that are held already.
 
-The cursor is a time, because that is what Kraken takes. The ledger knows trades by id. So after each page the ledger is
-asked how far the ids that follow are held, and the cursor leaps to the time of the last of them.
+The cursor is a time, because Kraken's API takes a time. The ledger knows trades by id. After each page, the ledger is
+searched for the end of the held ids that follow, and the cursor leaps to the time of the last of them.
 """
 
 from datetime import datetime
@@ -21,12 +21,12 @@ from kraken_history.storing.store import Stored
 class Cursor(Alongside):
     """Moves a backfill past a page, or past a part of one, in the transaction that stores it.
 
-    A part that passes the target's end is the last one; the rest of the page was not asked for. If all trades of a
+    A part that passes the target's end is the last one; the rest of the page is not wanted. If all trades of a
     page come after the end, none of them is stored.
 
     Attributes:
-        page: The page as it is to be stored.
-        moved: The backfill after the last part that was committed; None if it was not ours to move.
+        page: The page to store.
+        moved: The backfill after the last committed part; None if another worker has the lease.
     """
 
     def __init__(self, backfill: Backfill, page: TapePage, lease_s: float) -> None:
@@ -40,12 +40,12 @@ class Cursor(Alongside):
             self._reason = _nothing_traded(backfill.target_end, page.trades[0].timestamp)
 
     async def before(self, connection: Connection) -> bool:
-        """Lock the backfill, if it is still ours."""
+        """Lock the backfill; return False if it is not running any more, or another worker has the lease."""
         self.moved = None
         return bool(await connection.fetchval(_IS_OURS, self._backfill.symbol, self._backfill.run))
 
     async def after(self, connection: Connection, part: Part, stored: Stored) -> bool:
-        """Move the cursor; False if that ends the backfill."""
+        """Move the cursor; return False if that ends the backfill."""
         last = self.page.last if part.is_last else unix_ns(part.trades[-1].timestamp)
         since = max(last, self._backfill.next_since)
         await set_resume_point(connection, self._backfill.symbol, since)
@@ -66,13 +66,13 @@ class Cursor(Alongside):
 
 
 def _nothing_traded(end: datetime, next_trade: datetime) -> str:
-    return f"no trade before {end:%Y-%m-%d %H:%M:%S}Z, the next is of {next_trade:%Y-%m-%d %H:%M:%S}Z"
+    return f"no trade before {end:%Y-%m-%d %H:%M:%S}Z, the next one is at {next_trade:%Y-%m-%d %H:%M:%S}Z"
 
 
 _IS_OURS = "SELECT true FROM backfills WHERE symbol = $1 AND run = $2 AND state = 'running' FOR UPDATE"
 
 
-# The target as it is now: somebody may have asked for a later end while the page was under way.
+# The target as it is now: a later end may have been requested while the page was fetched.
 _PAST_END = "$2::bigint >= extract(epoch FROM target_end) * 1000000000"
 
 
@@ -93,7 +93,7 @@ _ADVANCE = f"""
 
 
 async def leap(pool: asyncpg.Pool, backfill: Backfill, newest_id: int) -> Backfill | None:
-    """Move the cursor past the trades that follow and are held; None if another worker has taken the lease."""
+    """Move the cursor past the held trades that follow; return None if another worker has taken the lease."""
     held_to: int | None = await pool.fetchval(_HELD_TO, backfill.symbol, newest_id)
     if held_to is None or held_to <= newest_id + 1:
         return backfill

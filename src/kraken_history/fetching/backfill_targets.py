@@ -1,4 +1,4 @@
-"""Backfills as rows of the database: asking for one, pausing, resuming, cancelling, finding those that stand still."""
+"""Backfills as rows of the database: request, pause, resume and cancel them, and find those that have stalled."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,15 +17,15 @@ _log = telemetry.get_logger("backfill")
 
 
 class Backfill(Struct, frozen=True):
-    """One symbol's backfill, as it stands in the database.
+    """One symbol's backfill, as stored in the database.
 
     Attributes:
         target_start: None for the beginning of the pair.
         next_since: Cursor, in nanoseconds.
-        reason: Why it failed, or what went wrong last.
-        trades: Those that were new to the database.
-        unidentified: Rows without a trade id, which cannot be stored once and only once and were passed over.
-        failures: Answers in a row that were no page.
+        reason: Why it failed, or the last problem.
+        trades: Number of fetched trades that were new to the database.
+        unidentified: Number of skipped rows without a trade id, which cannot be stored exactly once.
+        failures: Failures in a row.
         run: Number of the lease.
     """
 
@@ -46,12 +46,12 @@ class Backfill(Struct, frozen=True):
 
     @property
     def reached(self) -> datetime | None:
-        """The time up to which the target is fetched; None before the first page."""
+        """The time up to which the target is fetched; None if it has no start and no page was fetched."""
         return min(utc_from_unix_ns(self.next_since), self.target_end) if self.next_since else self.target_start
 
     @property
     def has_advanced(self) -> bool:
-        """True if a trade stands at the cursor, which is where an earlier page or part of one ended."""
+        """True if an earlier page, or a part of one, ended with a trade at the cursor."""
         return self.next_since > (unix_ns(self.target_start) if self.target_start else 0)
 
 
@@ -61,14 +61,14 @@ COLUMNS = ", ".join("state::text" if name == "state" else name for name in Backf
 async def request_backfill(
     pool: asyncpg.Pool, symbol: str, *, start: datetime | None = None, end: datetime | None = None
 ) -> Backfill:
-    """Write a target into the database, for whoever takes the lease.
+    """Write a target into the database; a worker takes its lease.
 
-    One that is unfinished and has the same start goes on from its cursor, under its worker if it has one. Any
-    other begins anew, which costs little where trades are held already.
+    If the symbol has an unfinished backfill with the same start, it continues from its cursor, under its worker if it
+    has one. Otherwise a new one begins, which costs little where trades are held already.
 
     Args:
         start: By default the beginning of the pair.
-        end: By default now, and never later: what is still to be traded comes by the live feed.
+        end: By default now, and never later: future trades arrive over the live feed.
 
     Raises:
         UsageError: The start is not before the end, or lies in the future.
@@ -76,12 +76,9 @@ async def request_backfill(
     now = datetime.now(UTC)
     end = min(end or now, now)
     if start is not None and start >= now:
-        raise UsageError(f"a backfill cannot begin in the future, at {_plainly(start)}: choose an earlier time")
+        raise UsageError(f"start ({_plainly(start)}) must not be in the future: choose an earlier time")
     if start is not None and start >= end:
-        raise UsageError(
-            f"a backfill must begin before it ends, and {_plainly(start)} is not before {_plainly(end)}:"
-            " correct one of the two"
-        )
+        raise UsageError(f"start ({_plainly(start)}) must be before end ({_plainly(end)}): correct one of them")
     since = 0 if start is None else max(unix_ns(start), 0)
     return backfill_of(await pool.fetchrow(_REQUEST, symbol, start, end, since))
 
@@ -113,18 +110,18 @@ async def list_backfills(pool: asyncpg.Pool, symbol: str | None = None) -> list[
 
 
 async def pause_backfills(pool: asyncpg.Pool, symbol: str | None = None) -> list[Backfill]:
-    """Pause the running ones, or that of one symbol; return those that were. The page under way is not stored."""
+    """Pause all running backfills, or that of one symbol; return them. A page in progress is not stored."""
     return await _change(pool, symbol, ("running",), "state = 'paused', lease_until = NULL")
 
 
 async def resume_backfills(pool: asyncpg.Pool, symbol: str | None = None) -> list[Backfill]:
-    """Let paused and failed ones go on from their cursors; return them, to be enqueued."""
+    """Resume paused and failed backfills from their cursors; return them, so that the caller can enqueue them."""
     start = "state = 'running', reason = '', failures = 0, run = run + 1, lease_until = NULL"
     return await _change(pool, symbol, ("paused", "failed"), start)
 
 
 async def cancel_backfills(pool: asyncpg.Pool, symbol: str | None = None) -> list[Backfill]:
-    """Give up those that are not finished; return them. What is stored stays."""
+    """Cancel unfinished backfills; return them. Stored trades are kept."""
     return await _change(
         pool, symbol, ("running", "paused", "failed"), "state = 'cancelled', reason = '', lease_until = NULL"
     )
@@ -141,14 +138,14 @@ async def _change(
 
 
 async def note_waiting(pool: asyncpg.Pool, symbol: str) -> None:
-    """A job for this backfill waits for its turn: it has not stalled."""
+    """Record that a job for this backfill waits for its turn, so that it does not count as stalled."""
     await pool.execute("UPDATE backfills SET updated_at = now() WHERE symbol = $1 AND state = 'running'", symbol)
 
 
 async def take_stalled(pool: asyncpg.Pool, *, lease_s: float) -> list[Backfill]:
-    """The running ones that nobody works on, to be enqueued anew. For another ``lease_s`` they are not again.
+    """The running backfills without a worker, to be enqueued again. They are not returned again within ``lease_s``.
 
-    A new number makes for a new job id: that of a worker that was killed stays taken for minutes.
+    They get a new number, and thereby a new job id: the job id of a killed worker stays taken for minutes.
     """
     rows = await pool.fetch(
         f"""
@@ -163,10 +160,10 @@ async def take_stalled(pool: asyncpg.Pool, *, lease_s: float) -> list[Backfill]:
 
 
 async def fail_backfill(pool: asyncpg.Pool, symbol: str, reason: str, *, run: int | None = None) -> bool:
-    """End a running backfill with the reason; it can be resumed.
+    """End a running backfill as failed, with the reason; it can be resumed.
 
     Args:
-        run: The lease of whoever says so. Overtaken, it has no say: False.
+        run: The caller's lease. If another lease has replaced it, nothing changes and False is returned.
     """
     failed = await pool.fetchval(
         """
@@ -187,12 +184,12 @@ def _plainly(moment: datetime) -> str:
 
 
 def backfill_of(row: asyncpg.Record | None) -> Backfill:
-    assert row is not None  # for the type checker: only where a row is certain
+    assert row is not None  # for the type checker: callers are certain of a row
     return Backfill(*row)
 
 
 async def is_of_a_backfill(pool: asyncpg.Pool, symbol: str, since: int) -> bool:
-    """True if a backfill has this time still before it, or ended here before the present."""
+    """True if a backfill has yet to reach this time, or has ended at it."""
     found: bool = await pool.fetchval(
         """
         SELECT EXISTS (

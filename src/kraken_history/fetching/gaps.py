@@ -1,7 +1,7 @@
-"""Finds the time that is wanted and not covered, and has it filled from REST.
+"""Finds wanted time that is not covered, and fills it over REST.
 
-Time is covered for a symbol between its oldest and its newest trade, but for the holes in its ids, and where
-Kraken was asked and had nothing. Wanted is everything from ``history_days`` ago until now.
+A symbol's time is covered between its oldest and its newest trade, except for the holes in its ids, and where
+Kraken was asked and had no trade. The wanted time is that from ``history_days`` ago until now.
 """
 
 import asyncio
@@ -47,17 +47,17 @@ KRAKEN_REST_URL = "https://api.kraken.com"
 
 FindPair = Callable[[str], Awaitable[Pair]]
 
-_MOST_HOLES = 100  # runs of holes a symbol that are looked at in one go, the newest
+_MOST_HOLES = 100  # runs of holes per symbol and pass, newest first
 
 _log = telemetry.get_logger("gaps")
 
 
 class GapSummary(TypedDict):
-    """What a gap fill came to.
+    """The outcome of filling gaps.
 
-    ``candles_inserted`` counts minutes that had no candle before, ``trades_processed`` trades that were new.
-    A gap that is detected and not filled is still there; ``errors`` says why, unless it is waiting for the
-    second look that proves ids absent.
+    ``candles_inserted`` counts minutes that had no candle before, ``trades_processed`` counts new trades.
+    A gap that was detected and not filled remains. ``errors`` has the reason, unless the gap waits for the
+    second request that proves ids absent.
     """
 
     gaps_detected: int
@@ -68,10 +68,10 @@ class GapSummary(TypedDict):
 
 
 class Fetched(Struct, frozen=True):
-    """What fetching forward in time brought.
+    """The outcome of fetching forward in time.
 
     Attributes:
-        is_done: The end was reached; else there is more to fetch.
+        is_done: True if there is nothing more to fetch.
     """
 
     trades: int
@@ -79,14 +79,14 @@ class Fetched(Struct, frozen=True):
 
 
 class GapFiller:
-    """Detects and fills gaps of some symbols, with a database and a Kraken that somebody else has opened.
+    """Detects and fills gaps of some symbols. The caller opens and closes the database and the client.
 
     Args:
-        find_pair: Kraken's names of a symbol, as :meth:`kraken_history.kraken.resolver.Resolver.find` has them.
+        find_pair: Finds the pair of a name, for example :meth:`kraken_history.kraken.resolver.Resolver.find`.
         symbols: Under any of their names.
-        history_days: How far back history is wanted.
-        now: Kraken's present.
-        second_look_s: After this long an answer that is in doubt is asked for again.
+        history_days: Days of history that are wanted.
+        now: Kraken's clock.
+        second_look_s: Seconds before a page in doubt is requested again.
     """
 
     def __init__(
@@ -113,15 +113,15 @@ class GapFiller:
     async def detect_gaps(
         self, min_gap_minutes: float = MIN_GAP_MINUTES, *, live_ids: Mapping[str, int] | None = None
     ) -> list[DataGap]:
-        """What is missing, by symbol and time: holes in the ids, and wanted time that is not covered.
+        """The gaps, by symbol and time: holes in the ids, and wanted time that is not covered.
 
         Args:
-            min_gap_minutes: Shorter stretches of time do not count. Holes always do.
-            live_ids: By symbol that a connected feed watches, the newest trade id it has seen. If that is
+            min_gap_minutes: Shorter stretches of time do not count. Holes always count.
+            live_ids: By symbol of a connected feed, the newest trade id that it has received. If that trade is
                 stored, there is nothing to fetch after it.
 
         Raises:
-            InvalidNumber: ``min_gap_minutes`` is negative, above :data:`LONGEST_MIN_GAP_MINUTES` or no number.
+            InvalidNumber: ``min_gap_minutes`` is negative, above :data:`LONGEST_MIN_GAP_MINUTES` or not a number.
         """
         if not 0 <= min_gap_minutes <= LONGEST_MIN_GAP_MINUTES:
             raise InvalidNumber("min_gap_minutes", min_gap_minutes, f"a number from 0 to {LONGEST_MIN_GAP_MINUTES}")
@@ -140,13 +140,13 @@ class GapFiller:
         return sorted(gaps, key=lambda gap: (gap.symbol, gap.start_time))
 
     async def fill_gap_ohlc(self, gap: DataGap) -> int:
-        """Store Kraken's own candles of a gap's closed minutes, one call; return how many minutes were new.
+        """Store Kraken's own candles of a gap's closed minutes, with one call; return how many minutes were new.
 
-        They stand in for the trades, which are still to be fetched. Kraken has the latest 720 minutes only;
-        older ones are left as they are.
+        They stand in for the trades until those are fetched. Kraken returns only the latest 720 minutes;
+        older minutes are not changed.
 
         Raises:
-            UnknownSymbol, KrakenError, ServiceUnavailable, MalformedMessage: As the client says.
+            UnknownSymbol, KrakenError, ServiceUnavailable, MalformedMessage: As the client raises them.
         """
         gap = await self._ours(gap)
         start = floor_minute(gap.start_time)
@@ -158,11 +158,11 @@ class GapFiller:
         return stored.new_candles
 
     async def fill_gap_trades(self, gap: DataGap) -> int:
-        """Fetch all trades of a gap that are missing; return how many were new.
+        """Fetch all missing trades of a gap; return how many were new.
 
         Raises:
-            UnknownSymbol, KrakenError, ServiceUnavailable, MalformedMessage: As the client says; what was
-                fetched is stored, and what was not is still a gap.
+            UnknownSymbol, KrakenError, ServiceUnavailable, MalformedMessage: As the client raises them. Fetched
+                trades are stored; the rest of the gap remains.
         """
         tally = _Tally()
         await self._fill_trades(await self._ours(gap), tally)
@@ -175,9 +175,9 @@ class GapFiller:
         min_gap_minutes: float = MIN_GAP_MINUTES,
         live_ids: Mapping[str, int] | None = None,
     ) -> GapSummary:
-        """Detect all gaps and fill them, some symbols side by side; failures are in the summary.
+        """Detect all gaps and fill them, ``max_concurrent`` symbols at a time; failures are in the summary.
 
-        Candles come first for gaps under twelve hours, then the trades of every gap.
+        For gaps under twelve hours, candles are stored first. Then the trades of every gap are fetched.
         """
         gaps = await self.detect_gaps(min_gap_minutes, live_ids=live_ids)
         tally = _Tally()
@@ -201,10 +201,10 @@ class GapFiller:
         return summary
 
     async def fetch_forward(self, gap: DataGap, *, max_pages: int, stops_at_hole: bool = False) -> Fetched:
-        """Fetch a gap's trades from its beginning on, each page stored before the next.
+        """Fetch a gap's trades from its beginning on; each page is stored before the next is requested.
 
         Args:
-            stops_at_hole: Stop once what is still missing is a hole in the ids, which is healed as such.
+            stops_at_hole: Stop once the rest of the gap is a hole in the ids, which healing fetches.
 
         Raises:
             As :meth:`fill_gap_trades`.
@@ -214,7 +214,7 @@ class GapFiller:
         return Fetched(tally.trades, is_done)
 
     async def is_uncovered(self, gap: DataGap) -> bool:
-        """True if some of the gap's time is uncovered, holes in the ids apart."""
+        """True if some of the gap's time is uncovered, ignoring holes in the ids."""
         (found,) = await find_uncovered(self._pool, [gap.symbol], gap.start_time, gap.end_time)
         return bool(found.stretches)
 
@@ -230,7 +230,7 @@ class GapFiller:
                     tally.candles += candles
                 except _FAILURES as error:
                     tally.note(gap, error)
-        for gap in reversed(gaps):  # what is newest is wanted first
+        for gap in reversed(gaps):  # the newest gap first
             try:
                 await self._fill_trades(gap, tally)
                 is_filled = not await self._remains(gap, min_gap_minutes)
@@ -285,9 +285,9 @@ class GapFiller:
         )
 
     async def _our_symbols(self) -> list[str]:
-        """Our symbols of the names; a name of which that cannot be told stays, and is in the summary with the reason.
+        """Our symbols of the names. A name whose symbol is unknown stays as it is; the summary has the error.
 
-        Once Kraken could not be asked, it is not asked for the other names.
+        If Kraken does not answer for one name, it is not asked for the others.
         """
         symbols: dict[str, None] = {}
         is_asked = True
@@ -305,14 +305,14 @@ class GapFiller:
         return msgspec.structs.replace(gap, symbol=(await self._find_pair(gap.symbol)).symbol)
 
     async def _pair_of(self, symbol: str) -> Pair:
-        """Kraken's names of a symbol, which must be ours: trades are stored under ours, and coverage with them."""
+        """The pair of a symbol, which must be in our spelling, because trades and coverage are stored under it."""
         pair = await self._find_pair(symbol)
         if pair.symbol != symbol:
-            raise UsageError(f"{symbol} is {pair.symbol} here: write {pair.symbol}")
+            raise UsageError(f"expected the symbol {pair.symbol}, got {symbol}: use {pair.symbol}")
         return pair
 
     async def _spans(self, symbol: str, missing: IdRanges, wanted_from: datetime) -> list[tuple[IdRange, DataGap]]:
-        """Runs of missing ids, with the time that each spans."""
+        """Runs of missing ids, each with its time."""
         found: list[tuple[IdRange, DataGap]] = []
         for hole in neighbourhoods(missing, within=TRADES_PAGE)[-_MOST_HOLES:]:
             span = await wanted_span(self._pool, symbol, hole, wanted_from=wanted_from)
@@ -321,7 +321,7 @@ class GapFiller:
         return found
 
     async def _remains(self, gap: DataGap, min_gap_minutes: float) -> bool:
-        shortest = max(min_gap_minutes, MIN_GAP_MINUTES)  # an answer is a few seconds old
+        shortest = max(min_gap_minutes, MIN_GAP_MINUTES)  # a page is trusted only up to a few seconds ago
         return any(each.symbol == gap.symbol and _overlap(gap, each) for each in await self.detect_gaps(shortest))
 
     def _wanted_from(self, now: datetime) -> datetime:
@@ -329,9 +329,9 @@ class GapFiller:
 
 
 class _Tally:
-    """Counts on while tasks run side by side, also of those that fail.
+    """Totals of concurrent tasks, including those that fail.
 
-    Nothing is awaited within an addition: what another task adds meanwhile would be lost.
+    An addition must not contain an ``await``: additions of other tasks in the meantime would be lost.
     """
 
     def __init__(self) -> None:
@@ -362,12 +362,12 @@ async def run_gap_filler(
     """Fill all gaps of a database, for a program that is about to use it. Needs no Redis.
 
     Args:
-        symbols: Ours, ``BTC/USDT``, or any of Kraken's names of the same pair.
-        limiter: Spaces the calls; by default a second apart for each pair, within this process.
+        symbols: Our symbols, such as ``BTC/USDT``, or any of Kraken's names of the same pairs.
+        limiter: Spaces the calls; by default one second apart per pair, within this process.
 
     Raises:
-        UsageError, ServiceUnavailable, SchemaMismatch: The database cannot be used. Whatever goes wrong with
-            Kraken is in the summary instead.
+        UsageError, ServiceUnavailable, SchemaMismatch: The database cannot be used. Failures of Kraken are in the
+            summary instead.
     """
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(await create_pool(db_url, min_size=1, max_size=max_concurrent + 1))
@@ -383,7 +383,7 @@ async def run_gap_filler(
 
 
 def wants_candles(gap: DataGap) -> bool:
-    """True for a gap that OHLC can span, and that is longer than fetching its trades takes."""
+    """True if OHLC can span the gap, and the gap is long enough that its candles are worth a call."""
     return gap.is_small and gap.candles_needed >= 1
 
 

@@ -1,7 +1,6 @@
-"""Fetches the trades that are missing inside the ledger.
+"""Fetches trades whose ids are missing in the ledger.
 
-Everything here works from the ledger in the database, so a lost job, a repeated one or one that comes too
-late does no harm.
+Healing always starts from the ledger in the database, so a lost, repeated or late job does no harm.
 """
 
 from datetime import datetime, timedelta
@@ -29,12 +28,12 @@ _log = telemetry.get_logger("healing")
 
 
 class Healed(Struct, frozen=True):
-    """What healing one range of ids came to.
+    """The outcome of healing one range of ids.
 
     Attributes:
         missing: The ids of the range that are still missing.
         stored: Trades that were new to the database.
-        next_since: Where fetching would go on, in nanoseconds; None if there is nothing more to fetch.
+        next_since: The cursor from which fetching continues, in nanoseconds; None if there is nothing more to fetch.
     """
 
     missing: IdRanges
@@ -46,7 +45,7 @@ class Healed(Struct, frozen=True):
 async def wanted_span(
     pool: asyncpg.Pool, symbol: str, hole: IdRange, *, wanted_from: datetime | None = None
 ) -> HoleSpan | None:
-    """When the trades of the hole were made that healing must fetch; None if it must fetch none.
+    """The time of the hole's trades that healing must fetch; None if it must fetch none.
 
     If a backfill is heading for a long hole, or ended where the hole begins, only the wanted history is fetched. The
     rest belongs to the backfill, which leaps over stored trades, or was never requested.
@@ -75,19 +74,19 @@ async def heal(
     now: Clock = utc_now,
     second_look_s: float = SECOND_LOOK_S,
 ) -> Healed:
-    """Fetch the ids of ``hole`` that are still missing, page by page, each stored before the next.
+    """Fetch the ids of ``hole`` that are still missing, page by page; each page is stored before the next request.
 
     Args:
-        hole: May hold ids that are not missing: one pass fills all of its holes, and leaps over what is held.
-        since: Where an earlier call left off; by default the last stored trade before the hole.
-        max_pages: After so many pages return, so that a long hole becomes several short jobs.
+        hole: May include ids that are not missing: one pass fills all holes in it, and leaps over held ids.
+        since: The cursor that an earlier call returned; by default the last stored trade before the hole.
+        max_pages: Number of pages after which this returns, so that a long hole becomes several short jobs.
 
     Raises:
-        KrakenError, ServiceUnavailable, MalformedMessage: As the client says; what was fetched is stored.
+        KrakenError, ServiceUnavailable, MalformedMessage: As the client raises them. Fetched pages are stored.
     """
     reader = TapeReader(pool, store, rest, pair, work="heal", now=now, second_look_s=second_look_s)
     stored = pages = 0
-    reached: int | None = None  # every id below was on a page
+    reached: int | None = None  # every id below it has been on a page, or passed over
     cursor = since
     ahead = missing = await missing_of(pool, pair.symbol, hole)
     while ahead and pages < max_pages:

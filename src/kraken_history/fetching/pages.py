@@ -71,18 +71,18 @@ class TapePage(Struct, frozen=True):
         check_advance(self.symbol, self.since, self.last, is_full=self.is_full)
 
     def begins_after(self, end: datetime) -> bool:
-        """True if all that the page shows was traded at ``end`` or later."""
+        """True if all trades of the page were made at ``end`` or later."""
         return bool(self.trades) and not self.unidentified and self.trades[0].timestamp >= end
 
     def before_its_trades(self) -> "TapePage":
-        """The page without its trades: a proof that nothing was traded between ``since`` and the first of them."""
+        """The page without its trades. It proves that nobody traded between ``since`` and the first of them."""
         first = self.trades[0].timestamp
         covered = self.covered and time_range(self.covered.start, first)
         return msgspec.structs.replace(self, trades=(), last=unix_ns(first), covered=covered)
 
 
 class TapeRequest(Struct, frozen=True):
-    """A page that is wanted, and what is known about it before it is requested.
+    """A wanted page, and the facts about it that are known before it is requested.
 
     Attributes:
         since: Nanoseconds, inclusive.
@@ -96,7 +96,7 @@ class TapeRequest(Struct, frozen=True):
     begins_with_a_trade: bool
 
     def is_doubtful(self, answer: TradesPage, *, asked_at: datetime, newest_held: datetime | None) -> bool:
-        """True if the answer claims to be the last page, and is not to be believed yet.
+        """True if the answer claims to be the last page, but must be confirmed by a second one.
 
         Args:
             newest_held: Time of the newest stored trade that a last page must show; None if none is known.
@@ -114,7 +114,7 @@ class TapeRequest(Struct, frozen=True):
         return answer.rows < first.rows or self._lacks_a_trade(answer, newest_held)
 
     def page(self, answer: TradesPage, asked_at: datetime) -> TapePage:
-        """The answer, believed."""
+        """The page of an answer that is trusted."""
         # The page before proved the time up to its last trade, whose stored time may lie a little before the cursor.
         start = utc_from_unix_ns(self.since) - (CLOCK_SLACK if self.begins_with_a_trade else timedelta())
         return TapePage(
@@ -129,7 +129,7 @@ class TapeRequest(Struct, frozen=True):
         )
 
     def doubtful_page(self, answers: Sequence[TradesPage], asked_at: datetime) -> TapePage:
-        """The trades of all answers, and no conclusion."""
+        """A page with the trades of all answers, which proves nothing."""
         trades = {trade.id: trade for answer in answers for trade in answer.trades}
         ordered = sorted(trades.values(), key=lambda trade: trade.id)
         return TapePage(self.symbol, self.since, asked_at, ordered, self.since, False, 0, None, is_in_doubt=True)
@@ -139,7 +139,7 @@ class TapeRequest(Struct, frozen=True):
             return True
         if newest_held is None:
             return False
-        # The times of one trade over REST and over the socket differ by a microsecond.
+        # The times of one trade over REST and over the WebSocket may differ by a microsecond.
         if answer.rows:
             return unix_ns(newest_held - CLOCK_SLACK) > self._end_of(answer)
         return unix_ns(newest_held + CLOCK_SLACK) >= self.since
@@ -176,7 +176,7 @@ def check_advance(symbol: str, since: int, last: int, *, is_full: bool) -> None:
     """Check that a full page ends after its beginning.
 
     Raises:
-        MisleadingPage: It does not.
+        MisleadingPage: The page is full and ends where it begins.
     """
     if is_full and last <= since:
         raise MisleadingPage(symbol, since, f"it is full and does not advance past {last}")

@@ -1,7 +1,6 @@
-"""What can be asked of the worker: names and ids of jobs, and putting them into arq's queue.
+"""The worker's jobs: their names and ids, and adding them to arq's queue.
 
-A job is only ever a reminder. What is to be done is read from the database when it runs, so jobs may be lost,
-repeated or late.
+A job is only a reminder. When it runs, it reads from the database what to do, so jobs may be lost, repeated or late.
 """
 
 import time
@@ -26,44 +25,44 @@ IMPORT_CSV = "import-csv"
 
 
 def _in_words(value: object) -> str:
-    """arq puts what a job has failed with among its results, wanted or not."""
+    """Encode an exception as text: arq always stores the exception of a failed job as its result."""
     if isinstance(value, BaseException):
         return f"{type(value).__name__}: {value}"
-    raise NotImplementedError(f"a job cannot hold a {type(value).__name__}")
+    raise NotImplementedError(f"expected a value that MessagePack can encode, got a {type(value).__name__}")
 
 
 encode_job = msgspec.msgpack.Encoder(enc_hook=_in_words).encode
 decode_job = msgspec.msgpack.decode
 
-_REMEMBERED_S = 300.0
-_MOST_REMEMBERED = 1_000  # a symbol
-_MOST_HEALED = 100  # runs of holes a symbol and sweep; the next sweep takes the next
-_SETTLING_S = 2.0  # for the consumer to store what a connection brings first
+_REMEMBERED_S = 300.0  # a requested hole is not requested again within this time
+_MOST_REMEMBERED = 1_000  # requested holes per symbol
+_MOST_HEALED = 100  # runs of holes per symbol and sweep, newest first; later sweeps request the others
+_SETTLING_S = 2.0  # for the consumer to store the first trades of a connection
 
 _log = telemetry.get_logger("job-queue")
 
 
 def redis_settings(redis_url: str) -> RedisSettings:
-    """What arq opens connections of its own with, as ``arq --check`` does.
+    """The settings for arq's own connections, for example of ``arq --check``.
 
     Raises:
-        UsageError: It is not such a URL.
+        UsageError: The URL is not a Redis URL.
     """
     try:
         settings = RedisSettings.from_dsn(redis_url)
     except (ValueError, AssertionError) as error:
-        raise UsageError(f"REDIS_URL is not like redis://:password@host:6379/0 ({error})") from error
+        raise UsageError(f"expected REDIS_URL like redis://:password@host:6379/0 ({error})") from error
     settings.conn_retries = 30
     return settings
 
 
 def queue_on(redis: Redis) -> ArqRedis:
-    """The queue, through connections that somebody else has opened and will close."""
+    """The queue on an existing client, which the caller closes."""
     return ArqRedis(pool_or_conn=redis.connection_pool, job_serializer=encode_job, job_deserializer=decode_job)
 
 
 class JobQueue:
-    """Puts jobs into the queue, each once: the id says what it is about."""
+    """Adds jobs to the queue. Each job is queued once: its id names its subject."""
 
     def __init__(self, arq: ArqRedis, *, heal_delay_s: float = 1.0) -> None:
         self._arq = arq
@@ -71,9 +70,9 @@ class JobQueue:
         self._asked: dict[str, list[tuple[float, IdRange]]] = {}
 
     async def heal(self, symbol: str, hole: IdRange, *, since: int | None = None, delay_s: float | None = None) -> bool:
-        """Ask for the missing ids of one range; False if that is in the queue already.
+        """Request the missing ids of one range; return False if the same job is in the queue already.
 
-        The delay lets a hole close by itself that is only a matter of two consumers' order.
+        During the delay, a hole that exists only because of the order of two consumers closes by itself.
         """
         job = await self._arq.enqueue_job(
             HEAL,
@@ -87,9 +86,9 @@ class JobQueue:
         return job is not None
 
     async def heal_holes(self, holes: Mapping[str, IdRanges]) -> int:
-        """Ask for holes, neighbours together, unless a job in the queue or at work covers them; return how many.
+        """Request holes, neighbours together, unless a queued or running job covers them; return the count of new jobs.
 
-        A hole that is being healed shrinks from its beginning: what is left of it is no new hole.
+        A hole that is being healed shrinks from its beginning. The rest of it does not count as a new hole.
         """
         asked = 0
         queued = await self._ranges_in_queue() if holes else {}
@@ -100,16 +99,16 @@ class JobQueue:
         return asked
 
     async def backfill(self, symbol: str, run: int, *, delay_s: float = 0.0) -> bool:
-        """Ask for the next pages of a symbol's backfill; False if the run after this one is in the queue already."""
+        """Request the next pages of a symbol's backfill; return False if a job for this run is in the queue already."""
         job = await self._arq.enqueue_job(BACKFILL, symbol, _job_id=f"{BACKFILL}:{symbol}:{run}", _defer_by=delay_s)
         return job is not None
 
     async def sweep_backfills(self, *, delay_s: float) -> None:
-        """Ask for a look, later, at the backfills that nobody works on."""
+        """Request a later check for backfills without a worker."""
         await self._arq.enqueue_job(SWEEP_BACKFILLS, _defer_by=delay_s)
 
     async def heal_new_holes(self, holes: dict[str, IdRanges]) -> None:
-        """Ask for the holes that were not asked for lately. Never raises: the worker's sweep asks again."""
+        """Request holes that were not requested recently. Never raises: the worker's sweep requests them again."""
         now = time.monotonic()
         for symbol, missing in holes.items():
             asked = self._asked[symbol] = [
@@ -129,10 +128,10 @@ class JobQueue:
     async def fill_gap(
         self, symbol: str, *, min_gap_minutes: float = 2, turn: int | None = None, delay_s: float = 0
     ) -> bool:
-        """Ask to look for gaps of a symbol and to fill them; False if that is in the queue, or at work, already.
+        """Request the detection and filling of a symbol's gaps; return False if a job for it exists already.
 
         Args:
-            turn: Of the job at work, when it asks for its successor: its own id is taken until it ends.
+            turn: The turn of the running job, if that job requests its successor: its own id is taken until it ends.
         """
         ids = [f"{FILL_GAP}:{symbol}:{each}" for each in (0, 1)]
         if turn is None:
@@ -146,32 +145,35 @@ class JobQueue:
         return job is not None
 
     async def fill_gaps(self, symbols: Iterable[str], *, min_gap_minutes: float = 2, delay_s: float = 0) -> int:
-        """:meth:`fill_gap` for several symbols; return how many were not in the queue already."""
+        """Call :meth:`fill_gap` for several symbols; return the number of new jobs."""
         return sum([await self.fill_gap(s, min_gap_minutes=min_gap_minutes, delay_s=delay_s) for s in symbols])
 
     async def fill_gaps_after_connecting(self, symbols: Iterable[str]) -> None:
-        """:meth:`fill_gaps`, once what a connection brings is stored. Never raises: the clock asks too."""
+        """As :meth:`fill_gaps`, after the first trades of a connection are stored.
+
+        Never raises: the worker requests the same periodically.
+        """
         try:
             await self.fill_gaps(symbols, delay_s=self._heal_delay_s + _SETTLING_S)
         except (RedisError, OSError) as error:
             _log.warning("gap_fill_not_queued", error=str(error) or type(error).__name__)
 
     async def import_csv(self, paths: Sequence[str], *, symbol: str | None = None) -> bool:
-        """Ask to import files, folders and zips that the worker can see; False if that is in the queue already."""
+        """Request the import of files, folders and zips that the worker can read; False if it is queued already."""
         job = await self._arq.enqueue_job(
             IMPORT_CSV, list(paths), symbol, _job_id=":".join([IMPORT_CSV, symbol or "", *paths])
         )
         return job is not None
 
     async def refresh(self, *, delay_s: float = 0) -> bool:
-        """Ask to refresh the longer intervals, after a burst; False if that is in the queue already.
+        """Request a refresh of the longer intervals, after a burst; return False if it is in the queue already.
 
-        Without it the next minute does.
+        Without this request, the worker refreshes them within a minute.
         """
         return await self._arq.enqueue_job(REFRESH, _job_id=REFRESH, _defer_by=delay_s) is not None
 
     async def _ranges_in_queue(self) -> dict[str, list[IdRange]]:
-        """By symbol, what jobs are about that wait or are at work: arq takes them from the queue at their end."""
+        """By symbol, the id ranges of queued and running jobs. arq removes a job from the queue when it ends."""
         ranges: dict[str, list[IdRange]] = {}
         for id_ in await self._arq.zrange(self._arq.default_queue_name, 0, -1):
             match id_.decode().split(":"):

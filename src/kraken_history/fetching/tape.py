@@ -33,7 +33,7 @@ from kraken_history.storing.store import Store, Stored
 from kraken_history.symbols import Pair
 
 SECOND_LOOK_S = 2.5
-"""Seconds before a page in doubt is requested again; Cloudflare caches an answer for about two."""
+"""Seconds before a page in doubt is requested again: Cloudflare caches an answer for about two."""
 
 
 Work = Literal["backfill", "gap", "heal"]
@@ -46,8 +46,8 @@ class TapeReader:
     """Reads the trades of one pair from Kraken, page by page, and stores them.
 
     Args:
-        work: What the pages are for, as the metrics name it.
-        now: Kraken's present.
+        work: The work that needs the pages; a label of the metrics.
+        now: Kraken's clock.
         second_look_s: Seconds before a page in doubt is requested again.
     """
 
@@ -95,12 +95,12 @@ class TapeReader:
         return request.page(second, asked_at)
 
     async def store(self, page: TapePage, *, also: Alongside = NOTHING_MORE) -> StoredPage:
-        """Store a page, and in the same transactions that its time is covered; record the ids that it passes over.
+        """Store a page, and record its time as covered in the same transactions; record the ids that it passes over.
 
-        A page in doubt has its trades stored, and nothing else: neither coverage nor ``also``.
+        Of a page in doubt only the trades are stored: neither coverage nor ``also`` is written.
 
         Args:
-            also: What the caller commits with the rows, for example a cursor.
+            also: Further writes of the caller in these transactions, for example a cursor.
         """
         alongside = NOTHING_MORE if page.is_in_doubt else _Covering(page, also)
         stored = await write_page(self._store, page.trades, also=alongside)
@@ -129,7 +129,7 @@ class TapeReader:
 
 
 class _Covering(Alongside):
-    """Records in the transaction of each part of a page that its time is covered, and lets ``also`` add to it."""
+    """Records the time of each part of a page as covered, in its transaction, and then calls ``also``."""
 
     def __init__(self, page: TapePage, also: Alongside) -> None:
         self._page = page

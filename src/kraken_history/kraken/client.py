@@ -34,23 +34,23 @@ _log = telemetry.get_logger("kraken-rest")
 
 
 class Limiter(Protocol):
-    """What the client asks before each call, and tells after it."""
+    """Decides when the client may call. The client reports to it how each call ended."""
 
     async def wait_for_turn(self, pair: str) -> None:
-        """Return when the next call may go out; ``KrakenPaused`` if that is too far away to wait for."""
+        """Return when the next call may go out; raise ``KrakenPaused`` if the wait would be too long."""
 
     async def note_refusal(self, pair: str, refusal: Refusal = ...) -> float:
-        """Hold all calls for the pair back; return for how many seconds."""
+        """Pause all calls for the pair; return the length of the pause in seconds."""
 
     async def note_success(self, pair: str) -> None:
-        """Kraken has answered."""
+        """Record that Kraken answered."""
 
 
 class KrakenRest:
     """A client of the public endpoints; ``async with`` opens and closes its connections.
 
     Args:
-        attempts: How often a call that Kraken is too busy for is made before the error is passed on.
+        attempts: Number of times a call is made while Kraken is busy or unreachable, before the error is raised.
     """
 
     def __init__(self, base_url: str, limiter: Limiter, *, attempts: int = 5) -> None:
@@ -73,16 +73,16 @@ class KrakenRest:
         """One page of trades from ``since`` (nanoseconds, inclusive) on, at most 1000.
 
         Raises:
-            KrakenBusy, ServiceUnavailable: Still refused, or unreachable, after all attempts.
-            KrakenRefused: Kraken does not know the pair.
-            MalformedMessage: The answer is no page of trades.
+            KrakenBusy, ServiceUnavailable: Kraken is still busy or unreachable after all attempts.
+            KrakenRefused: Kraken refuses the request, for example because it does not know the pair.
+            MalformedMessage: The answer is not a page of trades.
         """
         parameters = {"pair": pair.altname, "since": str(since), **_class_of(pair)}
         result = await self._get("Trades", pair.altname, parameters)
         return decode_trades_page(result, pair.symbol, since=since)
 
     async def fetch_ohlc_page(self, pair: Pair, since: datetime) -> OhlcPage:
-        """One-minute candles that begin after ``since`` (not at it): never more than the latest 720.
+        """One-minute candles that begin after ``since`` (not at it), and are among the latest 720.
 
         Errors as :meth:`fetch_trades_page`.
         """
@@ -98,13 +98,13 @@ class KrakenRest:
         pairs = decode_asset_pairs(await self._get("AssetPairs", _WITHOUT_PAIR, {}))
         try:
             result = await self._get("AssetPairs", _WITHOUT_PAIR, {"aclass_base": TOKENIZED_ASSET})
-        except KrakenRefused as error:  # xStocks are not offered everywhere; all other pairs are known
+        except KrakenRefused as error:  # Kraken does not offer xStocks everywhere; the other pairs are still valid
             _log.warning("tokenized_pairs_not_listed", error=str(error))
             return pairs
         return pairs + decode_asset_pairs(result)
 
     async def fetch_system_status(self) -> SystemStatus:
-        """Whether Kraken trades. Errors as :meth:`fetch_trades_page`."""
+        """The state of Kraken's matching engine. Errors as :meth:`fetch_trades_page`."""
         return decode_system_status(await self._get("SystemStatus", _WITHOUT_PAIR, {}))
 
     async def fetch_time(self) -> datetime:
@@ -146,7 +146,7 @@ class KrakenRest:
 
 
 def _class_of(pair: Pair) -> Mapping[str, str]:
-    """The parameter without which Kraken answers ``EQuery:Unknown asset pair`` for a pair that is no currency's.
+    """The ``asset_class`` parameter. Without it Kraken answers ``EQuery:Unknown asset pair`` for an xStock.
 
     Source: Kraken's documentation of ``asset_class``; JKorf/Kraken.Net#146, nautechsystems/nautilus_trader#3455.
     """
@@ -154,7 +154,7 @@ def _class_of(pair: Pair) -> Mapping[str, str]:
 
 
 class _Trouble(Struct, frozen=True):
-    """A call that may pass later, and what it means for the limiter."""
+    """A failed call that may succeed later, and its consequence for the limiter."""
 
     error: KrakenBusy | ServiceUnavailable
     refusal: Refusal

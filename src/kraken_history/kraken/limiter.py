@@ -1,11 +1,12 @@
-"""One rate limit for all who call Kraken's REST: kept in Redis for many processes, or in memory for one.
+"""The rate limit for calls of Kraken's REST API: kept in Redis for many processes, or in memory for one.
 
-Kraken limits Trades and OHLC for each address and pair, the rest for each address. No figure is published. Seen:
-about one call a second is safe for a while, in a long run 1.5 s apart was refused and 3 s was not; past the limit
-Kraken refuses for some seconds, and longer if one persists.
+Kraken limits Trades and OHLC per address and pair, other endpoints per address. It publishes no figures. Observed:
+one call per second is accepted for a while; in a long run, calls 1.5 s apart were refused and calls 3 s apart were
+not. Above the limit Kraken refuses for some seconds, and for longer if the calls continue.
 
-So calls for a pair begin a second apart. A refusal makes everybody pause, longer with each one in a row, and from
-then on calls for that pair are spaced wider; a long run of answers narrows them again, step by step.
+Therefore calls for a pair start a second apart. After a refusal all callers of the pair pause, longer with each refusal
+in a row. If Kraken refused because of too many calls, calls for that pair are also spaced wider. A long run of answers
+narrows the spacing again, step by step.
 """
 
 import asyncio
@@ -22,32 +23,32 @@ from redis.exceptions import RedisError
 from kraken_history.errors import KrakenPaused, ServiceUnavailable
 from kraken_history.kraken.rest import Refusal
 
-FIRST_BACKOFF_S = 5.0
-LONGEST_BACKOFF_S = 60.0
+FIRST_BACKOFF_S = 5.0  # after one refusal; it doubles with each further one in a row
+LONGEST_BACKOFF_S = 60.0  # unless Kraken names a longer pause
 JITTER = 0.25
-"""A pause is up to this part longer, so that those whom one trouble stopped do not come back at one time."""
+"""Largest fraction by which a pause is extended at random, so that paused callers do not all return at once."""
 
 WIDER = 1.5
-"""Spacing grows by this factor with each refusal for asking too often …"""
+"""Factor by which spacing grows with each refusal because of too many calls."""
 NARROWER = 0.9
-"""… and shrinks by this one …"""
+"""Factor by which spacing shrinks after each run of :data:`NARROWED_AFTER` answers."""
 NARROWED_AFTER = 60
-"""… with each run of so many answers."""
+"""Number of answers in a row after which spacing shrinks once."""
 
 LONGEST_WAIT_S = 90.0
-"""Whoever would have to wait longer, as in a lockout, is told so instead."""
+"""Longest wait for a turn, in seconds. If it would be longer, as in a lockout, ``KrakenPaused`` is raised instead."""
 
 _UNKNOWN_REFUSAL = Refusal()
-_FORGOTTEN_AFTER_S = 300.0  # refusals and spacing of a pair that nobody calls for
+_FORGOTTEN_AFTER_S = 300.0  # a pair's refusals and spacing expire this long after its last call
 
 
 class Pacing(Struct, frozen=True):
-    """The figures of a limiter.
+    """The settings of a limiter.
 
     Attributes:
         spacing_s: Between two calls for the same pair.
         total_spacing_s: Between any two calls.
-        slowest_spacing_s: What the spacing of a pair grows to, at most, while Kraken refuses.
+        slowest_spacing_s: Upper bound to which the spacing of a pair grows while Kraken refuses.
     """
 
     spacing_s: float = 1.0
@@ -58,12 +59,12 @@ class Pacing(Struct, frozen=True):
 
     @property
     def poll_jitter_s(self) -> float:
-        """Spreads those who wait for the same slot, at hardly any cost."""
+        """Upper bound of the random delay that keeps callers from polling for the same slot at the same instant."""
         return min(0.01, self.spacing_s / 50)
 
 
-# Takes the slot if both the pair and the address are free, else says how many milliseconds are missing.
-# Nothing is reserved ahead: a pair that has to wait does not hold up the others.
+# Takes the slot if both the pair and the address are free. Otherwise returns the remaining wait in milliseconds.
+# No slot is reserved ahead, so a pair that has to wait does not delay the others.
 _TAKE = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -107,7 +108,7 @@ if spacing <= tonumber(ARGV[1]) then redis.call('DEL', KEYS[1]) else redis.call(
 
 
 class RateLimiter:
-    """Spaces the calls of every process that shares this Redis."""
+    """Spaces the calls of all processes that share this Redis."""
 
     def __init__(self, redis: Redis, pacing: Pacing | None = None) -> None:
         self._pacing = pacing or Pacing()
@@ -119,16 +120,16 @@ class RateLimiter:
         """Return when the next call for this pair may go out, having taken its slot.
 
         Raises:
-            KrakenPaused: That is more than :data:`LONGEST_WAIT_S` away.
-            ServiceUnavailable: Redis does not answer, so nobody knows whose turn it is.
+            KrakenPaused: The turn is more than :data:`LONGEST_WAIT_S` away.
+            ServiceUnavailable: Redis does not answer, so the limit is unknown.
         """
         spacings = [_ms(self._pacing.spacing_s), _ms(self._pacing.total_spacing_s)]
-        # Polling, because the other waiters are in other processes.
+        # Polls, because other waiters are in other processes.
         while wait_ms := int(await _run(self._take, _keys(pair), spacings)):
             await _sleep(wait_ms / 1000, pair, self._pacing)
 
     async def note_refusal(self, pair: str, refusal: Refusal = _UNKNOWN_REFUSAL) -> float:
-        """Kraken did not answer a call for this pair: nobody calls for it for a while; return the seconds."""
+        """Record a call that Kraken did not answer: pause all calls for this pair, and return the pause in seconds."""
         pacing = self._pacing
         arguments = [
             _ms(pacing.first_backoff_s),
@@ -145,7 +146,7 @@ class RateLimiter:
         return int(await _run(self._refused, _keys(pair), arguments)) / 1000
 
     async def note_success(self, pair: str) -> None:
-        """Kraken answered: the next refusal starts again with a short pause."""
+        """Record an answer: the next refusal starts again with a short pause."""
         arguments = [_ms(self._pacing.spacing_s), NARROWED_AFTER, NARROWER, _ms(_FORGOTTEN_AFTER_S)]
         await _run(self._answered, [_keys(pair)[2]], arguments)
 
@@ -155,11 +156,13 @@ async def _run(script: AsyncScript, keys: Sequence[str], arguments: Sequence[flo
         return await script(keys=keys, args=arguments)
     except (RedisError, OSError) as error:
         reason = str(error) or type(error).__name__
-        raise ServiceUnavailable(f"the Redis that keeps the rate limit does not answer ({reason})") from error
+        raise ServiceUnavailable(
+            f"cannot use the rate limit in Redis ({reason}): check that Redis is running"
+        ) from error
 
 
 def _keys(pair: str) -> list[str]:
-    """When the pair is free, when the address is, and the pair's refusals and spacing; on one node of a cluster."""
+    """Keys: when the pair is free, when the address is free, the pair's pace; all on one node of a cluster."""
     return [f"kraken:limit:{{rest}}:{pair}", "kraken:limit:{rest}", f"kraken:limit:{{rest}}:{pair}:pace"]
 
 
@@ -174,7 +177,7 @@ async def _sleep(wait_s: float, pair: str, pacing: Pacing) -> None:
 
 
 class _PairPace:
-    """What is remembered of one pair."""
+    """The state of one pair."""
 
     def __init__(self) -> None:
         self.free_at = 0.0
@@ -184,10 +187,10 @@ class _PairPace:
 
 
 class LocalRateLimiter:
-    """The same for one process that has no Redis. Processes that each have one of these exceed the limit together.
+    """The limiter of one process without Redis. Several processes that each use one exceed the limit together.
 
     Args:
-        clock: Seconds that never go back.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(self, pacing: Pacing | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:

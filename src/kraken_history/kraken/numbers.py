@@ -1,4 +1,4 @@
-"""What a symbol, a price and a volume must look like to be let in."""
+"""Validation of symbols, trades and candles before they are stored."""
 
 import re
 from datetime import UTC
@@ -8,26 +8,27 @@ from kraken_history.records import HistoricalCandle, HistoricalTrade, floor_minu
 
 _SYMBOL = re.compile(r"[A-Za-z0-9.]{1,16}/[A-Za-z0-9.]{1,16}")
 
-# Wider than any market, and far inside what PostgreSQL's numeric holds; keeps 1e999999999 out.
+# Bounds of prices and volumes: wider than any market, and far within PostgreSQL's numeric. They exclude 1e999999999.
 _SMALLEST = Decimal("1e-30")
 _LARGEST = Decimal("1e30")
 _ZERO = Decimal(0)
 
-# Characters, not digits, because that is quick to ask: what is let in can be multiplied and added up exactly.
+# Longest accepted numbers, in characters (quicker to count than digits). Within these bounds, products and sums of
+# the numbers are exact.
 _LONGEST_TRADE_NUMBER = 48
 _LONGEST_CANDLE_NUMBER = 100
 
-_MOST_TRADES_A_CANDLE = 2**31 - 1
+_MOST_TRADES_A_CANDLE = 2**31 - 1  # the column is an integer of four bytes
 
 
 def check_symbol(symbol: str) -> None:
     """Raise ValueError unless this is shaped like ``BTC/USDT``."""
     if not _SYMBOL.fullmatch(symbol):
-        raise ValueError(f"{symbol!r} is not a symbol")
+        raise ValueError(f"expected a symbol such as BTC/USDT, got {symbol!r}")
 
 
 def check_trade(trade: HistoricalTrade) -> None:
-    """Raise ValueError unless price and volume are positive numbers of sane size and length, and the time UTC."""
+    """Raise ValueError unless price and volume are positive numbers within the bounds above, and the time is UTC."""
     price, volume = trade.price, trade.volume
     try:
         if (
@@ -41,15 +42,15 @@ def check_trade(trade: HistoricalTrade) -> None:
     except InvalidOperation:  # NaN has no order
         pass
     raise ValueError(
-        f"trade {trade.id}: price {price!s:.60} and volume {volume!s:.60} must be positive numbers,"
-        f" and the time {trade.timestamp} UTC"
+        f"invalid trade {trade.id}: expected a positive price and volume, and a time in UTC,"
+        f" got {price!s:.60}, {volume!s:.60} and {trade.timestamp}"
     )
 
 
 def check_candle(candle: HistoricalCandle) -> None:
-    """Raise ValueError unless it starts at a minute (UTC), and its prices and volumes can be.
+    """Raise ValueError unless the candle starts at a full minute (UTC) and its numbers are consistent.
 
-    That is: prices are positive, volumes not negative, and high and low enclose the rest.
+    Prices must be positive, volumes must not be negative, and high and low must enclose open and close.
     """
     try:
         if (
@@ -66,7 +67,7 @@ def check_candle(candle: HistoricalCandle) -> None:
             return
     except InvalidOperation:
         pass
-    raise ValueError(f"candle {candle.timestamp}: its start, prices or volumes cannot be")
+    raise ValueError(f"invalid candle {candle.timestamp}: start time, prices or volumes out of range")
 
 
 def _numbers(candle: HistoricalCandle) -> tuple[Decimal, ...]:

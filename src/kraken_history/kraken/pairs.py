@@ -1,11 +1,11 @@
-"""Finds the pair that a name means: our symbol, any of Kraken's names of it, with a slash or without.
+"""Finds the pair of a name: our symbol, or any of Kraken's names of it, with a slash or without.
 
 Kraken's names are case-sensitive (``AAPLx/USD``), and a name without a slash can be cut apart in several ways: ``AUSD``
-is a quote asset, so ``ADAUSD`` might be ``AD/AUSD``. So a name is never changed or cut apart here. The names of each
-known pair are made, and the given name is compared with them: letter by letter first, and in any case only if that
-leaves one pair.
+is a quote asset, so ``ADAUSD`` might be ``AD/AUSD``. Therefore a name is never changed or cut apart here. All names of
+each known pair are generated, and the given name is compared with them: first with the same case, then ignoring case.
+If several pairs match, the name is ambiguous and refused.
 
-Pure: the pairs, or the symbols that the database holds, are given. :mod:`kraken_history.kraken.resolver` asks Kraken.
+Pure: the caller passes the pairs, or the stored symbols. :mod:`kraken_history.kraken.resolver` asks Kraken.
 """
 
 import re
@@ -22,7 +22,7 @@ Named = TypeVar("Named", Pair, str)
 # A name without a slash has at least four letters: a quote asset has three or more.
 _CONCATENATED = re.compile(r"[A-Za-z0-9.]{4,32}")
 
-# Kraken's oldest assets are listed with a letter before their names, X for coins and Z for money; no new ones are.
+# Kraken lists its oldest assets with a letter before the name: X for coins, Z for currencies. Newer ones have none.
 _LETTERED = frozenset(
     """
     XETC XETH XICN XLTC XMLN XNMC XREP XXBT XXDG XXLM XXMR XXRP XXVN XZEC ZAUD ZCAD ZEUR ZGBP ZJPY ZKRW ZUSD
@@ -32,10 +32,10 @@ _OLD_NAMES = {new: old for old, new in V2_ASSET_NAMES.items()}
 
 
 def checked_name(given: str) -> str:
-    """The given text without space around it, if it can be a name of a pair.
+    """The given text without surrounding space, if it is shaped like the name of a pair.
 
     Raises:
-        UnknownSymbol: It cannot; nobody needs to be asked.
+        UnknownSymbol: It is not, so there is no need to ask Kraken.
     """
     name = given.strip() if isinstance(given, str) else ""
     if not (is_symbol(name) or _CONCATENATED.fullmatch(name)):
@@ -44,7 +44,7 @@ def checked_name(given: str) -> str:
 
 
 def is_symbol(name: str) -> bool:
-    """True if the name is written as our symbols are: ``BASE/QUOTE``. Whether there is such a pair is not asked."""
+    """True if the name is shaped like our symbols: ``BASE/QUOTE``. Does not check that the pair exists."""
     try:
         check_symbol(name)
     except ValueError:
@@ -53,14 +53,14 @@ def is_symbol(name: str) -> bool:
 
 
 def is_ours(name: str) -> bool:
-    """True if a symbol of ours can be written so: ``BTC/USDT``, but not ``XBT/USDT`` or ``BTCUSDT``."""
+    """True if the name is spelled like our symbols: ``BTC/USDT``, but not ``XBT/USDT`` or ``BTCUSDT``."""
     return is_symbol(name) and symbol_from_wsname(name) == name
 
 
 def spellings(symbol: str) -> list[str]:
-    """The names that may be written for a symbol, besides the symbol itself.
+    """The other names of a symbol.
 
-    Each asset in each of its names (``BTC``, ``XBT``, ``XXBT``), with a slash and without: ``XXBTZUSD`` for
+    They combine all names of both assets (``BTC``, ``XBT``, ``XXBT``), with a slash and without: ``XXBTZUSD`` for
     ``BTC/USD``.
     """
     assets = [_names_of_asset(asset) for asset in symbol.split("/")]
@@ -80,7 +80,7 @@ class _Names(Generic[Named]):
         self._ranks: tuple[dict[str, dict[Named, None]], ...] = ({}, {}, {}, {})
 
     def add(self, meant: Named, own: Iterable[str], made: Iterable[str]) -> None:
-        """Note its own names, which go before all names that were made of it."""
+        """Add a pair or symbol: its own names take precedence over all generated names."""
         exact_own, exact_made, folded_own, folded_made = self._ranks
         for names, exact, folded in ((own, exact_own, folded_own), (made, exact_made, folded_made)):
             for name in names:
@@ -88,7 +88,7 @@ class _Names(Generic[Named]):
                 folded.setdefault(name.casefold(), {})[meant] = None
 
     def candidates(self, name: str, *, in_any_case: bool = True) -> list[Named]:
-        """Those that the name may mean, of the best rank that has any."""
+        """The matches of the name in the highest rank that has any."""
         written = (name, name, name.casefold(), name.casefold())
         for rank, key in list(zip(self._ranks, written, strict=True))[: 4 if in_any_case else 2]:
             if key in rank:
@@ -97,7 +97,7 @@ class _Names(Generic[Named]):
 
 
 class PairMap:
-    """Looks a pair up under any of its names: letter by letter, then in upper or lower case."""
+    """Looks up a pair under any of its names: first with the same case, then ignoring case."""
 
     def __init__(self, pairs: Iterable[Pair] = DEFAULT_PAIRS) -> None:
         self._pairs = {pair.symbol: pair for pair in pairs}
@@ -119,7 +119,7 @@ class PairMap:
         """The pair of a name; None if no pair has it.
 
         Raises:
-            UnknownSymbol: The name may mean several pairs; names them.
+            UnknownSymbol: The name matches several pairs; the message lists them.
         """
         found = self._names.candidates(name.strip())
         if len(found) > 1:
@@ -127,7 +127,7 @@ class PairMap:
         return found[0] if found else None
 
     def find(self, name: str) -> Pair:
-        """The pair of a name, where these pairs are all that Kraken lists.
+        """The pair of a name, if this map holds all pairs that Kraken lists.
 
         Raises:
             UnknownSymbol: No pair has this name, or several have.
@@ -139,10 +139,10 @@ class PairMap:
 
 
 def find_symbol(name: str, symbols: Iterable[str]) -> str | None:
-    """Which of some symbols a name means; None if it means none of them. Kraken is not asked.
+    """The symbol that a name stands for; None if it matches none of them. Kraken is not asked.
 
     Raises:
-        UnknownSymbol: The text is no name, or may mean several of the symbols.
+        UnknownSymbol: The text is not shaped like a name, or matches several of the symbols.
     """
     name = checked_name(name)
     names: _Names[str] = _Names()
@@ -155,10 +155,10 @@ def find_symbol(name: str, symbols: Iterable[str]) -> str | None:
 
 
 def find_stored(name: str, stored: Sequence[str]) -> str:
-    """Which of the symbols that the database holds a name means.
+    """The stored symbol that a name stands for.
 
     Raises:
-        UnknownSymbol: None of them, or several; or the text is no name.
+        UnknownSymbol: It matches none of them, or several, or the text is not shaped like a name.
     """
     symbol = find_symbol(name, stored)
     if symbol is None:
@@ -167,13 +167,13 @@ def find_stored(name: str, stored: Sequence[str]) -> str:
 
 
 def symbol_without_kraken(name: str) -> str | None:
-    """Our symbol of a name as far as it can be told without asking anybody; None for ``XBTEUR``.
+    """Our symbol of a name, as far as it can be determined without asking Kraken; None for ``XBTEUR``.
 
-    The default pairs are known under all their names. Of any other ``BASE/QUOTE`` the letters stay as they are,
-    but for XBT and XDG, which have other names here. Whether Kraken lists such a pair is another question.
+    The default pairs are known under all their names. Any other ``BASE/QUOTE`` keeps its letters, except that Kraken's
+    old asset names are replaced, such as XBT and XDG. Does not check that Kraken lists the pair.
 
     Raises:
-        UnknownSymbol: The text is no name.
+        UnknownSymbol: The text is not shaped like a name.
     """
     name = checked_name(name)
     pair = _DEFAULT.get(name)
@@ -183,7 +183,7 @@ def symbol_without_kraken(name: str) -> str | None:
 
 
 def _without_letters(name: str) -> str:
-    """``XXBT/ZUSD`` → ``BTC/USD``: the assets of Kraken's keys under their present names."""
+    """``XXBT/ZUSD`` → ``BTC/USD``: replaces the assets of Kraken's keys by their present names."""
     return symbol_from_wsname("/".join(asset[1:] if asset in _LETTERED else asset for asset in name.split("/")))
 
 

@@ -1,4 +1,4 @@
-"""Finds the pair of a name, and asks Kraken for its pairs where that is needed."""
+"""Finds the pair of a name, and asks Kraken for its pairs if necessary."""
 
 import asyncio
 import time
@@ -12,16 +12,16 @@ FetchPairs = Callable[[], Awaitable[Iterable[Pair]]]
 """Fetches all pairs, as :meth:`kraken_history.kraken.client.KrakenRest.fetch_asset_pairs` does, xStocks included."""
 
 CANNOT_BE_ASKED = (KrakenBusy, ServiceUnavailable, MalformedMessage)
-"""The errors that say nothing of a name: Kraken did not answer, or not in a way that can be read."""
+"""Errors that say nothing about the name: Kraken did not answer, or its answer could not be decoded."""
 
 ASK_AGAIN_S = 600.0
-"""So many seconds after an answer, a name that was not in it is asked for again: Kraken may list new pairs."""
+"""Seconds after an answer before an unknown name makes the resolver ask again: Kraken may list new pairs."""
 
 
 class Resolver:
-    """Kraken's pairs under any of their names: the default five at once, any other after asking Kraken, once.
+    """Kraken's pairs under any of their names: the default five are known, any other needs one request to Kraken.
 
-    May be used by many tasks at a time; they ask Kraken together.
+    Safe to use from many tasks at once: they share one request.
     """
 
     def __init__(self, fetch_pairs: FetchPairs, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,10 +32,10 @@ class Resolver:
         self._asking = asyncio.Lock()
 
     def known(self, name: str) -> Pair | None:
-        """The pair of a name, of those that are known by now.
+        """The pair of a name, among the pairs known so far.
 
         Raises:
-            UnknownSymbol: The name may mean several pairs.
+            UnknownSymbol: The name matches several pairs.
         """
         return self._known.get(name)
 
@@ -43,8 +43,8 @@ class Resolver:
         """The pair of any of its names.
 
         Raises:
-            UnknownSymbol: The text is no name, or Kraken lists no pair of it, or several whose letters it has.
-            KrakenBusy, KrakenRefused, ServiceUnavailable, MalformedMessage: Kraken cannot be asked just now.
+            UnknownSymbol: The text is not shaped like a name, or Kraken lists no such pair, or several match.
+            KrakenBusy, KrakenRefused, ServiceUnavailable, MalformedMessage: Kraken did not give its list of pairs.
         """
         name = checked_name(name)
         pair = self.known(name)
@@ -54,10 +54,10 @@ class Resolver:
         return pair
 
     async def symbol_of(self, name: str) -> str:
-        """Our symbol of a name. While Kraken cannot be asked, the letters of ``BASE/QUOTE`` count as they are.
+        """Our symbol of a name. While Kraken does not answer, it is determined from the letters of ``BASE/QUOTE``.
 
         Raises:
-            As :meth:`find`; that Kraken cannot be asked, only of a name without a slash.
+            As :meth:`find`. If Kraken does not answer, only for a name whose letters are not enough.
         """
         try:
             return (await self.find(name)).symbol
@@ -72,5 +72,6 @@ class Resolver:
             is_fresh = self._asked_at is not None and self._clock() - self._asked_at < ASK_AGAIN_S
             if is_fresh or self.known(name) is not None:
                 return
-            self._known = PairMap([*self._known, *await self._fetch_pairs()])  # the later of two of a symbol counts
+            # Of two pairs with one symbol, the later one counts.
+            self._known = PairMap([*self._known, *await self._fetch_pairs()])
             self._asked_at = self._clock()

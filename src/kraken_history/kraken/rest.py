@@ -1,4 +1,4 @@
-"""Kraken's public REST answers, without I/O: bodies in, records out, errors sorted.
+"""Decodes Kraken's public REST answers, without I/O: bodies in, records out, errors classified.
 
 Kraken answers HTTP 200 with ``{"error": [...], "result": ...}`` for nearly everything, throttling included.
 """
@@ -18,7 +18,7 @@ from kraken_history.records import EXACT, HistoricalCandle, HistoricalTrade, Sid
 from kraken_history.symbols import CURRENCY, Pair, symbol_from_wsname
 
 TRADES_PAGE = 1000
-"""Most rows of one Trades answer."""
+"""Maximum number of rows in one Trades answer."""
 
 _RETRY = (
     "EGeneral:Too many requests",
@@ -34,11 +34,14 @@ _TOO_OFTEN = (
     "EGeneral:Temporary lockout",
 )
 LOCKOUT_S = 900.0
-"""How long ``EGeneral:Temporary lockout`` lasts, about, for all calls from an address. Source: Kraken's support."""
+"""Approximate length in seconds of ``EGeneral:Temporary lockout``, for all calls from an address.
 
-_LONGEST_PAUSE_S = 3600.0  # what an answer says is believed up to here
+Source: Kraken's support.
+"""
+
+_LONGEST_PAUSE_S = 3600.0  # longest pause accepted from an answer
 _NS = 1_000_000_000
-# A row's time is the print of a float64, up to a quarter of a microsecond off the nanoseconds of ``since``.
+# A row's time is a printed float64, up to a quarter of a microsecond off the nanoseconds of ``since``.
 _PRINT_NS = 500
 _LITTLE_NS = 1000
 _SIDES: dict[str, Side] = {"b": "buy", "s": "sell"}
@@ -51,9 +54,9 @@ class TradesPage(Struct, frozen=True):
     Attributes:
         trades: In Kraken's order. One or more of them repeat the page before, because ``since`` is inclusive.
         last: Cursor of the next page, in nanoseconds.
-        unidentified: Rows without a trade id (six fields, as before 2022) or with id 0, which cannot be
-            stored once and only once and are left out of ``trades``.
-        unidentified_again: Those of them that are at ``since`` itself, so that the page before had them too.
+        unidentified: Rows without a trade id (six fields, as before 2022) or with id 0. They cannot be
+            stored exactly once and are left out of ``trades``.
+        unidentified_again: The number of these rows at ``since`` itself, which the page before had too.
     """
 
     trades: Sequence[HistoricalTrade]
@@ -63,7 +66,7 @@ class TradesPage(Struct, frozen=True):
 
     @property
     def rows(self) -> int:
-        """Rows of the answer; fewer than :data:`TRADES_PAGE` mean that there is nothing after them yet."""
+        """Rows of the answer. Fewer than :data:`TRADES_PAGE` mean that no later trade exists yet."""
         return len(self.trades) + self.unidentified
 
 
@@ -71,9 +74,9 @@ class OhlcPage(Struct, frozen=True):
     """One answer of OHLC, at one minute.
 
     Attributes:
-        candles: Those that are closed, oldest first, as many as 720. Empty minutes are among them, with
-            ``trade_count`` 0: they prove that nothing was traded.
-        running: The candle of the present minute, which Kraken puts last; None where it sent none.
+        candles: The closed candles, oldest first, at most 720. They include empty minutes, with
+            ``trade_count`` 0, which prove that nothing was traded.
+        running: The candle of the present minute, which Kraken puts last; None if Kraken sent none.
     """
 
     candles: Sequence[HistoricalCandle]
@@ -81,10 +84,10 @@ class OhlcPage(Struct, frozen=True):
 
 
 class SystemStatus(Struct, frozen=True):
-    """Whether Kraken trades.
+    """The state of Kraken's matching engine.
 
     Attributes:
-        status: ``online``, ``maintenance``, ``cancel_only``, ``post_only``, or what Kraken comes up with.
+        status: ``online``, ``maintenance``, ``cancel_only``, ``post_only``, or a value that Kraken adds later.
     """
 
     status: str
@@ -92,12 +95,12 @@ class SystemStatus(Struct, frozen=True):
 
 
 class Refusal(Struct, frozen=True):
-    """What a call that was not answered means for those to come.
+    """The consequence of a failed call for the next calls.
 
     Attributes:
-        pause_s: How long to be silent at least; 0 where the answer says nothing of it.
-        too_often: Calls were too many, rather than Kraken in trouble.
-        whole_address: All calls from this address are meant, not those for one pair.
+        pause_s: Minimum pause in seconds; 0 if the answer names none.
+        too_often: True if Kraken refused because of too many calls, not because it has trouble itself.
+        whole_address: True if the refusal concerns all calls from this address, not only those for one pair.
     """
 
     pause_s: float = 0.0
@@ -130,9 +133,9 @@ _time = msgspec.json.Decoder(_TimeRow)
 
 
 def error_kind(errors: Sequence[str]) -> Literal["retry", "permanent"]:
-    """Whether the same request may pass later. What is not known to pass is permanent.
+    """Whether the same request may succeed later. Unknown errors are permanent.
 
-    Source: Kraken's error lists, and answers seen by other clients.
+    Source: Kraken's error lists, and answers observed by other clients.
     """
     return "retry" if errors and all(error.startswith(_RETRY) for error in errors) else "permanent"
 
@@ -146,9 +149,9 @@ def error_of(errors: Sequence[str]) -> KrakenError | None:
 
 
 def refusal_of(errors: Sequence[str], *, status: int, retry_after: str | None, now: datetime) -> Refusal:
-    """What Kraken's error strings, the HTTP status and the ``Retry-After`` header say about the next calls.
+    """The refusal that Kraken's error strings, the HTTP status and the ``Retry-After`` header describe.
 
-    ``EService:Throttled: 1762795433`` names the unix second from which on calls are answered again.
+    ``EService:Throttled: 1762795433`` names the unix second from which Kraken answers calls again.
     """
     pause_s = _retry_after_s(retry_after, now)
     for error in errors:
@@ -171,7 +174,7 @@ def _throttled_s(error: str, now: datetime) -> float:
 
 
 def _retry_after_s(header: str | None, now: datetime) -> float:
-    """Seconds, as a number or until a date."""
+    """The header's pause in seconds. The header is a number or a date."""
     if not header:
         return 0.0
     if header.isascii() and header.isdigit():
@@ -187,17 +190,17 @@ def decode_result(status: int, body: bytes) -> msgspec.Raw:
     """The ``result`` of an answer.
 
     Raises:
-        KrakenBusy: Throttled or unavailable; try later.
-        KrakenHttpError: Likewise, from the proxy in front: an HTML page, or a status that is not 200.
-        KrakenRefused: Kraken will not answer this request.
-        MalformedMessage: HTTP 200 with something that is no answer of Kraken's.
+        KrakenBusy: Kraken is throttling or unavailable; try again later.
+        KrakenHttpError: Likewise, from the proxy before Kraken: an HTML page, or a status other than 200.
+        KrakenRefused: Kraken refused the request; repeating it does not help.
+        MalformedMessage: HTTP 200 with a body that is not an answer of Kraken's.
     """
     try:
         answer = _answer.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         if status != 200 or body.lstrip()[:1] == b"<":
             raise KrakenHttpError(status, is_json=False) from error
-        raise MalformedMessage(f"no answer of Kraken's: {error}", body) from error
+        raise MalformedMessage(f"invalid answer of Kraken: {error}", body) from error
     failure = error_of(answer.error)
     if failure is not None:
         raise failure
@@ -207,9 +210,9 @@ def decode_result(status: int, body: bytes) -> msgspec.Raw:
 
 
 def decode_trades_page(result: msgspec.Raw, symbol: str, *, since: int) -> TradesPage:
-    """One page of Trades; ``since`` is what was asked for, in nanoseconds.
+    """One page of Trades; ``since`` is the requested cursor, in nanoseconds.
 
-    The pair's key in the answer is not the requested spelling, so the one key that is not ``last`` is taken.
+    Kraken spells the pair's key differently from the request, so the only key other than ``last`` is used.
 
     Raises:
         MalformedMessage: A row is not a trade, or there is not exactly one pair.
@@ -220,7 +223,7 @@ def decode_trades_page(result: msgspec.Raw, symbol: str, *, since: int) -> Trade
         (rows,) = fields.values()
         return _page(_trade_rows.decode(rows), last, symbol, since)
     except (msgspec.MsgspecError, ValueError, ArithmeticError, TypeError, LookupError, RecursionError) as error:
-        raise MalformedMessage(f"not a page of Trades: {error}", bytes(result)) from error
+        raise MalformedMessage(f"invalid page of Trades: {error}", bytes(result)) from error
 
 
 def _page(rows: list[tuple[Any, ...]], last: msgspec.Raw | None, symbol: str, since: int) -> TradesPage:
@@ -233,7 +236,7 @@ def _page(rows: list[tuple[Any, ...]], last: msgspec.Raw | None, symbol: str, si
             again += nanoseconds - since < _PRINT_NS
             continue
         trades.append(_trade(row, symbol, utc_from_unix_ns(nanoseconds)))
-    # The newest row's print may lie above its true time: a little less, so that nothing is stepped over.
+    # The newest row's printed time may lie above its true time. A slightly lower cursor skips no trade.
     cursor = max(newest - _LITTLE_NS, since) if last is None else int(msgspec.json.decode(last))
     return TradesPage(trades, cursor, unidentified, again)
 
@@ -241,7 +244,7 @@ def _page(rows: list[tuple[Any, ...]], last: msgspec.Raw | None, symbol: str, si
 def _trade(row: tuple[Any, ...], symbol: str, timestamp: datetime) -> HistoricalTrade:
     price, volume, _, side, order_type, misc, trade_id = row[:7]
     if type(trade_id) is not int or not 0 < trade_id < 2**63 - 1 or not isinstance(misc, str):
-        raise ValueError(f"{trade_id!r} is not a trade id, or {misc!r} no flags")
+        raise ValueError(f"expected a trade id and text flags, got {trade_id!r} and {misc!r}")
     trade = HistoricalTrade(
         trade_id,
         symbol,
@@ -257,12 +260,12 @@ def _trade(row: tuple[Any, ...], symbol: str, timestamp: datetime) -> Historical
 
 
 def _nanoseconds(seconds: Decimal | int) -> int:
-    """A unix time in seconds, in whole nanoseconds."""
+    """Converts a unix time in seconds to whole nanoseconds."""
     return int(Decimal(seconds).scaleb(9))
 
 
 def decode_ohlc_page(result: msgspec.Raw, symbol: str) -> OhlcPage:
-    """One answer of OHLC at one minute. ``last`` is the start of the newest closed candle; later ones still run.
+    """One answer of OHLC at one minute. ``last`` is the start of the newest closed candle; later ones are running.
 
     Raises:
         MalformedMessage: A row is not a candle, there is not exactly one pair, or ``last`` is missing.
@@ -273,7 +276,7 @@ def decode_ohlc_page(result: msgspec.Raw, symbol: str) -> OhlcPage:
         (rows,) = fields.values()
         candles = [_ohlc_candle(row, symbol) for row in _trade_rows.decode(rows)]
     except (msgspec.MsgspecError, ValueError, ArithmeticError, TypeError, LookupError, RecursionError) as error:
-        raise MalformedMessage(f"not a page of OHLC: {error}", bytes(result)) from error
+        raise MalformedMessage(f"invalid page of OHLC: {error}", bytes(result)) from error
     closed = [candle for candle in candles if candle.timestamp <= last]
     return OhlcPage(closed, candles[-1] if len(closed) < len(candles) else None)
 
@@ -281,7 +284,7 @@ def decode_ohlc_page(result: msgspec.Raw, symbol: str) -> OhlcPage:
 def _ohlc_candle(row: tuple[Any, ...], symbol: str) -> HistoricalCandle:
     begin_s, open_, high, low, close, vwap, volume, count = row[:8]
     if type(begin_s) is not int or type(count) is not int or count < 0:
-        raise ValueError(f"{begin_s!r} is not the start of a candle, or {count!r} no count")
+        raise ValueError(f"expected a start time and a count as integers, got {begin_s!r} and {count!r}")
     average, amount = Decimal(vwap), Decimal(volume)
     candle = HistoricalCandle(
         symbol,
@@ -304,12 +307,12 @@ def decode_asset_pairs(result: msgspec.Raw) -> list[Pair]:
     """All pairs of AssetPairs that have a WebSocket name; dark pools have none.
 
     Raises:
-        MalformedMessage: It is not a table of pairs.
+        MalformedMessage: The answer is not a table of pairs.
     """
     try:
         rows = _pair_rows.decode(result)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedMessage(f"not AssetPairs: {error}", bytes(result)) from error
+        raise MalformedMessage(f"invalid answer of AssetPairs: {error}", bytes(result)) from error
     return [
         Pair(symbol_from_wsname(row.wsname), row.altname, key, row.wsname, row.status, row.aclass_base)
         for key, row in rows.items()
@@ -318,17 +321,17 @@ def decode_asset_pairs(result: msgspec.Raw) -> list[Pair]:
 
 
 def decode_system_status(result: msgspec.Raw) -> SystemStatus:
-    """The answer of SystemStatus; fields that it may have besides are passed over.
+    """The answer of SystemStatus; unknown fields are ignored.
 
     Raises:
-        MalformedMessage: It is none.
+        MalformedMessage: It is not an answer of SystemStatus.
     """
     try:
         status = _system_status.decode(result)
         if status.timestamp.tzinfo is None:
-            raise ValueError("its timestamp has no offset")
+            raise ValueError("the timestamp has no UTC offset")
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise MalformedMessage(f"not SystemStatus: {error}", bytes(result)) from error
+        raise MalformedMessage(f"invalid answer of SystemStatus: {error}", bytes(result)) from error
     return status
 
 
@@ -336,9 +339,9 @@ def decode_time(result: msgspec.Raw) -> datetime:
     """Kraken's clock, to the second, from the answer of Time.
 
     Raises:
-        MalformedMessage: It is none.
+        MalformedMessage: It is not an answer of Time.
     """
     try:
         return utc_from_unix_ns(_time.decode(result).unixtime * _NS)
     except (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError) as error:
-        raise MalformedMessage(f"not Time: {error}", bytes(result)) from error
+        raise MalformedMessage(f"invalid answer of Time: {error}", bytes(result)) from error

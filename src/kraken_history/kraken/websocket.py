@@ -1,8 +1,8 @@
 """Kraken's WebSocket v2, without I/O: frames in, records out; requests out as bytes.
 
 Sources: Kraken's documentation of WebSocket v2 (channels ``trade``, ``ohlc``, ``status``, ``heartbeat``;
-methods ``subscribe``, ``ping``) and recorded frames of 2026. Fields and channels that are not named here are
-tolerated, because live frames carry undocumented ones.
+methods ``subscribe``, ``ping``) and recorded frames of 2026. Unknown fields and channels are
+tolerated, because live frames contain undocumented ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,14 +29,14 @@ from kraken_history.records import (
 Channel = Literal["trade", "ohlc"]
 
 OHLC_INTERVALS = (1, 5, 15, 30, 60, 240, 1440, 10080, 21600)
-"""Minutes that ``ohlc`` accepts; 10 and 720 are refused. Source: Kraken's documentation."""
+"""Intervals in minutes that ``ohlc`` accepts; it refuses 10 and 720. Source: Kraken's documentation."""
 
 
 class Trades(Struct, frozen=True):
     """A ``trade`` frame.
 
     Attributes:
-        is_snapshot: The latest 50 trades, sent once after a subscribe; an update otherwise.
+        is_snapshot: True for the latest 50 trades, sent once after a subscribe; False for an update.
     """
 
     trades: Sequence[HistoricalTrade]
@@ -44,7 +44,7 @@ class Trades(Struct, frozen=True):
 
 
 class Candles(Struct, frozen=True):
-    """An ``ohlc`` frame: running candles, each whole; none says that it is closed."""
+    """An ``ohlc`` frame: running candles, each complete. Kraken never marks one as closed."""
 
     candles: Sequence[HistoricalCandle]
     is_snapshot: bool
@@ -58,13 +58,13 @@ class Status(Struct, frozen=True):
 
 
 class Instruments(Struct, frozen=True):
-    """The snapshot of ``instrument``: every symbol that this WebSocket knows, in its own letters."""
+    """The snapshot of ``instrument``: every symbol that Kraken's WebSocket knows, in Kraken's spelling."""
 
     symbols: Sequence[str]
 
 
 class Subscribed(Struct, frozen=True):
-    """One symbol of one channel was accepted; Kraken acknowledges each alone."""
+    """Kraken accepted one symbol of one channel; it acknowledges each symbol separately."""
 
     channel: str
     symbol: str
@@ -72,7 +72,7 @@ class Subscribed(Struct, frozen=True):
 
 
 class Refused(Struct, frozen=True):
-    """A request was refused; the socket stays open. ``symbol`` is empty where Kraken did not name one."""
+    """Kraken refused a request; the socket stays open. ``symbol`` is empty if Kraken did not name one."""
 
     error: str
     symbol: str
@@ -81,7 +81,7 @@ class Refused(Struct, frozen=True):
 
 
 class Heartbeat(Struct, frozen=True):
-    """About once a second while nothing else is sent, once any channel is subscribed. Has no clock."""
+    """Sent about once per second if nothing else is sent and a channel is subscribed. Contains no time."""
 
 
 class Pong(Struct, frozen=True):
@@ -89,7 +89,7 @@ class Pong(Struct, frozen=True):
 
 
 class Ignored(Struct, frozen=True):
-    """A frame that is well formed and not for us, such as ``ticker``."""
+    """A well-formed frame of a channel that is not used here, such as ``ticker``."""
 
     channel: str
 
@@ -164,8 +164,8 @@ def decode_frame(frame: bytes | str) -> Frame:
     """Decode one frame of WebSocket v2.
 
     Raises:
-        MalformedMessage: It is not JSON, a field of a channel that we read is missing or has the wrong
-            type, or a number or symbol is not one; carries the frame.
+        MalformedMessage: The frame is not JSON, a field of a used channel is missing or has the wrong type, or a number
+            or symbol is invalid. The error carries the frame.
     """
     try:
         return _decode(_envelope.decode(frame))
@@ -175,13 +175,13 @@ def decode_frame(frame: bytes | str) -> Frame:
 
 
 def trade_from_dict(symbol: str, row: Mapping[str, Any]) -> HistoricalTrade:
-    """The trade of one row of a ``trade`` frame that somebody else has decoded.
+    """The trade of one row of a ``trade`` frame that another program has decoded.
 
-    Numbers may be strings, Decimals, ints or floats; of a float, the shortest decimal that means it is taken.
+    Numbers may be strings, Decimals, ints or floats. A float is converted to its shortest decimal form.
 
     Raises:
-        MalformedMessage: A field is missing or wrong; carries the row as JSON. A row without ``trade_id``
-            cannot be stored once and only once, so it is refused too.
+        MalformedMessage: A field is missing or wrong; the error carries the row as JSON. A row without
+            ``trade_id`` is refused too, because it cannot be stored exactly once.
     """
     return _from_row("trade", symbol, row).trades[0]  # type: ignore[union-attr]
 
@@ -194,13 +194,13 @@ def candle_from_dict(symbol: str, row: Mapping[str, Any]) -> HistoricalCandle:
 _DEFAULTS: dict[str, dict[str, object]] = {"trade": {"ord_type": ""}, "ohlc": {"interval": 1}}
 
 
-# Through JSON, so that there is one decoder with one set of checks.
+# Converts through JSON, so that one decoder makes all checks.
 def _from_row(channel: str, symbol: str, row: Mapping[str, Any]) -> Frame:
     fields = {**_DEFAULTS[channel], **row, "symbol": symbol}
     try:
         data = msgspec.json.encode([fields], enc_hook=str)
     except (TypeError, ValueError, RecursionError) as error:
-        raise MalformedMessage(f"not a row of {channel}: {error}", repr(row).encode()) from error
+        raise MalformedMessage(f"invalid row of {channel}: {error}", repr(row).encode()) from error
     return decode_frame(b'{"channel":"%b","type":"update","data":%b}' % (channel.encode(), data))
 
 
@@ -220,13 +220,13 @@ def _decode(envelope: _Envelope) -> Frame:
         case "instrument" if envelope.type == "snapshot":
             return Instruments([pair.symbol for pair in _instrument_data.decode(envelope.data).pairs])
         case "":
-            raise ValueError("the frame has neither a channel nor a method")
+            raise ValueError("expected a frame with a channel or a method, got neither")
         case other:
             return Ignored(other)
 
 
 def _decode_answer(envelope: _Envelope) -> Frame:
-    if envelope.rate_error is not UNSET:  # {"Error":"Exceeded msg rate"}, seen by other clients
+    if envelope.rate_error is not UNSET:  # {"Error":"Exceeded msg rate"}, observed by other clients
         return Refused(envelope.rate_error, "", "", None)
     if envelope.error or envelope.success is False:
         return Refused(envelope.error or "no reason given", envelope.symbol, envelope.method, envelope.req_id)
@@ -261,7 +261,7 @@ def _decode_candles(data: msgspec.Raw) -> list[HistoricalCandle]:
 
 
 def _candle(row: _OhlcRow) -> HistoricalCandle:
-    # The row's own `timestamp` is deprecated, and live it is the candle's end. interval_begin is the start.
+    # interval_begin is the candle's start. `timestamp` is deprecated, and in live frames it is the candle's end.
     return HistoricalCandle(
         row.symbol,
         floor_minute(row.interval_begin.astimezone(UTC)),
@@ -278,14 +278,14 @@ def _candle(row: _OhlcRow) -> HistoricalCandle:
 
 
 def _cut_to_microseconds(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)  # cuts what is past the sixth fractional digit
+    moment = datetime.fromisoformat(text)  # truncates after the sixth fractional digit
     if moment.tzinfo is None:
-        raise ValueError(f"the timestamp {text!r} has no time zone")
+        raise ValueError(f"expected a timestamp with a time zone, got {text!r}")
     return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
 
 
 def encode_subscribe(channel: Channel, symbols: Sequence[str], *, req_id: int) -> bytes:
-    """One subscribe for all symbols of a channel. Says ``snapshot`` itself: the documented defaults disagree."""
+    """One subscribe for all symbols of a channel. Sets ``snapshot``, because the documented defaults disagree."""
     params: dict[str, object] = {"channel": channel, "symbol": list(symbols), "snapshot": True}
     if channel == "ohlc":
         params["interval"] = 1
@@ -293,13 +293,13 @@ def encode_subscribe(channel: Channel, symbols: Sequence[str], *, req_id: int) -
 
 
 def encode_instruments(*, req_id: int) -> bytes:
-    """A subscribe for one list of all symbols, xStocks included, which Kraken leaves out unless asked for them."""
+    """A subscribe for the list of all symbols. Requests xStocks too, which Kraken leaves out by default."""
     params = {"channel": "instrument", "snapshot": True, "include_tokenized_assets": True}
     return msgspec.json.encode({"method": "subscribe", "params": params, "req_id": req_id})
 
 
 def encode_no_instruments(*, req_id: int) -> bytes:
-    """The end of that subscription: the updates after the list are not used."""
+    """An unsubscribe from ``instrument``: only the snapshot is used, not the updates after it."""
     return msgspec.json.encode({"method": "unsubscribe", "params": {"channel": "instrument"}, "req_id": req_id})
 
 

@@ -1,1 +1,1 @@
-"""What every running process needs: start and stop, connections to Redis, logs, metrics and signs of life."""
+"""Shared by all running processes: start and stop, connections to Redis, logs, metrics and signs of life."""

@@ -15,11 +15,11 @@ BEAT_EVERY_S = 2.0
 
 BEAT_LASTS_S = 15
 
-_PAGE = 1000  # keys that one SCAN looks at
+_PAGE = 1000  # keys that one SCAN examines
 
 
 async def beat(redis: Redis, name: str, look: Callable[[], Sign]) -> None:
-    """Write a sign of life every two seconds until cancelled; it fades 15 seconds after the last.
+    """Write a sign of life every two seconds until cancelled. It expires 15 seconds after the last write.
 
     Args:
         look: Returns the sign as of now.
@@ -34,13 +34,13 @@ async def beat(redis: Redis, name: str, look: Callable[[], Sign]) -> None:
 
 
 async def signs_of_life(redis: Redis) -> Signs:
-    """The services alive now. An entry that cannot be read is in there as unreadable, and raises nothing."""
+    """The services that are alive now. An entry that cannot be decoded is included as unreadable, without an error."""
     bodies: dict[bytes, bytes] = {}
     cursor = 0
     while True:
         cursor, keys = await redis.scan(cursor, match=f"{HEALTH_PREFIX}*", count=_PAGE)
         if keys:
-            # None: it has faded since the SCAN, or is not a string.
+            # None: the key has expired since the SCAN, or is not a string.
             bodies |= {key: body for key, body in zip(keys, await redis.mget(keys), strict=True) if body is not None}
         if not cursor:
             break

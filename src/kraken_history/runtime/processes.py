@@ -1,4 +1,4 @@
-"""What the long-running processes share: connecting to Redis, and stopping when told to, in time."""
+"""Shared by the long-running processes: connecting to Redis, and stopping in time after a signal."""
 
 import asyncio
 import signal
@@ -21,19 +21,19 @@ from kraken_history.urls import without_password
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
-_FINISH_S = 12.0  # of the 20 s that `up` gives a service to stop in; compose gives 30
+_FINISH_S = 12.0  # part of the 20 s in which `up` lets a service stop; compose allows 30
 
 _log = telemetry.get_logger("process")
 
 
 async def connect_redis(url: str) -> Redis:
-    """Open a client and see that somebody answers.
+    """Open a client, and check that Redis answers.
 
     Raises:
-        UsageError: The URL is not one, or its password is wrong.
-        ServiceUnavailable: Nobody answers there, or the server is still loading.
+        UsageError: The URL is invalid, or its password is wrong or missing.
+        ServiceUnavailable: No Redis answers at that address, or it is still loading.
     """
-    with _told_plainly(url):
+    with _translated_errors(url):
         redis: Redis = Redis.from_pool(pool_at(url, ConnectionPool))
         try:
             await redis.ping()
@@ -44,31 +44,31 @@ async def connect_redis(url: str) -> Redis:
 
 
 def see_that_redis_answers(url: str) -> None:
-    """:func:`connect_redis` for a place without an event loop; nothing stays open."""
-    with _told_plainly(url), BlockingRedis.from_url(url, socket_timeout=5.0, socket_connect_timeout=5.0) as redis:
+    """As :func:`connect_redis`, for code without an event loop; closes its connection."""
+    with _translated_errors(url), BlockingRedis.from_url(url, socket_timeout=5.0, socket_connect_timeout=5.0) as redis:
         redis.ping()
 
 
 @contextmanager
-def _told_plainly(url: str) -> Iterator[None]:
+def _translated_errors(url: str) -> Iterator[None]:
     place = without_password(url)
     try:
         yield
     except ValueError as error:
-        raise UsageError(f"REDIS_URL is not like redis://:password@host:6379/0 ({error})") from error
+        raise UsageError(f"expected REDIS_URL like redis://:password@host:6379/0 ({error})") from error
     except AuthenticationError as error:
-        raise UsageError(f"the Redis at {place} refuses the password: correct REDIS_URL") from error
+        raise UsageError(f"the Redis at {place} refuses the password: correct it in REDIS_URL") from error
     except (RedisError, OSError) as error:
         if "NOAUTH" in str(error) or "WRONGPASS" in str(error):
-            raise UsageError(f"the Redis at {place} wants a password: correct REDIS_URL") from error
+            raise UsageError(f"the Redis at {place} requires a password: add it to REDIS_URL") from error
         raise ServiceUnavailable(f"no Redis answers at {place} ({error}): start it, or correct REDIS_URL") from error
 
 
 async def run_until(stop: asyncio.Event, *forever: Coroutine[Any, Any, None]) -> None:
-    """Run coroutines that never end until ``stop`` is set or one fails, then cancel them.
+    """Run endless coroutines until ``stop`` is set or one of them fails, then cancel them.
 
     Raises:
-        Exception: What the first failing coroutine raised.
+        Exception: The exception of the first coroutine that failed.
     """
     tasks = [asyncio.create_task(coroutine) for coroutine in forever]
     stopping = asyncio.create_task(stop.wait())
@@ -89,9 +89,9 @@ def run_service(
     """Run a service until SIGTERM or SIGINT; return its exit code.
 
     Args:
-        main: Gets the settings and an event that is set when it is to finish its work and return. It is cancelled if
-            that takes longer than it does with servers that answer.
-        outages: Exceptions which mean that a server of this service is away.
+        main: Takes the settings, and an event that is set when it must finish its work and return. It is cancelled if
+            that takes longer than 12 s, which is more than it needs with servers that answer.
+        outages: Exceptions which mean that a server of this service is unavailable.
     """
     try:
         settings = load_settings()
@@ -99,7 +99,7 @@ def run_service(
         telemetry.serve_metrics(settings.metrics_port)
         asyncio.run(_run(settings, main, outages))
     except HistoryError as error:
-        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201 — the one line that a user is to read
+        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201 — the only line meant for the user
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
     return 0
 
@@ -123,10 +123,10 @@ async def finish_in_time(
     within_s: float = _FINISH_S,
     outages: tuple[type[Exception], ...] = (RedisError, OSError),
 ) -> None:
-    """Run what ends by itself once ``stop`` is set, and cancel it if it has not ``within_s`` later.
+    """Run ``main``, which ends by itself after ``stop`` is set; cancel it if it still runs ``within_s`` later.
 
     Raises:
-        Exception: What it raised, but for a server that is away while it is to end.
+        Exception: The exception of ``main``. If ``stop`` is set, ``outages`` are logged instead.
     """
     running = asyncio.ensure_future(main)
     stopping = asyncio.create_task(stop.wait())

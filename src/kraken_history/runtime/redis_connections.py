@@ -9,15 +9,15 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import TimeoutError as NoAnswer
 
-# So long a connection may be silent: a blocking read must have ended before its socket is taken for dead.
+# In seconds. The socket timeout must be longer than a blocking read, or the read would be taken for a dead connection.
 REDIS_TIMEOUTS: dict[str, Any] = {"socket_timeout": 15.0, "socket_connect_timeout": 5.0, "health_check_interval": 30}
 
 
 class _Cancellable(AbstractConnection):
-    """Sends as its base class does, but for ``asyncio.wait_for``.
+    """Sends as its base class does, but without ``asyncio.wait_for``.
 
-    That of Python 3.11 returns what has just come and forgets a cancellation that came with it, so that a task goes
-    on as if nobody had asked it to end.
+    In Python 3.11 ``wait_for`` loses a cancellation that arrives together with its result, so the task would continue
+    as if it had not been cancelled.
     """
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
@@ -32,7 +32,7 @@ class _Cancellable(AbstractConnection):
                 await self._send_packed_command([command] if isinstance(command, bytes) else command)
         except TimeoutError:
             await self.disconnect(nowait=True)
-            raise NoAnswer("Redis takes nothing more") from None
+            raise NoAnswer("timed out while sending to Redis") from None
         except OSError as error:
             await self.disconnect(nowait=True)
             raise NoConnection(f"sending to Redis failed: {error}") from error
@@ -63,10 +63,10 @@ Pool = TypeVar("Pool", bound=ConnectionPool)
 
 
 def pool_at(url: str, kind: type[Pool], **options: Any) -> Pool:
-    """A pool of such connections; nothing is opened yet.
+    """A pool of these connections; does not connect yet.
 
     Raises:
-        ValueError: It is not a Redis URL.
+        ValueError: The URL is not a Redis URL.
     """
     pool = kind.from_url(url, **REDIS_TIMEOUTS, **options)
     pool.connection_class = _OURS[pool.connection_class]

@@ -16,7 +16,7 @@ from kraken_history.records import AwareDatetime, Count, TradeId
 VERSION = 1
 """Version of the records. A record without the field has this one too: 0.1 wrote the same fields, and no version."""
 
-_SHOWN = 40  # characters of a version that is not ours
+_SHOWN = 40  # characters of an unknown version in the error
 
 
 class Sign(Struct, frozen=True, kw_only=True):
@@ -25,7 +25,7 @@ class Sign(Struct, frozen=True, kw_only=True):
     Attributes:
         at: The time of writing, by the clock of the service's machine.
         healthy: False while the service cannot do its work.
-        trouble: By server that the service needs: why it cannot use it.
+        trouble: By server that the service needs: the reason why it cannot use it.
     """
 
     service: ClassVar[str]
@@ -107,7 +107,7 @@ class UnreadableSign(Struct, frozen=True, kw_only=True):
     """An entry that this version does not understand.
 
     Attributes:
-        unreadable: Why, in one line.
+        unreadable: The reason, in one line.
         pid: The process, if the entry names one.
     """
 
@@ -141,7 +141,7 @@ class Signs(Struct, frozen=True):
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """By name of an entry that could not be read: why."""
+        """By name of an entry that could not be read: the reason."""
         return {name: sign.unreadable for name, sign in self.by_name.items() if isinstance(sign, UnreadableSign)}
 
     @property
@@ -155,7 +155,7 @@ class Signs(Struct, frozen=True):
 
     @property
     def wanted_days(self) -> dict[str, int]:
-        """By symbol: the days of history that the living workers fetch, the most if they differ."""
+        """By symbol: the days of history that the living workers fetch; the maximum if they differ."""
         wanted: dict[str, int] = {}
         for sign in self.of(WorkerSign):
             for symbol in sign.symbols:

@@ -7,19 +7,19 @@ AGAIN_AFTER_S = 2.0
 
 
 async def end(*tasks: asyncio.Task[Any], again_after_s: float = AGAIN_AFTER_S) -> None:
-    """Cancel tasks and wait until they are over; what they raise stays with them, and is no news to asyncio.
+    """Cancel tasks and wait until they end; their exceptions are retrieved, so asyncio does not warn about them.
 
-    Once is not always enough: ``asyncio.wait_for`` of Python 3.11, through which libraries wait, returns what has just
-    come and forgets the cancellation that came with it. The task then goes on as if nobody had asked.
+    One cancellation is not always enough: in Python 3.11 ``asyncio.wait_for``, which libraries use, loses a
+    cancellation that arrives together with its result. The task then continues as if it had not been cancelled.
 
     Args:
-        again_after_s: When a task that is not over is cancelled again, and how long one may clean up undisturbed.
+        again_after_s: Seconds after which a task that still runs is cancelled again. Until then it may clean up.
     """
-    going_on = {task for task in tasks if not task.done()}
-    while going_on:
-        for task in going_on:
+    running = {task for task in tasks if not task.done()}
+    while running:
+        for task in running:
             task.cancel()
-        _, going_on = await asyncio.wait(going_on, timeout=again_after_s)
+        _, running = await asyncio.wait(running, timeout=again_after_s)
     for task in tasks:
         if not task.cancelled():
             task.exception()

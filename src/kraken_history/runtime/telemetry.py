@@ -52,7 +52,7 @@ MISSING_IDS = Gauge(
     ["symbol"],
 )
 UNCOVERED_SECONDS = Gauge(
-    "kraken_uncovered_seconds", "Seconds of the wanted history that are not covered, missing ids apart", ["symbol"]
+    "kraken_uncovered_seconds", "Seconds of the wanted history that are not covered, ignoring missing ids", ["symbol"]
 )
 BACKFILL_STATE = Gauge("kraken_backfill_state", "1 for the state that the backfill is in, else 0", ["symbol", "state"])
 BACKFILL_REACHED = Gauge(
@@ -64,8 +64,8 @@ BACKFILL_REMAINING = Gauge(
 
 
 def configure_logging(level: str, *, as_json: bool | None) -> None:
-    """One line an event on standard error: JSON for machines, coloured text for a terminal."""
-    # While the database is away its pool logs a traceback every few seconds; an outage is told by our own events.
+    """Write one line per event to standard error: JSON for machines, coloured text for a terminal."""
+    # While the database is unavailable its pool logs a traceback every few seconds. Our own events report the outage.
     logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
@@ -89,7 +89,7 @@ def configure_logging(level: str, *, as_json: bool | None) -> None:
 
 
 def get_logger(component: str) -> structlog.typing.FilteringBoundLogger:
-    """A logger whose events name the component."""
+    """A logger that adds the component to each event."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(component=component)
     return logger
 
@@ -98,11 +98,11 @@ def serve_metrics(port: int | None) -> None:
     """Serve Prometheus metrics on this port, if one is set.
 
     Raises:
-        UsageError: The port is in use.
+        UsageError: The server cannot listen on the port, for example because it is in use.
     """
     if port is None:
         return
     try:
         start_http_server(port)
     except OSError as error:
-        raise UsageError(f"METRICS_PORT {port} cannot be used ({error.strerror}): choose another") from error
+        raise UsageError(f"cannot listen on METRICS_PORT {port} ({error.strerror}): choose another port") from error

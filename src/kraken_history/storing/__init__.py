@@ -1,19 +1,19 @@
-"""Every write of trades, candles and longer intervals: no module of another room writes these tables.
+"""Every write of trades, candles and longer intervals: no module of another package writes these tables.
 
 ========================  ====================================================================
 ``store``                 a batch of trades and candles, in one transaction
-``pages``                 a page of REST Trades, with what its caller commits beside it
-``candle_series``         many candles of one symbol, as a file holds them
-``candle_building``       candles built anew from the stored trades
-``ledger_writing``        which trades are new: the lock that all of these hold
+``pages``                 a page of REST Trades, and further writes of its caller in the same transactions
+``candle_series``         many candles of one symbol, for example from a file
+``candle_building``       candles rebuilt from the stored trades
+``ledger_writing``        which trades are new, and the lock that every write holds
 ``candle_writing``        trades added to their candles, other candles merged
 ``candle_deltas``         the candles of some trades, in Python
-``candle_rules``          the rules that all statements about candles are made of
-``candle_text``           many candles as COPY takes them
-``candle_changes``        which minutes changed: for the refresh, and for followers
-``longer_intervals``      the eight that are stored
-``aggregates``            their refresh, and ``materialized``: one window of it
-``partitions``            made before rows are written, and ahead
-``retention``             what is old is dropped
+``candle_rules``          the rules from which all statements about candles are built
+``candle_text``           many candles in COPY's text format
+``candle_changes``        records which minutes changed: for the refresh, and for followers
+``longer_intervals``      the eight stored intervals
+``aggregates``            their refresh; ``materialized`` refreshes one window
+``partitions``            created before rows are written, and ahead of time
+``retention``             drops old data
 ========================  ====================================================================
 """

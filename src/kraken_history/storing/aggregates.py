@@ -1,13 +1,12 @@
-"""The eight longer intervals, and the refresh that keeps them.
+"""The refresh of the eight longer intervals.
 
-:mod:`~kraken_history.storing.store` marks the hours whose one-minute candles changed. A refresh takes these marks up,
-for each interval, and computes the touched buckets anew once they are closed. What was not refreshed yet stays
-marked, in the database, so that a refresh may die anywhere and the next one goes on. At all times holds, for each
-interval:
+:mod:`~kraken_history.storing.store` marks the hours whose one-minute candles changed. A refresh copies these marks to
+each interval, and recomputes the marked buckets once they are closed. Buckets that are not refreshed yet stay marked in
+the database. If a refresh dies at any point, the next one continues. For each interval this invariant holds:
 
-    What lies before its watermark is materialised, or marked.
+    All time before its watermark is materialised or marked.
 
-Readers take what lies after the watermark from the source, so they are right there without any refresh.
+Readers compute time after the watermark from the source, so they are correct there without a refresh.
 """
 
 import asyncio
@@ -27,18 +26,18 @@ from kraken_history.storing.longer_intervals import AGGREGATES, Aggregate
 from kraken_history.storing.materialized import open_keeper
 
 GRACE = timedelta(seconds=10)
-"""How long after its end a bucket counts as closed: the last trades of its last minute are still on their way."""
+"""Delay after its end until a bucket counts as closed: the last trades of its last minute arrive until then."""
 
-_LOCK_KEY = 0x61676772656761  # any constant of ours; all versions must agree on it
-_LONGEST_WINDOW = timedelta(weeks=13)
-_BRIDGED_BUCKETS = 12  # windows nearer than this are one: a statement costs more than a few buckets
+_LOCK_KEY = 0x61676772656761  # an arbitrary constant; all versions must use the same
+_LONGEST_WINDOW = timedelta(weeks=13)  # a longer range is refreshed in pieces
+_BRIDGED_BUCKETS = 12  # nearer windows are merged: a statement costs more than a few buckets
 
 
 class Refreshed(Struct, frozen=True):
     """One window that was refreshed.
 
     Attributes:
-        kept: Buckets in it of which base rows are gone, and whose materialised candles were kept.
+        kept: Number of its buckets that lost base rows, and whose materialised candles were kept.
     """
 
     view: str
@@ -47,7 +46,7 @@ class Refreshed(Struct, frozen=True):
 
 
 class RefreshIsRunning(ServiceUnavailable):
-    """Another process is refreshing; there is only ever one."""
+    """Another process is refreshing. Only one may do so at a time."""
 
 
 async def refresh(
@@ -55,29 +54,29 @@ async def refresh(
 ) -> list[Refreshed]:
     """Refresh every closed bucket that is marked; return the windows, in their order.
 
-    Cancelled or failed, what is left stays marked.
+    If it is cancelled or fails, the remaining buckets stay marked.
 
     Args:
-        within: Mark this range before, as far as there are one-minute candles in it.
-        now: What is closed is judged by this time; by default, the present.
-        wait_s: How long to wait for another refresh to end.
+        within: Mark this range first, as far as it has one-minute candles.
+        now: The time that decides which buckets are closed; by default, the present.
+        wait_s: Seconds to wait for another refresh to end.
 
     Raises:
-        RefreshIsRunning: It did not end.
-        asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver says.
+        RefreshIsRunning: The other refresh did not end in time.
+        asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver raises them.
     """
     async with sole_refresher(pool, wait_s=wait_s) as connection:
         try:
             return await refresh_marked(connection, within=within, now=now)
-        except asyncpg.LockNotAvailableError as error:  # TimescaleDB: a policy is at the same aggregate
-            raise RefreshIsRunning("a policy of the database refreshes at this moment: try again") from error
+        except asyncpg.LockNotAvailableError as error:  # TimescaleDB: a policy has locked the aggregate
+            raise RefreshIsRunning("a candle aggregate is locked, perhaps by a refresh policy: try again") from error
 
 
 async def refresh_if_free(pool: asyncpg.Pool, *, now: datetime | None = None, wait_s: float = 5.0) -> None:
     """:func:`refresh` at the end of a job that ran without a worker.
 
-    If another refresh is running, or this user does not own what is refreshed, that one or the next takes up what is
-    marked.
+    If another refresh is running, or this user does not own the aggregates, this does nothing: the other refresh, or
+    the next one, refreshes the marked buckets.
     """
     with suppress(RefreshIsRunning, asyncpg.InsufficientPrivilegeError):
         await refresh(pool, now=now, wait_s=wait_s)
@@ -85,23 +84,23 @@ async def refresh_if_free(pool: asyncpg.Pool, *, now: datetime | None = None, wa
 
 @asynccontextmanager
 async def sole_refresher(pool: asyncpg.Pool, *, wait_s: float = 0) -> AsyncIterator[Connection]:
-    """A connection of the only process that now touches what is materialised.
+    """A connection with the lock of the only process that may change materialised candles.
 
     Raises:
-        RefreshIsRunning: Another one does, and did not end within ``wait_s``.
+        RefreshIsRunning: Another process has the lock, and did not release it within ``wait_s``.
     """
     async with pool.acquire() as connection:
         give_up = time.monotonic() + wait_s
         while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK_KEY):
             if time.monotonic() >= give_up:
-                raise RefreshIsRunning("another refresh is running: it does the same work, or try again later")
+                raise RefreshIsRunning("another refresh is running: wait for it, or try again later")
             await asyncio.sleep(0.2)
         try:
             yield connection
         finally:
             try:
                 await connection.fetchval("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
-            except BaseException as error:  # lost or cancelled: the end of the connection releases the lock
+            except BaseException as error:  # lost or cancelled: closing the connection releases the lock
                 connection.terminate()
                 if not isinstance(error, Exception):
                     raise
@@ -110,7 +109,7 @@ async def sole_refresher(pool: asyncpg.Pool, *, wait_s: float = 0) -> AsyncItera
 async def refresh_marked(
     connection: Connection, *, within: TimeRange | None = None, now: datetime | None = None
 ) -> list[Refreshed]:
-    """:func:`refresh`, by whoever has :func:`sole_refresher`."""
+    """As :func:`refresh`, for a caller that holds the lock of :func:`sole_refresher`."""
     closed_until = (datetime.now(UTC) if now is None else now) - GRACE
     keeper = await open_keeper(connection)
     await _take_up_marks(connection)
@@ -127,7 +126,7 @@ async def refresh_marked(
 
 
 def windows(marked: Iterable[TimeRange], width: timedelta, closed_until: datetime) -> list[TimeRange]:
-    """What to refresh: whole closed buckets that hold all that is marked, near ones as one window, oldest first."""
+    """The windows to refresh: the marked buckets that are closed, near ones merged, oldest first."""
     end_of_closed = bucket_start(closed_until, width)
     merged: list[tuple[datetime, datetime]] = []
     for each in sorted(marked):
@@ -148,7 +147,7 @@ def _pieces(start: datetime, end: datetime) -> Iterable[TimeRange]:
 
 
 async def _take_up_marks(connection: Connection) -> None:
-    """Hand the marks of all symbols to each interval. The write that comes next marks anew."""
+    """Move the marks of all symbols to each interval. The next write marks its hours again."""
     async with connection.transaction():
         rows = await connection.fetch(_LOCK_MARKS)
         if rows:
@@ -157,7 +156,7 @@ async def _take_up_marks(connection: Connection) -> None:
             await connection.execute(_CLEAR_MARKS, symbols)
 
 
-# In the order in which writers lock them.
+# Ordered by symbol, as writers lock the rows, so that the two do not deadlock.
 _LOCK_MARKS = """
     SELECT symbol FROM data_sync_status WHERE data_type = 'candles_1m' AND stale_ranges <> '{}'
     ORDER BY symbol FOR UPDATE
@@ -175,7 +174,7 @@ _CLEAR_MARKS = """
 
 
 async def _mark(connection: Connection, within: TimeRange) -> None:
-    """Mark a range in each interval, as far as there are one-minute candles."""
+    """Mark a range in each interval, as far as it has one-minute candles."""
     await connection.execute(_MARK, within.start, within.end)
 
 

@@ -1,4 +1,4 @@
-"""One-minute candles, built anew from the stored trades of a range of time."""
+"""Rebuilds one-minute candles from the stored trades of a time range."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -15,10 +15,10 @@ _TICK = timedelta(microseconds=1)
 
 
 async def build_candles_from_trades(pool: asyncpg.Pool, symbol: str, start: datetime, end: datetime) -> int:
-    """Build the one-minute candles of ``[start, end)`` anew from the stored trades; return how many changed.
+    """Rebuild the one-minute candles of ``[start, end)`` from the stored trades; return how many changed.
 
-    They are kept as trades come, so this is for rows that were changed by hand. A minute that the range cuts is
-    built whole. As ever, a fuller candle is not replaced: where trades were dropped, their candles stay.
+    Every write updates its candles, so this is needed only for rows that were changed by hand. A minute that the range
+    cuts is rebuilt completely. A fuller candle is not replaced: if trades were dropped, their candles stay.
     """
     changed = 0
     day = floor_minute(start.astimezone(UTC))

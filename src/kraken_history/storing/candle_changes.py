@@ -1,4 +1,4 @@
-"""Which minutes a write changed: kept for the refresh of the longer intervals, and told to whoever follows candles."""
+"""Records which minutes a write changed: for the refresh of the longer intervals, and for followers of candles."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,14 +10,14 @@ import msgspec
 from kraken_history.database.connections import Connection
 
 CANDLES_CHANNEL = "kraken_history_candles"
-"""NOTIFY channel. Payload: a JSON array of ``[symbol, first minute, last minute]``, unix seconds, both touched."""
+"""NOTIFY channel. Payload: a JSON array of ``[symbol, first minute, last minute]``, changed, in unix seconds."""
 
 _HOUR = timedelta(hours=1)
-_MOST_NOTIFIED = 100  # symbols a payload, which PostgreSQL limits to 8,000 bytes
+_MOST_NOTIFIED = 100  # symbols per payload, which PostgreSQL limits to 8,000 bytes
 
 
 class TouchedMinutes:
-    """By symbol: the first and the last minute that a write touched, the hours, and how many minutes were new."""
+    """By symbol: the first and the last minute that a write changed, its hours, and the number of new minutes."""
 
     def __init__(self) -> None:
         self.spans: dict[str, tuple[datetime, datetime]] = {}
@@ -37,7 +37,7 @@ class TouchedMinutes:
 
 
 async def note_touched(connection: Connection, minutes: TouchedMinutes) -> None:
-    """:func:`note_candles` of a write."""
+    """Call :func:`note_candles` for the minutes of a write."""
     stale = {
         symbol: "{" + ",".join(f"[{h},{h + _HOUR})" for h in sorted(hours)) + "}"
         for symbol, hours in minutes.hours.items()
@@ -51,11 +51,11 @@ async def note_candles(
     new: Mapping[str, int],
     stale: Mapping[str, str],
 ) -> None:
-    """Keep the candles' sync status, and tell whoever follows them.
+    """Update the candles' sync status, and notify followers.
 
     Args:
         spans: By symbol: the first and the last minute that changed.
-        new: By symbol: how many minutes had no candle before.
+        new: By symbol: number of minutes that had no candle before.
         stale: By symbol: the whole hours in which minutes changed, as a ``tstzmultirange``.
     """
     symbols = sorted(spans)

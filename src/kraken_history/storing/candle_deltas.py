@@ -1,8 +1,8 @@
-"""One-minute candles as their trades say, added up trade by trade.
+"""Computes one-minute candles from their trades, by addition.
 
-Because every trade passes the ledger exactly once, a candle can be kept by addition: each batch
-contributes a :class:`CandleDelta` for each minute that it touches, and deltas of the same minute merge in
-any order to the same candle.
+Because every trade passes the ledger exactly once, a candle can be updated by addition: each batch
+contributes a :class:`CandleDelta` per minute, and deltas of the same minute merge in any order to the
+same candle.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ _id = attrgetter("id")
 
 
 class CandleDelta:
-    """What some trades of one symbol and minute add to its candle.
+    """The contribution of some trades of one symbol and minute to its candle.
 
     Open and close belong to the lowest and the highest trade id, not to the first and last timestamp,
     which are not unique.
@@ -41,7 +41,7 @@ class CandleDelta:
         self.trade_count = len(trades)
 
     def merge(self, other: "CandleDelta") -> None:
-        """Add what other trades of the same symbol and minute contribute."""
+        """Add the contribution of other trades of the same symbol and minute."""
         if other.first_trade_id < self.first_trade_id:
             self.first_trade_id, self.open = other.first_trade_id, other.open
         if other.last_trade_id > self.last_trade_id:
@@ -70,9 +70,9 @@ class CandleDelta:
 
 
 def candle_deltas(trades: Sequence[HistoricalTrade]) -> dict[tuple[str, datetime], CandleDelta]:
-    """Group trades by symbol and minute. Each trade must come once; the order does not matter.
+    """Group trades by symbol and minute. Each trade must occur once; the order does not matter.
 
-    Fastest where trades of one symbol and minute stand together.
+    Fastest if trades of one symbol and minute are adjacent.
     """
     deltas: dict[tuple[str, datetime], CandleDelta] = {}
     with localcontext(EXACT):
@@ -85,7 +85,7 @@ def candle_deltas(trades: Sequence[HistoricalTrade]) -> dict[tuple[str, datetime
 
 
 def _runs(trades: Sequence[HistoricalTrade]) -> Iterator[tuple[datetime, Sequence[HistoricalTrade]]]:
-    """Cut where the symbol or the minute changes."""
+    """Runs of adjacent trades with the same symbol and minute."""
     start = 0
     while start < len(trades):
         symbol = trades[start].symbol

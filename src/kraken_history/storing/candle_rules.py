@@ -1,9 +1,9 @@
-"""The rules for candles, each in one place; the statements of the other modules are put together from them.
+"""The rules for candles, each in one place. The other modules build their statements from them.
 
 * The vwap is cut to ten decimals: :func:`vwap`, as :func:`kraken_history.records.truncated_vwap` in Python.
 * A one-minute candle of trades: :data:`OF_TRADES`, as :mod:`~kraken_history.storing.candle_deltas` in Python.
 * A longer candle of shorter ones: :func:`longer_candles`, as the views in the schema.
-* Of two candles of one minute the fuller one stays: :func:`is_fuller`, as :func:`strength` in Python.
+* Of two candles of one minute the fuller one is kept: :func:`is_fuller`, as :func:`strength` in Python.
 """
 
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ def row(columns: Iterable[str], table: str) -> str:
 
 
 def vwap(quote_volume: str, volume: str) -> str:
-    """An expression for their quotient, cut (not rounded) to ten decimals. The volume must not be zero."""
+    """An expression for the quotient, cut (not rounded) to ten decimals. The volume must not be zero."""
     return f"div({quote_volume} * {10**VWAP_DECIMALS}, {volume}) * {Decimal(1).scaleb(-VWAP_DECIMALS):f}"
 
 
@@ -42,13 +42,13 @@ OF_TRADES = f"""
     {vwap("sum(t.price * t.volume)", "sum(t.volume)")} AS vwap,
     'trades'::candle_source AS source, min(t.id) AS first_trade_id, max(t.id) AS last_trade_id
 """
-"""A select list: the candle of the trades ``t`` of a group. Open and close go by id, as times are not unique."""
+"""A select list: the candle of the trades ``t`` of a group. Ids determine open and close: times are not unique."""
 
 
 def longer_candles(source: str, minutes: int) -> str:
-    """A query for candles of ``minutes``, made of a query for shorter ones. Minutes without a volume have vwap 0.
+    """A query for candles of ``minutes``, built on a query for shorter ones. Candles without volume have vwap 0.
 
-    Digit for digit what the views of the longer intervals compute.
+    The result equals that of the views of the longer intervals, digit for digit.
     """
     return f"""
     SELECT symbol,
@@ -62,21 +62,21 @@ def longer_candles(source: str, minutes: int) -> str:
 
 
 _FULLNESS = ("trade_count", "source")
-# The rest settles which of two candles of one source and as many trades stays, so that any order of writing ends alike.
+# The further columns break ties between candles of equal count and source, so that the order of writes does not matter.
 _STRENGTH = (*_FULLNESS, "volume", "high", "-low", "quote_volume", "vwap", "open", "close")
 _RANKS: dict[CandleSource, int] = {source: rank for rank, source in enumerate(get_args(CandleSource))}
 
 
 def is_fuller(offered: str, stored: str) -> str:
-    """A condition: the row ``offered`` takes the place of the row ``stored``. Orders any two different candles."""
+    """A condition: the row ``offered`` replaces the row ``stored``. It orders any two different candles."""
     return f"{row(_STRENGTH, offered)} > {row(_STRENGTH, stored)}"
 
 
 def is_full_enough(built: str, stored: str) -> str:
-    """A condition: a row that is built from all stored trades of its minute is not less full than the row ``stored``.
+    """A condition: a row built from all stored trades of its minute is at least as full as the row ``stored``.
 
-    Unlike :func:`is_fuller` it lets a candle of source ``trades`` be replaced by another of as many trades: what the
-    trades say is right.
+    Unlike :func:`is_fuller` it allows another candle of source ``trades`` with the same count to be replaced, because
+    the candle computed from the trades is right.
     """
     return f"{row(_FULLNESS, built)} >= {row(_FULLNESS, stored)}"
 
@@ -84,6 +84,6 @@ def is_full_enough(built: str, stored: str) -> str:
 def strength(candle: HistoricalCandle, source: CandleSource) -> tuple[object, ...]:
     """A key that orders the candles of one minute as :func:`is_fuller` does."""
     c = candle
-    # copy_negate, because a minus rounds to the precision of the thread's context.
+    # copy_negate, because unary minus rounds to the precision of the thread's context.
     low = c.low.copy_negate()
     return (c.trade_count, _RANKS[source], c.volume, c.high, low, c.quote_volume, c.vwap, c.open, c.close)

@@ -1,15 +1,16 @@
-"""A long series of candles of one symbol, such as a file holds, in one transaction.
+"""Stores a long series of candles of one symbol, for example from a file, in one transaction.
 
-It is copied straight into the table if the symbol has no candle in its time. Otherwise it goes into a table of its own,
-from which what is new is added, and what is fuller is merged.
+If the symbol has no candle in the time of the series, the series is copied straight into the table. Otherwise it is
+copied into a temporary table, from which new candles are added and fuller ones are merged.
 
-The symbol is locked when nearly all is written, so that its live trades need not wait for a whole series. Whoever
-writes candles of this symbol holds the lock until the end of his transaction, and so does this one from there on: all
-that he wrote is committed then, and what is written from there on he cannot have met. Had both a row for the same
-minute, one would have waited for the other's, and ended with a unique violation or a deadlock: then all is done again,
+The series locks the symbol only when nearly all rows are written, so that live trades need not wait for the whole
+series. Every other writer of the symbol's candles holds the lock until the end of its transaction. When the series gets
+the lock, their rows are committed; later writers wait for the series. If both wrote a row for the same minute before
+that, one of them waits for the other and ends with a unique violation or a deadlock. Then the series is written again,
 with the symbol locked from the beginning.
 
-One writer of a series has rows before it has the lock, and another one that has it could meet them: so they take turns.
+A series has written rows before it holds the lock, and these could conflict with another series that holds it.
+Therefore the series of a symbol take turns.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -30,20 +31,20 @@ from kraken_history.storing.ledger_writing import lock_symbol
 from kraken_history.storing.partitions import ensure_partitions
 
 _HOUR_S = 3600
-# Somebody writes the same minutes, or compresses them.
+# Errors if another transaction writes the same minutes, or compresses them.
 _IN_THE_WAY = (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
-_PARTITION_STEP = timedelta(days=7)
-_PARTITIONS_AT_ONCE = 50  # each holds locks until the end of its statement
+_PARTITION_STEP = timedelta(days=7)  # the width of a partition of candles
+_PARTITIONS_AT_ONCE = 50  # per statement, which holds the locks of each until its end
 
 
 class CandleSeries(Struct, frozen=True):
-    """One-minute candles of one symbol in the order of time, each minute once.
+    """One-minute candles of one symbol in order of time, each minute once.
 
     Attributes:
         first, last: Open times of the first candle and of the last.
-        proven_until: From ``first`` until then, minutes without a candle are proven quiet.
-        blocks: All candles, in blocks that are not empty; called again if they are to be written again. What it raises
-            ends the write, and nothing is stored.
+        proven_until: From ``first`` until this time, minutes without a candle are proven quiet.
+        blocks: Returns all candles, in blocks that are not empty. It is called again if they must be written again. If
+            it raises, the write ends and nothing is stored.
     """
 
     symbol: str
@@ -55,7 +56,7 @@ class CandleSeries(Struct, frozen=True):
 
     @property
     def end(self) -> datetime:
-        """After the last minute."""
+        """The end of the last minute."""
         return self.last + MINUTE
 
 
@@ -65,7 +66,7 @@ class StoredSeries(Struct, frozen=True):
     Attributes:
         candles: The candles of the series.
         new: Minutes that had no candle before.
-        replaced: Minutes whose candle was less full.
+        replaced: Minutes whose candle was less full and was replaced.
     """
 
     candles: int
@@ -74,16 +75,16 @@ class StoredSeries(Struct, frozen=True):
 
 
 async def write_series(connection: Connection, series: CandleSeries) -> StoredSeries:
-    """Store the candles, each where none stands that is as full, over a connection that is in no transaction.
+    """Store each candle unless the stored one is as full. The connection must not be in a transaction.
 
     Raises:
-        asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver says; nothing is stored.
+        asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver raises them; nothing is stored.
     """
     return await _SeriesWriter(connection, series).write()
 
 
 class _Passed(Struct):
-    """The candles that were copied; hours in runs, so that this stays small."""
+    """Counts the copied candles and their hours. Hours are kept as runs, so that this stays small."""
 
     candles: int = 0
     hours: list[list[int]] = []
@@ -128,11 +129,11 @@ class _SeriesWriter:
             await ensure_partitions(self._connection, "candles", moments[at : at + _PARTITIONS_AT_ONCE])
 
     async def _take_turn(self) -> None:
-        """Keep the other writers of a series of this symbol from beginning, until the end of the transaction."""
+        """Make other series of this symbol wait until the end of the transaction."""
         await self._connection.execute(_TAKE_TURN, self._series.symbol)
 
     async def _copy(self) -> tuple[int, int] | None:
-        """Straight into the table if the symbol has no candle in the time of the series; else do nothing."""
+        """Copy straight into the table if the symbol has no candle in the time of the series; else return None."""
         series = self._series
         async with self._connection.transaction():
             await self._take_turn()
@@ -146,14 +147,14 @@ class _SeriesWriter:
             return new, 0
 
     async def _merge(self, *, is_alone: bool = False) -> tuple[int, int]:
-        """Through a table of its own, from which what is new is added, and then what is fuller is merged.
+        """Copy into a temporary table; add the new candles from it, then merge the fuller ones.
 
-        Candles only ever become fuller, so what is not fuller now need not be looked at again under the lock.
+        Stored candles only become fuller, so a candle that is not fuller now need not be checked again under the lock.
 
         Args:
-            is_alone: Whether to lock the symbol before any candle is written, and merge all. This meets no other
-                writer of the symbol, and keeps them waiting; a deadlock with what compresses the table may still
-                end it.
+            is_alone: True to lock the symbol before any candle is written, and to merge all candles. Then no other
+                writer of the symbol interferes, but all of them wait. A deadlock with the compression of the table may
+                still end it.
         """
         async with self._connection.transaction():
             await self._take_turn()
@@ -181,7 +182,7 @@ class _SeriesWriter:
 
     async def _aggregate(self, statement: str, *arguments: object) -> asyncpg.Record:
         row = await self._connection.fetchrow(statement, *arguments)
-        assert row is not None  # a statement that aggregates gives one
+        assert row is not None  # an aggregate returns one row
         return row
 
     async def _copy_into(self, table: str) -> None:
@@ -203,7 +204,7 @@ class _SeriesWriter:
             await cover_candles(self._connection, series.symbol, TimeRange(series.first, series.proven_until))
 
 
-# The key is as old as the first importer: all versions must agree on it.
+# The key is that of the first importer: all versions must use the same.
 _TAKE_TURN = "SELECT pg_advisory_xact_lock(hashtext('kraken_history.csv_import'), hashtext($1))"
 
 _ANY_CANDLE = """
@@ -226,7 +227,7 @@ _CHANGED = """count(*) AS changed, min(m.timestamp) AS first, max(m.timestamp) A
 
 _MAKE_SECOND_STAGE = "CREATE TEMPORARY TABLE fuller_candles (LIKE staged_candles) ON COMMIT DROP"
 
-# One statement, so that what is new and what is fuller are told apart by one look at the table.
+# A single statement, so that one snapshot of the table decides which candles are new and which are fuller.
 _ADD_NEW = f"""
     WITH wanted AS MATERIALIZED (
         SELECT o.*, c.timestamp IS NULL AS is_new

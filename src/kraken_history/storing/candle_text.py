@@ -1,4 +1,4 @@
-"""Many candles of one symbol as COPY takes them: text from end to end, as a record for each would take far longer."""
+"""Many candles of one symbol in COPY's text format. Text throughout, because a record per candle is far slower."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -20,7 +20,7 @@ _CLOCK = [f"T{minute // 60:02}:{minute % 60:02}Z" for minute in range(1440)]
 
 
 class Candles(Struct, gc=False):
-    """Candles in columns, in the order of time. Prices and volumes are text.
+    """Candles in columns, in order of time. Prices and volumes are text.
 
     Attributes:
         times: Open times in unix seconds.

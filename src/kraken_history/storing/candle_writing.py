@@ -1,10 +1,10 @@
-"""Writing candles, inside a transaction that holds the symbols' locks.
+"""Writes candles, inside a transaction that holds the symbols' locks.
 
-Two rules, which together make the order of arrival irrelevant:
+Two rules together make the order of arrival irrelevant:
 
-* A candle of source ``trades`` holds exactly the stored trades of its minute. New trades are added to it;
-  where another source's candle stands instead, it is rebuilt from the stored trades.
-* Of two candles of different sources the fuller one wins: the greater (trade_count, source).
+* A candle of source ``trades`` contains exactly the stored trades of its minute. New trades are added to it.
+  If a candle of another source is stored instead, the candle is rebuilt from the stored trades.
+* Of two candles of different sources the fuller one is kept: the greater (trade_count, source).
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ def fullest(candles: Iterable[HistoricalCandle], source: CandleSource) -> list[H
     best: dict[tuple[str, datetime], HistoricalCandle] = {}
     for candle in candles:
         if candle.interval_minutes != 1:
-            raise ValueError("only one-minute candles are stored; longer ones are aggregated from them")
+            raise ValueError(f"expected a one-minute candle, got one of {candle.interval_minutes} minutes")
         if not candle.trade_count:
             continue
         key = candle.symbol, floor_minute(candle.timestamp)
@@ -43,7 +43,7 @@ def fullest(candles: Iterable[HistoricalCandle], source: CandleSource) -> list[H
 
 
 async def add_to_candles(connection: Connection, added: Sequence[HistoricalTrade]) -> list[asyncpg.Record]:
-    """Add new trades to their candles; return the minutes with the source that stood there before, if any."""
+    """Add new trades to their candles; return the minutes, each with the source of its previous candle, if any."""
     grouped = candle_deltas(added)
     deltas = [grouped[key] for key in sorted(grouped)]
     rows = await connection.fetch(
@@ -70,8 +70,9 @@ _CANDLE_PARAMETERS = """unnest(
 
 _CANDLE_NAMES = ", ".join(("symbol", "timestamp", *VALUES))
 
-# The candle of source `trades` holds all stored trades of the minute, and the ledger lets each trade in once:
-# so adding is exact. Where another source's candle stands, nothing is done here, and the row says so.
+# A candle of source `trades` contains all stored trades of its minute, and the ledger admits each trade once,
+# so addition is exact. A candle of another source is not changed here; its source is returned.
+# `c.timestamp = ANY ($2)` repeats the times of the join as values, so that the planner can exclude chunks.
 _ADD_TO_CANDLES = f"""
     WITH added AS MATERIALIZED (
         SELECT * FROM {_CANDLE_PARAMETERS}, $11::bigint[], $12::bigint[])
@@ -102,7 +103,7 @@ _ADD_TO_CANDLES = f"""
     FROM added a LEFT JOIN before b USING (symbol, timestamp)
 """  # noqa: S608 — only constants of this module are put in
 
-# Symbols and times are said again as constants: of a compressed chunk, what these exclude stays compressed.
+# Symbols and times are repeated as constants: segments of a compressed chunk that they exclude stay compressed.
 _REBUILD_CANDLES = f"""
     UPDATE candles c
     SET {assigned((*VALUES, "source", *TRADE_IDS), "b")}, stored_at = statement_timestamp()
@@ -123,13 +124,13 @@ _REBUILD_CANDLES = f"""
 def merging_candles(offered: str, touched: str, source: str) -> str:
     """The rule of the fuller candle, as the head of a statement: a ``WITH`` list without its last ``SELECT``.
 
-    That may use ``offered``; ``before`` (symbol, timestamp, source), what stood in the minutes that are offered;
-    and ``merged`` (symbol, timestamp), the minutes that changed.
+    The ``SELECT`` may use ``offered``; ``before`` (symbol, timestamp, source), the candles stored before in the offered
+    minutes; and ``merged`` (symbol, timestamp), the minutes that changed.
 
     Args:
-        offered: A query for one-minute candles, each minute once, by the names of the table's columns.
-        touched: A condition on ``c.timestamp`` that all offered candles meet, for the sake of the plan.
-        source: An expression for their source.
+        offered: A query for one-minute candles, each minute once, with the column names of the table.
+        touched: A condition on ``c.timestamp`` that all offered candles meet; it makes the plan cheaper.
+        source: An expression for the source of the candles.
     """
     return f"""
     WITH offered AS MATERIALIZED ({offered}), before AS MATERIALIZED (
@@ -159,9 +160,9 @@ _MERGE_CANDLES = f"""
 async def merge_candles(
     connection: Connection, candles: Sequence[HistoricalCandle], source: CandleSource
 ) -> list[asyncpg.Record]:
-    """Let candles of another source in where they are fuller; return the minutes that changed, with the source before.
+    """Store candles of another source if they are fuller; return the changed minutes, each with its previous source.
 
     Args:
-        candles: Each minute once, as :func:`fullest` gives them.
+        candles: Each minute once, as :func:`fullest` returns them.
     """
     return await connection.fetch(_MERGE_CANDLES, *_candle_columns(candles), source)

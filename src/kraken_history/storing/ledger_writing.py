@@ -1,6 +1,6 @@
-"""The ledger, as a write needs it: lock the symbols, look up which ids are held, and add those that are new.
+"""The ledger's part of a write: locks the symbols, looks up which ids are held, and adds the new ones.
 
-Whoever writes trades or candles of a symbol locks its ledger first, until the end of the transaction.
+Every write of trades or candles first locks the ledger of its symbols, until the end of the transaction.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,18 +10,21 @@ from kraken_history.ledger import IdRange, IdRanges
 from kraken_history.records import HistoricalTrade
 
 MOST_HOLES_REPORTED = 100
-"""Of one symbol and write, the newest. The worker's sweep sees all."""
+"""Maximum number of missing ranges that a write reports per symbol, newest first.
+
+The worker's sweep reads them all.
+"""
 
 
 async def lock_symbol(connection: Connection, symbol: str) -> None:
-    """Keep every other writer from a symbol's trades and candles until the end of the transaction."""
+    """Make all other writers of a symbol's trades and candles wait until the end of the transaction."""
     await lock_ledger(connection, [symbol], {})
 
 
 async def lock_ledger(
     connection: Connection, symbols: list[str], by_symbol: Mapping[str, Sequence[HistoricalTrade]]
 ) -> dict[str, IdRanges]:
-    """Lock the symbols until the end of the transaction; return what is held of the ids in question."""
+    """Lock the symbols until the end of the transaction; return the held ids between the lowest and highest offered."""
     spans = [_span(by_symbol.get(symbol, ())) for symbol in symbols]
     arguments = (symbols, [span[0] for span in spans], [span[1] for span in spans])
     rows = await connection.fetch(_LOCK_LEDGER, *arguments)
@@ -36,7 +39,7 @@ def _span(trades: Sequence[HistoricalTrade]) -> IdRange:
     return (min(ids), max(ids) + 1) if ids else (0, 0)
 
 
-# ORDER BY makes all writers lock in the same order. Only the ledger near the batch crosses the wire.
+# ORDER BY makes all writers lock in the same order. Only the part of the ledger near the batch is transferred.
 _LOCK_LEDGER = """
     SELECT s.symbol, s.id_ranges * int8multirange(int8range(w.low, w.high)) AS held
     FROM data_sync_status s
@@ -54,7 +57,7 @@ _OPEN_LEDGER = """
 
 
 async def extend_ledger(connection: Connection, new: Mapping[str, Sequence[HistoricalTrade]]) -> dict[str, IdRanges]:
-    """Add the ids of new trades, by symbol, and return the newest holes of each; the symbols are locked."""
+    """Add the ids of new trades, by symbol; return each symbol's newest holes. The symbols must be locked."""
     rows = await connection.fetch(
         _EXTEND_LEDGER,
         list(new),

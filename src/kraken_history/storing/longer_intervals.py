@@ -9,8 +9,8 @@ class Aggregate(Struct, frozen=True):
     """One longer interval.
 
     Attributes:
-        view: What readers read.
-        source: What it is aggregated from; refreshed before.
+        view: The view that readers query.
+        source: The table or view from which it is aggregated; refreshed first.
     """
 
     view: str
@@ -33,4 +33,4 @@ AGGREGATES = (
     Aggregate("candles_1d", 1440, "candles_1h"),
     Aggregate("candles_1w", 10080, "candles_1d"),
 )
-"""Each after its source."""
+"""Ordered so that each follows its source."""

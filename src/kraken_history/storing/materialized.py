@@ -1,7 +1,7 @@
-"""The materialised candles of the longer intervals: refreshing a window of them, on either kind of server.
+"""Refreshes a window of the materialised candles of the longer intervals, on either kind of server.
 
-One-minute candles only ever get fuller, so a bucket that now has fewer trades than its materialised candle has lost
-base rows, and that candle is history to be kept.
+One-minute candles only become fuller. If a bucket now has fewer trades than its materialised candle, it has lost base
+rows, and the materialised candle must be kept.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,17 +16,17 @@ from kraken_history.storing.longer_intervals import Aggregate
 
 
 class Keeper(Protocol):
-    """Refreshes what is materialised."""
+    """Refreshes materialised candles."""
 
     async def refresh(self, aggregate: Aggregate, window: TimeRange) -> int:
-        """Compute the buckets of a window anew, and take its marks away; return how many lost rows and were kept."""
+        """Recompute the buckets of a window and remove its marks; return how many lost rows and were kept."""
 
     async def note_refreshed(self, views: Sequence[str]) -> None:
         """Record that these views were refreshed."""
 
 
 async def open_keeper(connection: Connection) -> Keeper:
-    """The keeper for the kind of server that the database is on."""
+    """The keeper for the database's kind of server."""
     if CONTINUOUS_AGGREGATES not in await kept_capabilities(connection):
         return TableKeeper(connection)
     tables = await connection.fetch(_MATERIALIZATIONS)
@@ -38,7 +38,7 @@ async def open_keeper(connection: Connection) -> Keeper:
     )
 
 
-_BATCHED_SINCE = 2, 28
+_BATCHED_SINCE = 2, 28  # since this version TimescaleDB refreshes in batches
 
 
 _MATERIALIZATIONS = """
@@ -67,16 +67,16 @@ class TableKeeper:
 
 
 class ContinuousKeeper:
-    """Refreshes continuous aggregates, which cannot be done inside a transaction: the marks go afterwards.
+    """Refreshes continuous aggregates. That is impossible inside a transaction, so the marks are removed afterwards.
 
-    A refresh replaces whole buckets. Those with lost rows are left out of it, and what is new or fuller in them
-    is merged into the materialised rows: a symbol that is filled in years later must not cost another its history.
+    A refresh replaces whole buckets. Buckets with lost rows are excluded from it; instead their new and fuller candles
+    are merged into the materialised rows. Otherwise filling one symbol years later would delete another one's history.
     """
 
     def __init__(self, connection: Connection, tables: dict[str, str], *, is_batched: bool) -> None:
         self._connection = connection
         self._tables = tables
-        # Left to itself it refreshes a long range in many small batches, which takes ten times longer.
+        # By default TimescaleDB refreshes a long range in many small batches, which takes ten times longer.
         self._options = """, options => '{"buckets_per_batch": 0}'""" if is_batched else ""
 
     async def refresh(self, aggregate: Aggregate, window: TimeRange) -> int:
@@ -108,7 +108,7 @@ def _multirange(window: TimeRange) -> str:
 
 
 def _between(window: TimeRange, buckets: Iterable[datetime], width: timedelta) -> list[tuple[datetime, datetime]]:
-    """What is left of a window without these buckets."""
+    """The parts of a window outside these buckets."""
     left, start = [], window.start
     for bucket in buckets:
         if start < bucket:
@@ -139,7 +139,7 @@ _START_POLICIES = """
       ON j.proc_name = 'policy_refresh_continuous_aggregate'
      AND (j.hypertable_schema, j.hypertable_name) IN (
          (c.view_schema, c.view_name),
-         (c.materialization_hypertable_schema, c.materialization_hypertable_name)  -- what older versions show
+         (c.materialization_hypertable_schema, c.materialization_hypertable_name)  -- as older versions show it
      )
     WHERE a.name = ANY ($1) AND a.refreshed_at IS NULL
 """
@@ -157,7 +157,7 @@ _COLUMNS = ", ".join(("symbol", "timestamp", "interval_minutes", *VALUES))
 
 
 def _fresh(aggregate: Aggregate) -> str:
-    """The query of an interval's buckets between $1 and $2, digit for digit what its view computes."""
+    """The query of an interval's buckets between $1 and $2, equal to its view digit for digit."""
     only = "AND interval_minutes = 1" if aggregate.source == "candles" else ""
     source = f"SELECT * FROM {aggregate.source} WHERE timestamp >= $1 AND timestamp < $2 {only}"  # noqa: S608 — ours
     return longer_candles(source, aggregate.minutes)
@@ -167,8 +167,8 @@ def _merge(aggregate: Aggregate, table: str) -> str:
     return _MERGE.format(fresh=_fresh(aggregate), table=table)
 
 
-# Compared as text, because 1.0 = 1.00, and digits count. A candle with fewer trades than the stored one has lost
-# rows; it, and one that is gone altogether, changes nothing. Returns how many buckets that was true of.
+# Compares text, because 1.0 = 1.00 as numbers, and the digits matter. A candle with fewer trades than the stored one
+# has lost rows; it changes nothing, and neither does one that has disappeared. Returns the number of such buckets.
 _MERGE = f"""
     WITH fresh AS MATERIALIZED (
         {{fresh}}

@@ -1,4 +1,4 @@
-"""Storing one page of REST Trades, and in the same transactions what its caller commits with it."""
+"""Stores one page of REST Trades, and further writes of the caller in the same transactions."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -11,7 +11,7 @@ from kraken_history.database.connections import Connection, write_again
 from kraken_history.records import HistoricalTrade
 from kraken_history.storing.store import Store, Stored, write_within
 
-_MOST_DAYS = 20  # in one transaction
+_MOST_DAYS = 20  # per transaction: each day has a partition, whose locks count
 
 
 class Part(Struct, frozen=True):
@@ -26,12 +26,12 @@ class Part(Struct, frozen=True):
 
     @property
     def newest(self) -> datetime | None:
-        """Time of the last trade, which is the newest, as a page is in the order of time; None if the part is empty."""
+        """Time of the last trade, which is the newest because a page is in order of time; None if the part is empty."""
         return self.trades[-1].timestamp if self.trades else None
 
 
 class StoredPage(Stored, frozen=True):
-    """The sums over the parts of a page that were written; ``holes`` as of the last part with a new trade.
+    """The sums over the written parts of a page; ``holes`` are those of the last part with a new trade.
 
     Attributes:
         is_stopped: True if one of the caller's hooks returned False.
@@ -41,18 +41,18 @@ class StoredPage(Stored, frozen=True):
 
 
 class Alongside:
-    """Hooks into the transactions of :func:`write_page`; these do nothing. Override either.
+    """Hooks into the transactions of :func:`write_page`. By default they do nothing; override either.
 
-    The transaction may be rolled back and tried again, and both hooks are called again then: they change nothing
-    but the database, or only what the next call overwrites.
+    If the transaction is rolled back and repeated, both hooks are called again. Therefore they must change only the
+    database, or state that the next call overwrites.
     """
 
     async def before(self, connection: Connection) -> bool:
-        """Lock and check, before a part is written. After False nothing of this part and of the later ones is."""
+        """Lock and check before a part is written. If this returns False, neither it nor a later part is written."""
         return True
 
     async def after(self, connection: Connection, part: Part, stored: Stored) -> bool:
-        """Write more beside a part. After False the part is committed, and none of the later ones is written.
+        """Write further rows with a part. If this returns False, the part is committed, but no later part is written.
 
         Args:
             stored: Counts of this part.
@@ -66,14 +66,14 @@ NOTHING_MORE = Alongside()
 async def write_page(store: Store, trades: Sequence[HistoricalTrade], *, also: Alongside = NOTHING_MORE) -> StoredPage:
     """Store a page's trades, in one transaction or, if they span months, in one per part.
 
-    A part that loses a deadlock is written again, and so is one whose partition was dropped meanwhile.
+    A part is written again if it lost a deadlock, or if its partition was dropped meanwhile.
 
     Args:
-        trades: In the order of time. If there are none, the hooks are called once, with an empty part.
-        also: Called in each of the transactions.
+        trades: In order of time. If there are none, the hooks are called once, with an empty part.
+        also: Hooks that are called in each of the transactions.
 
     Raises:
-        asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver says. The parts before are committed.
+        asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver raises them. Earlier parts are committed.
     """
     written: list[Stored] = []
     for part in _parts(trades):
@@ -96,7 +96,9 @@ def _sum(written: Sequence[Stored], *, is_stopped: bool) -> StoredPage:
         sum(each.new_trades for each in written),
         sum(each.known_trades for each in written),
         sum(each.new_candles for each in written),
-        next((each.holes for each in reversed(written) if each.new_trades), {}),  # only a new trade shows holes
+        next(
+            (each.holes for each in reversed(written) if each.new_trades), {}
+        ),  # only a write with a new trade reports holes
         is_stopped,
     )
 
@@ -107,10 +109,10 @@ def _parts(trades: Sequence[HistoricalTrade]) -> list[Part]:
 
 
 def parts_of(trades: Sequence[HistoricalTrade]) -> list[Sequence[HistoricalTrade]]:
-    """A page's trades, in parts to be stored one by one, in their order; one part unless they span months.
+    """Divide a page's trades into parts to be stored one by one, in order; one part unless they span months.
 
-    A page of a pair that is hardly traded spans years, and each day has a partition, or chunk, of its own: all of
-    them in one transaction would take more locks than a server has room for.
+    A page of a rarely traded pair spans years, and each day has its own partition or chunk. All of them in one
+    transaction would need more locks than a server has.
     """
     parts: list[Sequence[HistoricalTrade]] = []
     for _, group in groupby(enumerate(_days_before(trades)), key=lambda at_days: at_days[1] // _MOST_DAYS):
@@ -120,7 +122,7 @@ def parts_of(trades: Sequence[HistoricalTrade]) -> list[Sequence[HistoricalTrade
 
 
 def _days_before(trades: Sequence[HistoricalTrade]) -> Iterator[int]:
-    """For each trade, how often the day has changed before it."""
+    """For each trade, the number of changes of the day before it."""
     changes = 0
     for before, trade in zip([*trades[:1], *trades], trades, strict=False):
         changes += before.timestamp.date() != trade.timestamp.date()

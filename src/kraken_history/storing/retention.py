@@ -1,7 +1,7 @@
-"""Dropping what is old, where retention is set.
+"""Drops old data, if retention is set.
 
-Nothing is dropped that the longer intervals still have to be refreshed from, whatever its age; so the drops are ours
-and not policies of TimescaleDB, which do not know what is marked.
+Rows that a refresh of the longer intervals still needs are not dropped, whatever their age. Therefore this module drops
+data itself: TimescaleDB's policies do not know which hours are marked.
 """
 
 import re
@@ -17,9 +17,9 @@ from kraken_history.storing.aggregates import refresh_marked, sole_refresher
 from kraken_history.storing.longer_intervals import AGGREGATES
 
 OnPostponed = Callable[[str, str], object]
-"""Told the table, and the partition or chunk that could not be dropped because somebody used it."""
+"""Called with the table, and the partition or chunk that could not be dropped because it is in use."""
 
-_LOCK_TIMEOUT_MS = 5_000  # a reader that takes longer is not pushed aside; the next run tries again
+_LOCK_TIMEOUT_MS = 5_000  # longest wait for a reader; after it, the next run tries again
 
 
 class _Piece(Struct, frozen=True, order=True):
@@ -37,15 +37,15 @@ async def drop_old(
     now: datetime | None = None,
     on_postponed: OnPostponed = lambda *_: None,
 ) -> dict[str, int]:
-    """Drop what lies before the cutoffs; return by table how many partitions, chunks or rows that were.
+    """Drop data older than the cutoffs; return by table the number of dropped partitions, chunks or rows.
 
-    Base tables lose whole partitions only, the oldest first, and none with a time that is still marked.
+    Base tables lose whole partitions only, oldest first, and none that contains marked time.
 
     Args:
         cutoffs: By table or view.
 
     Raises:
-        RefreshIsRunning: A refresh runs, and needs what would be dropped.
+        RefreshIsRunning: A refresh is running, and may need the old rows.
     """
     dropped: dict[str, int] = {}
     async with sole_refresher(pool) as connection:
@@ -82,9 +82,9 @@ async def _drop_pieces(
 
 
 async def _drop_piece(connection: Connection, table: str, piece: _Piece, is_hypertable: bool) -> bool:
-    """Drop one piece, unless it is marked, and keep that its time was dropped.
+    """Drop one piece unless it contains marked time, and record that its time was dropped.
 
-    The lock makes writers commit first, with their marks.
+    The lock waits until running writers have committed, with their marks.
     """
     async with connection.transaction():
         await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
@@ -123,7 +123,7 @@ async def _find_partitions(connection: Connection, table: str) -> list[_Piece]:
 
 
 async def _oldest_mark(connection: Connection) -> datetime | None:
-    """The start of the oldest time that is to be refreshed, in any interval; older rows have done their work."""
+    """The start of the oldest marked time, in any interval. No refresh needs older rows."""
     mark: datetime | None = await connection.fetchval(
         """
         SELECT min(lower(stale_ranges)) FROM (
@@ -136,7 +136,7 @@ async def _oldest_mark(connection: Connection) -> datetime | None:
     return mark
 
 
-# In the transaction that drops: time without its candles that is not noted would pass for quiet.
+# In the transaction that drops: time that lost its candles without this record would count as quiet.
 _NOTE_DROPPED = """
     INSERT INTO dropped_ranges AS d (relation, ranges) VALUES ($1, tstzmultirange(tstzrange($2, $3)))
     ON CONFLICT (relation) DO UPDATE SET ranges = d.ranges + excluded.ranges

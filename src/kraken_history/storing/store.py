@@ -1,8 +1,8 @@
-"""Writes a batch of trades, and of candles from elsewhere.
+"""Writes a batch of trades, and of candles from other sources.
 
-One transaction: lock the symbols' ledger rows in order, keep the trade ids that the ledger lacks, COPY them,
-extend the ledger, add them to their candles, merge the exchange's own candles, notify. The ledger decides by
-(symbol, id) alone, so redelivery, two producers, and a backfill beside the live feed change nothing.
+One transaction: lock the symbols' ledger rows in order, select the trades whose ids the ledger lacks, COPY them,
+extend the ledger, add them to their candles, merge the other candles, notify. The ledger decides by (symbol, id)
+alone, so redelivery, two producers, or a backfill beside the live feed store no trade twice.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -30,10 +30,10 @@ _TRADE_COLUMNS = ("id", "symbol", "timestamp", "price", "volume", "side", "order
 
 
 class Stored(Struct, frozen=True):
-    """What a write did.
+    """The outcome of a write.
 
     Attributes:
-        new_trades: Trades that were not in the ledger, and are now.
+        new_trades: Trades that were not in the ledger before.
         known_trades: Trades that the ledger already held, and repeats within the batch.
         new_candles: Minutes that had no candle before.
         holes: By symbol with new trades: ids missing between the lowest and the highest held.
@@ -61,12 +61,12 @@ class Store:
     ) -> Stored:
         """Store trades, and one-minute candles of another source, in one transaction.
 
-        Cancelled or failed, nothing of the batch is stored; committed, all of it is. Writing it again
+        If it is cancelled or fails, nothing of the batch is stored; otherwise all of it is. Writing it again
         changes nothing.
 
         Raises:
-            asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver says;
-                :func:`kraken_history.database.connections.is_transient` tells which may pass.
+            asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver raises them.
+                :func:`kraken_history.database.connections.is_transient` decides which may succeed later.
         """
         return await self.transact(
             trades, candles, partial(write_within, trades=trades, candles=candles, candle_source=candle_source)
@@ -78,7 +78,7 @@ class Store:
         candles: Sequence[HistoricalCandle],
         write: Callable[[Connection], Awaitable[T]],
     ) -> T:
-        """Call ``write`` in one transaction, for which the partitions of these trades and candles are there.
+        """Call ``write`` in one transaction, after creating the partitions of these trades and candles.
 
         If retention drops one of them meanwhile, the transaction is rolled back and ``write`` is called once more.
         """
@@ -102,13 +102,13 @@ class Store:
             return await write(connection)
 
     def forget_partitions(self) -> None:
-        """Look again which partitions there are: retention, in any process, may have dropped some."""
+        """Forget which partitions exist, because retention in another process may have dropped some."""
         self._days_with_partitions.clear()
 
     async def ensure_partitions(
         self, connection: Connection, trades: Sequence[HistoricalTrade], candles: Sequence[HistoricalCandle]
     ) -> None:
-        """Make the partitions that a batch needs, outside of its transaction. Hypertables need none."""
+        """Create the partitions that a batch needs, outside its transaction. Hypertables need none."""
         moments = {t.timestamp.date(): t.timestamp for t in trades}
         moments.update({c.timestamp.date(): c.timestamp for c in candles})
         missing = [moment for moment in moments.values() if _day(moment) not in self._days_with_partitions]
@@ -125,7 +125,7 @@ async def write_within(
     *,
     candle_source: CandleSource,
 ) -> Stored:
-    """:meth:`Store.write` inside a transaction of the caller, who has more to commit with it."""
+    """As :meth:`Store.write`, inside a transaction of the caller."""
     merged = fullest(candles, candle_source)
     by_symbol = group_by_symbol(trades)
     symbols = sorted(by_symbol.keys() | {candle.symbol for candle in merged})
@@ -153,7 +153,7 @@ def _day(moment: datetime) -> datetime:
 
 
 def _unheld(trades: Sequence[HistoricalTrade], held: IdRanges) -> Sequence[HistoricalTrade]:
-    """The trades of one symbol that the ledger lacks; of a trade that comes twice in the batch, the first."""
+    """The trades of one symbol that the ledger lacks. If a trade occurs twice in the batch, the first one counts."""
     if not held and len({trade.id for trade in trades}) == len(trades):
         return trades
     first_seen: dict[int, HistoricalTrade] = {}
@@ -176,10 +176,10 @@ async def _one_chunk(data: bytes) -> AsyncIterator[bytes]:
 
 
 def _copy_csv(trades: Sequence[HistoricalTrade]) -> bytes | None:
-    """The trades in COPY's CSV format, or None where one holds text that the shortcut below would garble.
+    """The trades in COPY's CSV format; None if one contains text that this method would corrupt.
 
-    A JSON array of strings and integers is a line of CSV, but for its brackets and for escapes; and msgspec
-    writes JSON several times faster than Python, or the driver's binary encoding, can write rows.
+    Except for brackets and escapes, a JSON array of strings and integers is a line of CSV. msgspec writes JSON several
+    times faster than Python, or the driver's binary encoding, writes rows.
     """
     rows = msgspec.json.encode(trades)[2:-2]
     if b"\\" in rows or rows.count(b"],[") != len(trades) - 1:

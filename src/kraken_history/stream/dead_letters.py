@@ -1,4 +1,4 @@
-"""What could not be read or stored, kept with its reason until somebody looks, and replayed on command."""
+"""Dead letters: frames and entries that could not be decoded or stored, kept with the reason, replayed on command."""
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
@@ -24,7 +24,7 @@ class DeadLetter(Struct, frozen=True):
     Attributes:
         id: Its id in the dead-letter stream.
         origin: The stream that it was read from, or ``websocket``.
-        fields: The entry's fields as they were; a frame under ``frame``.
+        fields: The entry's fields, unchanged; a frame is under ``frame``.
     """
 
     id: str
@@ -35,23 +35,23 @@ class DeadLetter(Struct, frozen=True):
 
     @property
     def died_at(self) -> datetime:
-        """When it was put aside, by Redis' clock."""
+        """When it became a dead letter, by Redis' clock."""
         return utc_from_unix_ns(int(self.id.partition("-")[0]) * 1_000_000)
 
 
 class DeadLetters:
-    """The dead-letter stream of one Redis, bounded: past the bound letters are counted and logged only."""
+    """The dead-letter stream of one Redis. If it is full, further letters are only counted and logged."""
 
     def __init__(self, redis: Redis, *, max_letters: int) -> None:
         self._redis = redis
         self._max_letters = max_letters
 
     async def put(self, origin: str, origin_id: str, reason: str, fields: Mapping[bytes, bytes]) -> bool:
-        """Keep an entry; False if there is no more room."""
+        """Add an entry; return False if the stream is full."""
         kept = int(await self._redis.xlen(wire.DEAD_LETTERS)) < self._max_letters
         if kept:
             letter: wire.Fields = {b"field:" + name: value for name, value in fields.items()}
-            # A reason may quote half a surrogate pair, which has no UTF-8.
+            # A reason may quote half a surrogate pair, which UTF-8 cannot encode.
             letter |= {b"origin": origin, b"origin_id": origin_id, b"reason": reason[:1000].encode(errors="replace")}
             await self._redis.xadd(wire.DEAD_LETTERS, letter)
         telemetry.DEAD_LETTERS.labels(kept=str(kept).lower()).inc()
@@ -59,7 +59,7 @@ class DeadLetters:
         return kept
 
     async def put_frame(self, error: MalformedMessage) -> bool:
-        """Keep a frame of the WebSocket that could not be decoded."""
+        """Add a frame of the WebSocket that could not be decoded."""
         return await self.put(WEBSOCKET, "", error.reason, {b"frame": error.payload})
 
     async def list(self) -> AsyncIterator[DeadLetter]:
@@ -71,10 +71,10 @@ class DeadLetters:
             after = f"({page[-1][0].decode()}"
 
     async def replay(self, letter: DeadLetter, *, shards: int) -> None:
-        """Give an entry back to its stream, or a frame to the decoder, and forget the letter.
+        """Add an entry to its stream again, or decode a frame again and publish it; then delete the letter.
 
         Raises:
-            MalformedMessage: The frame still cannot be decoded; the letter is kept.
+            MalformedMessage: The frame still cannot be decoded. The letter remains.
         """
         async with self._redis.pipeline(transaction=True) as pipeline:
             if letter.origin == WEBSOCKET:

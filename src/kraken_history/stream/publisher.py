@@ -1,8 +1,8 @@
-"""Trades and candles into Redis Streams, in micro-batches, with bounded memory.
+"""Publishes trades and candles into Redis Streams, in micro-batches, with bounded memory.
 
-Records are taken in without waiting and published by :meth:`Publisher.run`, an entry for each symbol and
-micro-batch. When Redis is away or the stream is at its bound, they wait in a buffer; when that is full too,
-new ones are let go and counted. What is let go leaves a hole in the ledger, which the worker heals.
+Adding records never waits. :meth:`Publisher.run` publishes them, one entry per symbol and micro-batch. If Redis is
+unavailable or a stream is full, records wait in a buffer. If the buffer is full too, new records are dropped and
+counted. Dropped trades leave a hole in the ledger, which the worker heals.
 """
 
 import asyncio
@@ -24,25 +24,25 @@ from kraken_history.runtime.tasks import end
 from kraken_history.stream import wire
 from kraken_history.stream.dead_letters import DeadLetters
 
-_LONGEST_BACKOFF_S = 2.0
-_LAST_WORD_S = 5.0
+_LONGEST_BACKOFF_S = 2.0  # between two attempts while Redis is unavailable or a stream is full
+_LAST_WORD_S = 5.0  # to publish the rest when the publisher ends
 _LOOK_AT_CANDLES_EVERY_S = 1.0
-_CLOCK_SLACK = timedelta(seconds=2)  # for the last trades of a minute, and for a clock that is a little ahead
-_MOST_FRAMES_WAITING = 1_000
+_CLOCK_SLACK = timedelta(seconds=2)  # for the last trades of a minute, and for a clock that is slightly fast
+_MOST_FRAMES_WAITING = 1_000  # buffered frames that could not be decoded; further ones are only counted
 
 _log = telemetry.get_logger("publisher")
 
 
 class Publisher:
-    """Publishes into the streams of one Redis; ``async with`` runs it and, on leaving, publishes the rest.
+    """Publishes into the streams of one Redis. ``async with`` runs it, and publishes the remaining records at its end.
 
     Args:
-        shards: Streams that the symbols are spread over; the same in every process.
+        shards: Number of streams among which the symbols are divided; must be the same in every process.
         stream_max_entries: Entries in a stream at which publishing stops until consumers catch up.
-        publish_after_s: How long a record may wait for others to share its entry.
-        entry_max_trades: Most trades an entry.
-        buffer_max_trades: Most trades held back before new ones are let go.
-        now: What decides if a candle's minute is over.
+        publish_after_s: Seconds that a record waits for others to share its entry.
+        entry_max_trades: Maximum number of trades per entry.
+        buffer_max_trades: Maximum number of trades in the buffer; further ones are dropped.
+        now: Clock that decides whether a candle's minute is over.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Publisher:
         self.published_trades = 0
         self.let_go_trades = 0
         self.is_held_back = False
-        """True while Redis is away or full, so that records only gather here."""
+        """True while Redis is unavailable or a stream is full, so that records wait in the buffer."""
 
     async def __aenter__(self) -> "Publisher":
         self._task = asyncio.create_task(self.run(), name="publisher")
@@ -91,17 +91,20 @@ class Publisher:
             self._task.result()
 
     async def failure(self) -> None:
-        """Wait for ever; raises what ended publishing. No outage does, so it is a bug."""
+        """Never returns; raises the exception that stopped the publisher.
+
+        Outages are handled, so this is always a bug.
+        """
         assert self._task is not None
         await asyncio.shield(self._task)
 
     @property
     def waiting_trades(self) -> int:
-        """Trades taken in and not yet published."""
+        """Number of trades in the buffer that are not published yet."""
         return len(self._trades)
 
     def add_trades(self, trades: Sequence[HistoricalTrade]) -> None:
-        """Take trades in, or let them go if the buffer is full. Never waits."""
+        """Add trades to the buffer, or drop them if it is full. Never waits."""
         room = self._buffer_max_trades - len(self._trades)
         if room < len(trades):
             self._let_go(len(trades) - max(room, 0))
@@ -111,11 +114,11 @@ class Publisher:
             self._waiting.set()
 
     def add_candles(self, candles: Sequence[HistoricalCandle]) -> None:
-        """Take running candles in; the latest of each minute is published when the minute is over. Never waits.
+        """Add running candles; the latest of each minute is published when the minute is over. Never waits.
 
-        The trades of a running minute come at the same time and make its candle. The exchange's, a trade or two
-        ahead of them, would take its place again and again, and each time the minute would be built anew from its
-        trades: of heavy minutes, that is most of the database's work.
+        The trades of a running minute arrive at the same time and form its candle. If the exchange's candle were
+        published too, a trade or two ahead of them, it would replace that candle repeatedly, and each time the
+        database would rebuild the minute from its trades. In busy minutes that was most of the database's work.
         """
         for candle in candles:
             key = candle.symbol, candle.timestamp
@@ -127,7 +130,7 @@ class Publisher:
             self._waiting.set()
 
     def add_malformed(self, error: MalformedMessage) -> None:
-        """Keep a frame that could not be decoded, for the dead-letter stream. Never waits."""
+        """Add a frame that could not be decoded, for the dead-letter stream. Never waits."""
         telemetry.MALFORMED.labels(where="frame").inc()
         if len(self._malformed) < _MOST_FRAMES_WAITING:
             self._malformed.append(error)
@@ -136,7 +139,7 @@ class Publisher:
             telemetry.DEAD_LETTERS.labels(kept="false").inc()
 
     async def run(self) -> None:
-        """Publish until cancelled. What is taken in and not yet published then stays here."""
+        """Publish until cancelled. Records that are not published by then stay in the buffer."""
         backoff_s = 0.0
         while True:
             await self._something_to_publish()
@@ -149,13 +152,13 @@ class Publisher:
                 backoff_s = min(max(2 * backoff_s, 0.05), _LONGEST_BACKOFF_S)
 
     async def _something_to_publish(self) -> None:
-        """Wait for a record, or, while running candles are held, at most a second."""
+        """Wait for a record, but at most a second while running candles are buffered."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_AT_CANDLES_EVERY_S if self._candles else None):
                 await self._waiting.wait()
 
     async def _publish_the_rest(self) -> None:
-        """Publish what waits, or count it as let go: in less time than a service has for its end."""
+        """Publish the buffered records, or count them as dropped, in less time than a service has to stop."""
         self._holds_running_candles = False
         if not await self._publish_or_hold_back(within_s=_LAST_WORD_S):
             self._let_go(len(self._trades))
@@ -176,16 +179,16 @@ class Publisher:
         return not reason
 
     async def _publish(self) -> str:
-        """Publish what waits, at most a few thousand trades; say why if nothing may be published."""
+        """Publish all buffered records, in batches; return the reason if a stream is full, else an empty string."""
         while self._malformed:
             await self._dead_letters.put_frame(self._malformed[0])
             del self._malformed[0]
         while (candles := self._candles_that_are_over()) or self._trades:
-            # Taken by number and removed after Redis has them: cancelled in between they are published twice,
-            # which the ledger forgives, rather than never.
+            # Records are removed only after Redis has them. If this is cancelled in between, they are published twice,
+            # which the ledger tolerates, rather than lost.
             trades = self._trades[: 50 * self._entry_max_trades]
             if full := await self._full_stream():
-                return f"{full} holds {self._stream_max_entries} entries that no consumer has finished"
+                return f"{full} has reached its limit of {self._stream_max_entries} entries"
             await self._send(trades, list(candles.values()))
             del self._trades[: len(trades)]
             for key, candle in candles.items():
@@ -233,11 +236,11 @@ Handler = Callable[..., Any]
 
 
 def attach(ws_client: Any, publisher: Publisher) -> None:
-    """Publish what somebody's own WebSocket client sees.
+    """Publish the trades and candles that your own WebSocket client receives.
 
     Wraps the client's ``on_trade(symbol, dict)`` and ``on_ohlc(symbol, dict, interval=1)``, plain or async.
-    The dicts are rows of Kraken's WebSocket v2; the original handler, if there is one, is called after. A
-    dict that is no trade or candle goes to the dead letters and never disturbs the client.
+    The dicts are rows of Kraken's WebSocket v2; the original handler, if any, is called afterwards. A
+    dict that is not a trade or candle becomes a dead letter and does not affect the client.
 
     Args:
         ws_client: Any object; its two handlers are replaced.
@@ -249,7 +252,7 @@ def attach(ws_client: Any, publisher: Publisher) -> None:
 
     def take_candle(symbol: str, row: Mapping[str, Any], interval: int = 1) -> None:
         if interval == 1 and (candle := candle_from_dict(symbol, row)).interval_minutes == 1:
-            publisher.add_candles([candle])  # longer ones are aggregated from these
+            publisher.add_candles([candle])  # longer ones are aggregated from one-minute candles
 
     ws_client.on_trade = _followed_by(getattr(ws_client, "on_trade", None), take_trade, publisher)
     ws_client.on_ohlc = _followed_by(getattr(ws_client, "on_ohlc", None), take_candle, publisher)
@@ -278,7 +281,7 @@ def _followed_by(original: Handler | None, take: Handler, publisher: Publisher) 
 
 
 def _in_order(original: Handler | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """The values of a call by position, whatever the client calls its handler's parameters."""
+    """The arguments of a call by position, regardless of the handler's parameter names."""
     if original is None or not kwargs:
         return (*args, *kwargs.values())
     bound = inspect.signature(original).bind(*args, **kwargs)
@@ -286,7 +289,7 @@ def _in_order(original: Handler | None, args: tuple[Any, ...], kwargs: dict[str,
 
 
 class _Done:
-    """Where there was no handler, nobody knows if the client awaits it: this may be awaited or left."""
+    """Result for a client without a handler of its own: the client may await it or not."""
 
     def __await__(self) -> Iterator[None]:
         return iter(())

@@ -1,8 +1,8 @@
-"""What travels through Redis: stream and group names, and entries to records and back.
+"""The format of the streams in Redis: names of streams and groups, and the encoding of entries.
 
 An entry holds the trades (or the running candles) of one symbol and one micro-batch, in MessagePack under
-``d``, with the version of this format under ``v``. Streams are sharded by symbol; the braces make a shard's
-streams live in one slot of a Redis Cluster.
+``d``, with the version of this format under ``v``. Streams are sharded by symbol; because of the braces, a
+Redis Cluster keeps the streams of a shard in one slot.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ VERSION_FIELD = b"v"
 DATA_FIELD = b"d"
 
 STORE_GROUP = "store"
-"""The consumer group that writes into the database; others may read the same streams under their own names."""
+"""The consumer group that writes into the database. Other groups may read the same streams."""
 
 DEAD_LETTERS = "kraken:dead-letters"
 
-Fields = dict[Any, Any]  # of bytes; redis-py's own, wider union is invariant and fits nothing narrower
+Fields = dict[Any, Any]  # of bytes; redis-py's own, wider union is invariant, so a narrower type does not match it
 
 _encoder = msgspec.msgpack.Encoder()
 _trades = msgspec.msgpack.Decoder(list[HistoricalTrade])
@@ -37,7 +37,7 @@ def trades_stream(shard: int) -> str:
 
 
 def candles_stream(shard: int) -> str:
-    """Name of a shard's stream of the exchange's own running candles."""
+    """Name of a shard's stream of the exchange's candles."""
     return f"kraken:candles:{{{shard}}}"
 
 
@@ -48,7 +48,7 @@ def holds_candles(stream: str) -> bool:
 
 def shard_of(symbol: str, shards: int) -> int:
     """The shard of a symbol: the same in every process and version."""
-    # Not CRC32: it is linear, and puts symbols that differ in a few letters on few shards.
+    # Not CRC32: it is linear, so it would put symbols that differ in a few letters on few shards.
     return int.from_bytes(hashlib.blake2b(symbol.encode(), digest_size=8).digest()) % shards
 
 
@@ -61,8 +61,8 @@ def decode_trades(fields: Mapping[bytes, bytes]) -> list[HistoricalTrade]:
     """The trades of one entry.
 
     Raises:
-        MalformedMessage: The entry is of another version, not MessagePack, or holds something that is no
-            trade; carries the payload.
+        MalformedMessage: The entry has another format version, is not MessagePack, or holds a value that is not a
+            trade. The error carries the payload.
     """
     payload = _payload(fields)
     try:
@@ -72,7 +72,7 @@ def decode_trades(fields: Mapping[bytes, bytes]) -> list[HistoricalTrade]:
         for symbol in {trade.symbol for trade in trades}:
             check_symbol(symbol)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
-        raise MalformedMessage(f"not trades: {error}", payload) from error
+        raise MalformedMessage(f"invalid trades: {error}", payload) from error
     return trades
 
 
@@ -85,7 +85,7 @@ def decode_candles(fields: Mapping[bytes, bytes]) -> list[HistoricalCandle]:
             check_symbol(candle.symbol)
             check_candle(candle)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
-        raise MalformedMessage(f"not candles: {error}", payload) from error
+        raise MalformedMessage(f"invalid candles: {error}", payload) from error
     return candles
 
 
@@ -93,5 +93,5 @@ def _payload(fields: Mapping[bytes, bytes]) -> bytes:
     payload = fields.get(DATA_FIELD, b"")
     version = fields.get(VERSION_FIELD)
     if version != FORMAT_VERSION:
-        raise MalformedMessage(f"entry of format {version!r}, this code reads {FORMAT_VERSION!r}", payload)
+        raise MalformedMessage(f"expected an entry of format {FORMAT_VERSION!r}, got {version!r}", payload)
     return payload
