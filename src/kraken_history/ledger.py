@@ -74,6 +74,10 @@ class IdRanges:
         """The ids between the lowest and the highest that are not in the set."""
         return IdRanges((left[1], right[0]) for left, right in pairwise(self._ranges))
 
+    def as_multirange(self) -> str:
+        """The set as PostgreSQL writes an ``int8multirange``."""
+        return "{" + ",".join(f"[{start},{stop})" for start, stop in self._ranges) + "}"
+
     def _complement(self, within: "IdRanges") -> "IdRanges":
         if not within:
             return within

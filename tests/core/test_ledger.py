@@ -113,3 +113,8 @@ def test_a_ledger_equals_nothing_but_a_ledger() -> None:
 @pytest.mark.parametrize("pairs", [[], [(3, 4)], [(1, 4), (8, 9)]])
 def test_the_repr_says_what_is_held(pairs: list[IdRange]) -> None:
     assert repr(IdRanges(pairs)) == f"IdRanges({pairs})"
+
+
+def test_a_set_is_written_as_postgresql_writes_a_multirange() -> None:
+    assert IdRanges.of([1, 2, 3, 9]).as_multirange() == "{[1,4),[9,10)}"
+    assert IdRanges().as_multirange() == "{}"

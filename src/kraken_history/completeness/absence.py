@@ -29,8 +29,8 @@ async def note_passed_over(pool: asyncpg.Pool, symbol: str, ids: IdRanges, *, se
         locked = await connection.fetchval(_LOCK, symbol)
         if locked is None:
             return IdRanges()
-        proven = await connection.fetchval(_PROVE, symbol, _multirange(ids), seen_at - APART)
-        await connection.execute(_KEEP, symbol, _multirange(ids), seen_at)
+        proven = await connection.fetchval(_PROVE, symbol, ids.as_multirange(), seen_at - APART)
+        await connection.execute(_KEEP, symbol, ids.as_multirange(), seen_at)
         await connection.execute(_FORGET_KNOWN, symbol)
     return IdRanges((r.lower, r.upper) for r in proven or ())
 
@@ -45,10 +45,6 @@ async def find_waiting(pool: asyncpg.Pool, *, now: datetime) -> Mapping[str, IdR
         now - APART,
     )
     return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["ids"]) for row in rows}
-
-
-def _multirange(ranges: IdRanges) -> str:
-    return "{" + ",".join(f"[{start},{stop})" for start, stop in ranges) + "}"
 
 
 _LOCK = "SELECT symbol FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades' FOR UPDATE"

@@ -54,6 +54,19 @@ async def missing_of(pool: asyncpg.Pool, symbol: str, ids: IdRange) -> IdRanges:
     return IdRanges((r.lower, r.upper) for r in ranges or ())
 
 
+async def find_held_to(pool: asyncpg.Pool, symbol: str, trade_id: int) -> int:
+    """The first id after ``trade_id`` that is neither stored nor absent."""
+    held_to: int | None = await pool.fetchval(
+        """
+        SELECT upper(held) FROM data_sync_status, unnest(id_ranges + absent_id_ranges) AS held
+        WHERE symbol = $1 AND data_type = 'trades' AND held @> $2::bigint
+        """,
+        symbol,
+        trade_id,
+    )
+    return trade_id + 1 if held_to is None else held_to
+
+
 async def find_newest_held(pool: asyncpg.Pool, symbol: str, until: datetime) -> datetime | None:
     """Time of the newest stored trade up to ``until``. If later ones are stored, searches only the hour before it."""
     newest: datetime | None = await pool.fetchval(_NEWEST_HELD, symbol, until)

@@ -9,6 +9,7 @@ from datetime import datetime
 import asyncpg
 
 from kraken_history.completeness.hole_times import since_before
+from kraken_history.completeness.holes import find_held_to
 from kraken_history.completeness.resume_point import set_resume_point
 from kraken_history.database.connections import Connection
 from kraken_history.fetching.backfill_targets import COLUMNS, Backfill, backfill_of
@@ -94,8 +95,8 @@ _ADVANCE = f"""
 
 async def leap(pool: asyncpg.Pool, backfill: Backfill, newest_id: int) -> Backfill | None:
     """Move the cursor past the held trades that follow; return None if another worker has taken the lease."""
-    held_to: int | None = await pool.fetchval(_HELD_TO, backfill.symbol, newest_id)
-    if held_to is None or held_to <= newest_id + 1:
+    held_to = await find_held_to(pool, backfill.symbol, newest_id)
+    if held_to <= newest_id + 1:
         return backfill
     since = await since_before(pool, backfill.symbol, held_to)
     if since <= backfill.next_since:
@@ -106,12 +107,6 @@ async def leap(pool: asyncpg.Pool, backfill: Backfill, newest_id: int) -> Backfi
             return None
         await set_resume_point(connection, backfill.symbol, since)
     return backfill_of(row)
-
-
-_HELD_TO = """
-    SELECT upper(held) FROM data_sync_status, unnest(id_ranges + absent_id_ranges) AS held
-    WHERE symbol = $1 AND data_type = 'trades' AND held @> $2::bigint
-"""
 
 
 _LEAP = f"""

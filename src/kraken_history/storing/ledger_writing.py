@@ -61,17 +61,13 @@ async def extend_ledger(connection: Connection, new: Mapping[str, Sequence[Histo
     rows = await connection.fetch(
         _EXTEND_LEDGER,
         list(new),
-        [_multirange(IdRanges.of(trade.id for trade in trades)) for trades in new.values()],
+        [IdRanges.of(trade.id for trade in trades).as_multirange() for trades in new.values()],
         [len(trades) for trades in new.values()],
         [min(trade.timestamp for trade in trades) for trades in new.values()],
         [max(trade.timestamp for trade in trades) for trades in new.values()],
         MOST_HOLES_REPORTED,
     )
     return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["holes"] or ()) for row in rows}
-
-
-def _multirange(ranges: IdRanges) -> str:
-    return "{" + ",".join(f"[{start},{stop})" for start, stop in ranges) + "}"
 
 
 _EXTEND_LEDGER = """
