@@ -72,7 +72,7 @@ class Pages(ABC, Generic[Record]):
 
     @abstractmethod
     async def _fetch(self, start: datetime, first_id: int, stop: datetime, rows: int) -> list[Record]:
-        """The oldest records of ``[start, stop)``, at most ``rows``; at ``start`` itself, those from ``first_id`` on."""
+        """The oldest ``rows`` records of ``[start, stop)``; at ``start`` itself, only ids from ``first_id`` on."""
 
     @abstractmethod
     async def _extent(self) -> Extent:
