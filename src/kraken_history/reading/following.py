@@ -119,8 +119,8 @@ class _Cursor:
         self.hears_all = settled.until is None or not settled.has_trades
         if settled.stored_at != self.stored_at:
             self.stored_at = settled.stored_at
-            # The new data may lie in time that was empty before: search again from the last emitted candle. With trades,
-            # search back no further than the patience; a download may arrive at any time.
+            # The new data may lie in time that was empty before: search again from the last emitted candle. If the
+            # symbol has trades, search back no further than the patience; a download may arrive at any time.
             oldest = bucket_start(settled.now - patience, self.width) if settled.has_trades else self.given_until
             self.position = min(self.position, max(self.given_until, oldest))
         if settled.until is None or settled.oldest is None:
