@@ -119,7 +119,7 @@ async def test_a_number_that_no_decimal_holds_is_refused(
 ) -> None:
     await pool.execute(f"UPDATE candles SET quote_volume = {digits}")  # noqa: S608 — a constant of this test
 
-    with pytest.raises(UsageError, match=r"BTC/USDT: a number has more .* numbers='float'"):
+    with pytest.raises(UsageError, match=r"BTC/USDT: expected numbers of at most 20 digits .* numbers='float'"):
         await provider.get_candles_arrow(SYMBOL, 1, START, END)
     table = await provider.get_candles_arrow(SYMBOL, 1, START, END, numbers="float")
 

@@ -101,5 +101,5 @@ async def test_a_statement_that_the_server_gives_up_may_be_tried_again(migrated_
             provider.get_candles_arrow("BTC/USDT", 1, MONDAY, END),
             provider.save_run(run),
         ):
-            with pytest.raises(ServiceUnavailable, match=r"gave up .*statement timeout.*: try again"):
+            with pytest.raises(ServiceUnavailable, match=r"did not complete .*statement timeout.*: try again"):
                 await asked

@@ -1,1 +1,1 @@
-"""What :class:`kraken_history.provider.HistoricalDataProvider` is made of, one kind of read a module."""
+"""The reads behind :class:`kraken_history.provider.HistoricalDataProvider`, one kind of read per module."""

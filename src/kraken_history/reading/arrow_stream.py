@@ -1,8 +1,8 @@
-"""Statements whose rows come as Arrow: by ADBC, in a thread, with its errors in our words.
+"""Statements whose rows are returned as Arrow: by ADBC, in a thread, with its errors translated into ours.
 
-ADBC takes the fast way, a binary COPY, for statements without parameters only. What it knows of a server's types is
-kept for as long as the :class:`Database` lives; a connection is made for each statement, so there is none to go stale
-and none to share.
+ADBC uses a binary COPY, which is fast, only for statements without parameters. Its knowledge of a server's types is
+cached for as long as the :class:`Database` lives. Each statement opens its own connection, so no connection can go
+stale or be shared.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     Convert = Callable[[pyarrow.RecordBatch], pyarrow.RecordBatch]
 
 CANCEL_PATIENCE_S = 2.0
-"""How long a cancelled read waits for its connection to be closed; a thread closes it later at the latest."""
+"""Longest time that a cancelled read waits for its connection to close, in seconds; later, the thread closes it."""
 
 ARROW = ("pyarrow", "adbc_driver_manager", "adbc_driver_postgresql")
 """The packages of the extra ``arrow``."""
 
 
 async def require_packages(extra: str, *names: str) -> None:
-    """Import packages, in a thread since the first time takes long.
+    """Import packages, in a thread because the first import takes long.
 
     Raises:
-        MissingExtra: One is not installed.
+        MissingExtra: A package is not installed.
     """
     for name in names:
         try:
@@ -48,13 +48,13 @@ async def require_packages(extra: str, *names: str) -> None:
 async def fetch_batches(database: Database, statement: str, convert: "Convert") -> "list[pyarrow.RecordBatch]":
     """All rows of a statement without parameters; a batch is converted while the server sends the next one.
 
-    Where it is cancelled, the statement is cancelled on the server and the connection is closed.
+    If the caller is cancelled, the statement is cancelled on the server, and the connection is closed.
 
     Raises:
         ProviderClosed: The database is not open, or was closed meanwhile.
-        ServiceUnavailable: The database is gone.
+        ServiceUnavailable: The database is unavailable.
     """
-    database.pool  # noqa: B018 — raises where it is not open
+    database.pool  # noqa: B018 — raises if it is not open
     fetch = _Fetch(database, statement, convert)
     loop = asyncio.get_running_loop()
     work = loop.run_in_executor(None, fetch.run)
@@ -74,7 +74,7 @@ async def fetch_batches(database: Database, statement: str, convert: "Convert") 
 
 
 class _Fetch:
-    """One statement in its thread, which another one may cancel."""
+    """One statement in its thread; another thread may cancel it."""
 
     def __init__(self, database: Database, statement: str, convert: "Convert") -> None:
         self._database = database
@@ -122,7 +122,7 @@ class _Fetch:
             self._running = statement
 
     def cancel(self) -> None:
-        """Have it end soon."""
+        """Make the statement end soon."""
         import adbc_driver_manager
 
         self._is_cancelled = True
@@ -132,14 +132,14 @@ class _Fetch:
             try:
                 self._running.cancel()
             except adbc_driver_manager.Error:
-                return  # it has ended, or the server is gone: then it is about to
+                return  # it has ended, or it is about to because the connection is lost
 
 
 _databases: "WeakKeyDictionary[Database, adbc_driver_manager.AdbcDatabase]" = WeakKeyDictionary()
 
 
 def _database_of(database: Database) -> "adbc_driver_manager.AdbcDatabase":
-    """What ADBC knows of a server; holds no connection."""
+    """ADBC's cached knowledge of a server; holds no connection."""
     import adbc_driver_postgresql  # type: ignore[import-untyped]
 
     if database not in _databases:
@@ -148,7 +148,7 @@ def _database_of(database: Database) -> "adbc_driver_manager.AdbcDatabase":
 
 
 def _translated(database: Database, error: Exception) -> Exception:
-    """The error that asyncpg would raise, in our words if we have some; an OSError is a stream that broke off."""
+    """Our error, or else the one that asyncpg would raise. An OSError means that the stream broke off."""
     reason = str(error).removeprefix("IO: ").removeprefix("[libpq] ").split("\n", 1)[0]
     state: str | None = getattr(error, "sqlstate", None)
     if state is None:
@@ -161,10 +161,10 @@ def _translated(database: Database, error: Exception) -> Exception:
 
 
 def libpq_url(url: str) -> str:
-    """The URL as libpq takes it, from one that asyncpg takes.
+    """Convert a URL for asyncpg into one for libpq.
 
-    Any other option of asyncpg's is a setting of the session, which libpq wants in ``options``; and a ``%`` in the
-    password may stand alone there.
+    asyncpg treats every other option as a setting of the session; libpq expects settings in ``options``. asyncpg also
+    accepts a lone ``%`` in the password; libpq does not.
     """
     parts = urlsplit(url)
     account, at, hosts = parts.netloc.partition("@") if "@" in parts.netloc else ("", "", parts.netloc)
@@ -183,7 +183,7 @@ def libpq_url(url: str) -> str:
     return urlunsplit(("postgresql", account + at + hosts, parts.path, query, ""))
 
 
-# As postgres.connect has them.
+# The same times as `database.connections.connect` uses.
 _TIMES = {
     "connect_timeout": str(int(CONNECT_TIMEOUT_S)),
     "keepalives_idle": str(SILENCE_S // 2),
@@ -204,4 +204,4 @@ _LIBPQ_OPTIONS = frozenset(
         *("ssl_min_protocol_version", "ssl_max_protocol_version", "krbsrvname", "gsslib"),
     }
 )
-"""The options of a URL that asyncpg keeps to itself, and that mean the same to libpq."""
+"""Options of a URL that asyncpg does not send to the server, and that mean the same to libpq."""

@@ -1,19 +1,19 @@
-"""Candles as they were known at an earlier instant, so that a test cannot peek at what was healed later.
+"""Candles as they were known at an earlier instant, so that a backtest does not see data that was healed later.
 
-Rows know when they were stored (``stored_at``, by the database's clock): a trade when it came, a one-minute candle
-when it last changed. A minute as of an instant is
+Each row records when it was stored (``stored_at``, by the database's clock): a trade when it arrived, a one-minute
+candle when it last changed. A minute as of an instant is
 
-* its stored candle, if that has not changed since;
-* otherwise, the candle of those of its trades that were stored by then; none if there was none.
+* its stored candle, if that has not changed since the instant;
+* otherwise, the candle built from its trades that were stored by then. If there were none, there is no candle.
 
-So candles made of trades come back exactly as they were. A candle of the exchange or of a download that has changed
-since does not: the minute then shows the trades of that time, which may be fewer. That errs on the safe side. Where
-retention has dropped trades, a minute that has changed since shows nothing; and where it has dropped one-minute
-candles, neither do longer intervals, which are made of one-minute candles here. What was stored before the database
-kept these times counts as known ever since.
+So candles built from trades are returned exactly as they were. If a candle of the exchange or of a download has changed
+since, the minute shows the trades stored at that time instead. They may be fewer, which errs on the safe side. If
+retention has dropped the trades, a minute that has changed since shows nothing. If it has dropped one-minute candles,
+longer intervals show nothing either, because they are built from one-minute candles here. Rows that were stored before
+the database recorded these times count as always known.
 
-A row is stored a moment before others can see it: as of an instant within the transaction of a write, part of what it
-wrote counts as known. A write takes milliseconds; an imported file, as long as its import.
+A row gets its time a moment before others can see it. As of an instant within a write's transaction, part of the rows
+of that write count as known. A write takes milliseconds; for an imported file, it takes as long as the import.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ async def read_candles_as_of(
 ) -> list[HistoricalCandle]:
     """Candles of :func:`~kraken_history.reading.candles.read_candles`, as they were known at ``as_of``.
 
-    As of a time to come, those of the present.
+    If ``as_of`` is in the future, the candles are those of the present.
 
     Raises:
         InvalidTime: ``as_of`` is naive.
@@ -76,7 +76,7 @@ async def read_candles_as_of(
 
 
 def _parts(span: Span, interval: int) -> Iterator[Span]:
-    """The span in parts of about a month, in whole buckets: what a limit leaves over is not computed."""
+    """The span in parts of about a month, in whole buckets: candles beyond a limit are not computed."""
     width = width_of(interval)
     step = max(_PART // width, 1) * width
     low, high = span
@@ -88,8 +88,9 @@ def _parts(span: Span, interval: int) -> Iterator[Span]:
 _PART = timedelta(days=31)
 
 
-# Trades are looked up by the hours in which candles have changed, each by the range of its key: one healed minute does
-# not cost the trades of a year. LATERAL leaves the planner no other way, since it cannot know how many have changed.
+# Trades are looked up only for the hours in which candles have changed, each hour by a range of the key: one healed
+# minute does not cost the trades of a year. LATERAL forces this plan, because the planner cannot know how many candles
+# have changed. MATERIALIZED: `stored` is used twice, and the candles are read once.
 _CANDLES = f"""
     WITH stored AS MATERIALIZED (
         SELECT {COLUMNS}, stored_at IS NULL OR stored_at <= $4 AS is_known

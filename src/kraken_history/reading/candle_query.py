@@ -1,9 +1,9 @@
 """The queries for candles of any interval, built without touching a database.
 
-An interval that is stored is read from its view; another one is aggregated from the longest stored interval that
-divides it. A view can be behind: what changed before its watermark is marked stale until it is refreshed. Buckets
-that are stale are aggregated here once more, from candles that are not; of the two the fuller one is taken,
-because the base rows of an old bucket may have been dropped since it was stored.
+A stored interval is read from its view. Any other interval is aggregated from the longest stored interval that divides
+it. A view can be behind: time that changed before its watermark is marked stale until the view is refreshed. Stale
+buckets are aggregated again here, from candles that are not stale. The query then returns the fuller of the two
+candles, because the base rows of an old bucket may have been dropped after its candle was stored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ class StoredView(Struct, frozen=True):
 
     Attributes:
         relation: The view; or the table below it, whose planning takes a tenth of the time.
-        stale: Time whose candles are not in it, or not as they should be.
+        stale: Time whose candles are missing from it or out of date.
     """
 
     relation: str
@@ -32,18 +32,18 @@ class StoredView(Struct, frozen=True):
 
 
 Marks = Mapping[str, StoredView]
-"""By view."""
+"""Where to read each view, keyed by its name."""
 
 
 class Query:
-    """SQL whose values are either numbered arguments or written out."""
+    """SQL whose values are either numbered arguments or literals."""
 
     def __init__(self, *, literal: bool = False) -> None:
         self.arguments: list[object] = []
         self._literal = literal
 
     def put(self, value: str | datetime, type_: str) -> str:
-        """What stands for a value in the text.
+        """The text that represents a value in the SQL.
 
         Args:
             type_: The value's type in SQL.
@@ -59,7 +59,7 @@ def _literal(value: str | datetime) -> str:
 
 
 def marked_views(interval: int) -> list[str]:
-    """The views whose marks :func:`select_candles` needs to know; none for one-minute candles."""
+    """The views whose marks :func:`select_candles` needs; none for one-minute candles."""
     stored = best_stored(interval)
     if stored == 1:
         return []
@@ -71,7 +71,7 @@ def select_candles(query: Query, symbol: str, interval: int, span: Span, marks: 
 
     Args:
         span: Its bounds are bounds of buckets of this interval.
-        marks: Of each of :func:`marked_views`.
+        marks: One for each of :func:`marked_views`.
     """
     name = query.put(symbol, "text")
     stored = best_stored(interval)
@@ -114,14 +114,14 @@ def _select_relation(query: Query, name: str, relation: str, stored: int, span: 
 
 
 def _is_within(query: Query, spans: Sequence[Span]) -> str:
-    # A multirange is searched by halves: marks that are scattered over years cost little. In a subquery, because
-    # TimescaleDB's planner fails on a constant one.
+    # PostgreSQL searches a multirange by halves, so marks that are scattered over years cost little. It is in a
+    # subquery because TimescaleDB's planner fails on a constant multirange.
     ranges = ",".join(f"[{start.isoformat()},{end.isoformat()})" for start, end in spans)
     return f"timestamp <@ (SELECT {query.put(f'{{{ranges}}}', 'text')}::tstzmultirange)"
 
 
 def buckets_of(marks: Sequence[Span], interval: int, span: Span) -> list[Span]:
-    """The buckets of an interval that marks touch, inside ``span``, neighbours as one; oldest first."""
+    """The buckets of an interval inside ``span`` that marks touch, adjacent ones merged; oldest first."""
     width = width_of(interval)
     found: list[Span] = []
     for marked in sorted(marks):
@@ -136,11 +136,11 @@ def buckets_of(marks: Sequence[Span], interval: int, span: Span) -> list[Span]:
 
 
 def windows_back(end: datetime, oldest: datetime, count: int, width: timedelta) -> list[Span]:
-    """Spans to look through, newest first, for the ``count`` newest candles before ``end``: each longer than the last.
+    """Spans to search, newest first, for the ``count`` newest candles before ``end``; up to four times longer each.
 
     Args:
         end: A bound of buckets.
-        oldest: Nothing is older than the bucket that holds this.
+        oldest: No candle is older than the bucket that contains this time.
     """
     found: list[Span] = []
     buckets = count + 1

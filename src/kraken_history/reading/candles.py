@@ -34,10 +34,10 @@ from kraken_history.records import MINUTE, HistoricalCandle
 
 
 class Extent(Struct, frozen=True):
-    """What there is of a symbol's candles.
+    """The extent of a symbol's candles.
 
     Attributes:
-        oldest, newest: Open times of one-minute candles; None if there never was one.
+        oldest, newest: Open times of one-minute candles; None if there has never been one.
     """
 
     oldest: datetime | None
@@ -51,9 +51,9 @@ async def read_candles(
     """Candles that open at or after ``start`` and are closed at ``end``, oldest first; at most ``limit`` of them.
 
     Raises:
-        UsageError: As the checks say.
-        UnknownSymbol: Nothing of this symbol is stored.
-        ServiceUnavailable: The database is gone.
+        UsageError: An argument is not valid.
+        UnknownSymbol: Nothing is stored for this symbol.
+        ServiceUnavailable: The database is unavailable.
     """
     span = closed_window(start, end, interval)
     interval, limit = checked_interval(interval), checked_limit(limit)
@@ -67,14 +67,14 @@ async def read_candles(
 async def read_latest_candles(
     database: Database, symbol: str, interval: int, count: int, end: datetime | None = None
 ) -> list[HistoricalCandle]:
-    """The newest ``count`` candles, oldest of them first; with ``end``, of those that are closed then."""
+    """The newest ``count`` candles, oldest first; with ``end``, only candles that are closed at that time."""
     return await read_latest_of(database, symbol, interval, count, end)
 
 
 async def read_latest_of(
     database: Database, symbol: str, interval: int, count: int, end: datetime | None = None
 ) -> list[HistoricalCandle]:
-    """:func:`read_latest_candles` of a symbol itself, and of no other name of it."""
+    """:func:`read_latest_candles`, for the stored name of a symbol only."""
     interval, count = checked_interval(interval), checked_count("count", count)
     if end is None:
         found = await _read_newest(database, symbol, interval, count)
@@ -85,7 +85,7 @@ async def read_latest_of(
 
 
 async def _read_newest(database: Database, name: str, interval: int, count: int) -> list[HistoricalCandle]:
-    """The newest candles: in one look, if there are enough of them not far before the last that was seen."""
+    """The newest candles; one query, if it finds enough of them shortly before the newest candle seen so far."""
     width = width_of(interval)
     seen = database.newest_seen.get(name)
     if seen is not None:
@@ -119,12 +119,12 @@ async def read_span(
     """Candles that open within ``span``, oldest first; its bounds are bounds of buckets.
 
     Args:
-        limit: At most so many: the oldest, or with ``newest`` the newest.
+        limit: Maximum number of candles: the oldest, or with ``newest`` the newest.
     """
     query = Query()
     order = "DESC" if newest else "ASC"
     most = "" if limit is None else f"LIMIT {int(limit)}"
-    async with database.connection() as connection:  # one, so that of several replicas the same one says both
+    async with database.connection() as connection:  # one, so that the same replica answers both queries
         marks = await _read_marks(connection, symbol, interval, span)
         select = select_candles(query, symbol, interval, span, marks)
         rows = await connection.fetch(
@@ -141,7 +141,7 @@ def candles_of(rows: list[asyncpg.Record]) -> list[HistoricalCandle]:
 
 
 async def read_marks(database: Database, symbol: str, interval: int, span: Span) -> Marks:
-    """What is stale, within ``span``, of the views that an interval is read from."""
+    """The stale time, within ``span``, of the views that an interval is read from."""
     if not marked_views(interval):
         return {}
     async with database.connection() as connection:
@@ -159,8 +159,8 @@ async def _read_marks(connection: Connection, symbol: str, interval: int, span: 
     }
 
 
-# Where the server has no continuous aggregates, a table is kept below each view, up to `materialized_until`: a column
-# that the others lack. What comes after that counts as stale.
+# If the server has no continuous aggregates, each view has a table below it, filled up to `materialized_until`. Time
+# after that counts as stale. With continuous aggregates this column does not exist, hence `to_jsonb`.
 _MARKS = """
     SELECT a.name, CASE WHEN kept.until IS NULL THEN a.name ELSE a.name || '_rows' END AS relation,
            (a.stale_ranges
@@ -174,10 +174,10 @@ _MARKS = """
 
 
 async def read_extent(database: Database, symbol: str) -> Extent:
-    """What there is of a symbol.
+    """Times of a symbol's oldest and newest one-minute candle.
 
     Raises:
-        UnknownSymbol: Nothing.
+        UnknownSymbol: Nothing is stored for this symbol.
     """
     rows = await database.fetch(_EXTENT, symbol)
     if not rows:
@@ -193,12 +193,12 @@ _EXTENT = """
 
 
 async def require_symbol(database: Database, symbol: str) -> None:
-    """Raise UnknownSymbol unless something of this symbol is stored."""
+    """Raise UnknownSymbol if nothing is stored for this symbol."""
     await read_extent(database, symbol)
 
 
 def checked_limit(limit: int | None) -> int | None:
-    """:func:`checked_count` of a limit; None is none."""
+    """:func:`checked_count` of a limit; None means no limit."""
     return None if limit is None else checked_count("limit", limit)
 
 
@@ -206,7 +206,7 @@ def checked_count(name: str, count: int) -> int:
     """The number of candles as a plain int.
 
     Raises:
-        InvalidNumber: It cannot be one.
+        InvalidNumber: It is not a whole number of at least 1.
     """
     number = whole_number(count)
     if number is None or not 1 <= number < 2**31:

@@ -1,7 +1,7 @@
 """Candles as columns.
 
-Numbers travel as text and are parsed here, beside the server, which takes less time than its own cast to float8 and
-gives the same float, the nearest; and which keeps every digit on the way to a decimal.
+The server sends numbers as text, and they are parsed here. This takes less time than a cast to float8 on the server,
+and gives the same float, the nearest. For a decimal, it preserves every digit.
 """
 
 import asyncio
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 DECIMAL_DIGITS = 38
 DECIMAL_PLACES = 18
-"""What a decimal column holds: 20 digits before the point and 18 after it."""
+"""Capacity of a decimal column: 20 digits before the point and 18 after it."""
 
 MADE_UP = "is_made_up"
-"""The column that a padded table has besides: true where there is no candle. As records have it."""
+"""The additional column of a padded table: true if the bucket has no candle. Records have the same field."""
 
 
 @by_any_name
@@ -51,8 +51,8 @@ async def read_candles_arrow(
     Raises:
         MissingExtra: The extra ``arrow`` is not installed.
         CoverageError: With ``gaps="raise"``, part of the range is missing.
-        UsageError: As the checks say; or, with decimals, a number is too long for its column.
-        ServiceUnavailable: The database is gone.
+        UsageError: An argument is not valid; or, with decimals, a number is too long for its column.
+        ServiceUnavailable: The database is unavailable.
     """
     await require_packages("arrow", *ARROW)
     _check_choice("numbers", numbers, ("decimal", "float"))
@@ -78,7 +78,7 @@ async def read_candles_frame(
     as_: Literal["polars", "pandas"],
     gaps: GapsChoice = "ignore",
 ) -> "polars.DataFrame | pandas.DataFrame":
-    """The candles of :func:`read_candles_arrow` with floats, as a frame; errors as there.
+    """The candles of :func:`read_candles_arrow` with floats, as a frame; raises the same errors.
 
     Raises:
         MissingExtra: The extra ``frames`` is not installed.
@@ -132,8 +132,8 @@ def _long_numbers_refused(symbol: str) -> Iterator[None]:
         yield
     except pyarrow.ArrowInvalid as error:
         raise UsageError(
-            f"{symbol}: a number has more than {DECIMAL_DIGITS - DECIMAL_PLACES} digits before the point or"
-            f" {DECIMAL_PLACES} after it, which no decimal column holds: read with numbers='float', or export CSV"
+            f"{symbol}: expected numbers of at most {DECIMAL_DIGITS - DECIMAL_PLACES} digits before the point and"
+            f" {DECIMAL_PLACES} after it, got a longer one: read with numbers='float', or export CSV"
         ) from error
 
 
@@ -152,7 +152,7 @@ async def _read_padded(
 
 
 def pad_table(table: "pyarrow.Table", known: HistoricalCandle, start: datetime, end: datetime) -> "pyarrow.Table":
-    """:func:`~kraken_history.reading.coverage.pad_buckets` of columns.
+    """:func:`~kraken_history.reading.coverage.pad_buckets` for columns.
 
     Raises:
         pyarrow.ArrowInvalid: The close of ``known`` does not fit into its column.
@@ -165,7 +165,7 @@ def pad_table(table: "pyarrow.Table", known: HistoricalCandle, start: datetime, 
         end = max(end, table["timestamp"][-1].as_py() + width)
     times = range(_microseconds(start), _microseconds(end), width // _MICROSECOND)
     buckets = pyarrow.array(times, table.schema.field("timestamp").type)
-    rows = compute.index_in(buckets, value_set=table["timestamp"])  # null where there is none
+    rows = compute.index_in(buckets, value_set=table["timestamp"])  # null if a bucket has no row
     close = _last_closes(table, known, rows)
     columns: dict[str, Any] = {
         "symbol": pyarrow.repeat(pyarrow.scalar(known.symbol, pyarrow.string()), len(buckets)),
@@ -181,10 +181,10 @@ def pad_table(table: "pyarrow.Table", known: HistoricalCandle, start: datetime, 
 
 
 def _last_closes(table: "pyarrow.Table", known: HistoricalCandle, rows: Any) -> "pyarrow.Array[Any]":
-    """Of each bucket, the close of its row, or else the one before it.
+    """The close of each bucket's row; if it has none, the close before it.
 
     Args:
-        rows: The place of each bucket's row; null where there is none.
+        rows: The index of each bucket's row; null if it has none.
     """
     import pyarrow
     from pyarrow import compute
@@ -236,7 +236,7 @@ def _with_mark(schema: "pyarrow.Schema") -> "pyarrow.Schema":
 def _as_candles(
     batch: "pyarrow.RecordBatch", schema: "pyarrow.Schema", symbol: str, interval: int
 ) -> "pyarrow.RecordBatch":
-    """A batch with all the columns of a candle, from one as the statement gives it.
+    """Convert a batch of the statement's rows into one with all columns of a candle.
 
     Raises:
         pyarrow.ArrowInvalid: A number does not fit into its column.

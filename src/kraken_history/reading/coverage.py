@@ -1,10 +1,10 @@
-"""Which time is covered, and candles for those who have to know.
+"""Coverage of a symbol's history, and reads of candles that depend on it.
 
-A symbol's trades are covered as :mod:`~kraken_history.completeness.covered_time` says: between the oldest and the
-newest that are stored, and where Kraken was asked and had nothing else; but for the holes in their ids. A hole
-reaches from the minute of the last stored trade before it to the minute of the first one after it, both included,
-because the candles of both may lack trades. Nothing is claimed of the time after the newest trade until somebody has
-asked for it, nor of time whose one-minute candles were ever dropped."""
+Time is covered by trades as :mod:`~kraken_history.completeness.covered_time` defines: between the oldest and the newest
+stored trade, and where Kraken was asked and had no further trades, except for the holes in the ids. A hole extends
+from the minute of the last stored trade before it to the minute of the first one after it, both included, because the
+candles of both may lack trades. Time after the newest trade is not covered until Kraken has been asked about it. Time
+whose one-minute candles were ever dropped counts as missing."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -25,32 +25,32 @@ from kraken_history.reading.names import by_any_name
 from kraken_history.records import MINUTE, HistoricalCandle, MadeUpCandle, TimeRange
 
 GapsChoice = Literal["ignore", "raise", "pad", "fill"]
-"""``fill`` is an older name of ``pad``."""
+"""How a read of candles handles missing data; ``fill`` is an older name of ``pad``."""
 
 PADS: tuple[GapsChoice, ...] = ("pad", "fill")
 
 CoverageKind = Literal["proven", "exchange", "quiet", "missing"]
-"""What is known of some time.
+"""How a range of time is covered.
 
-``proven``: its trades are stored, and their ids prove that none is missing. ``exchange``: its candles are the
-exchange's own, whole, or of a download. ``quiet``: covered, and nobody traded. ``missing``: all else.
+``proven``: its trades are stored, and their ids prove that none is missing. ``exchange``: its candles are complete
+candles of the exchange, or of a download. ``quiet``: covered, and nobody traded. ``missing``: all other time.
 """
 
 KINDS: tuple[CoverageKind, ...] = get_args(CoverageKind)
 
 
 class CoveredSpan(TimeRange, frozen=True, order=True, gc=False):
-    """Time of one kind."""
+    """A range of time of one kind."""
 
     kind: CoverageKind
 
 
 class Coverage(Struct, frozen=True):
-    """What is known of a symbol's history between ``start`` and ``end``.
+    """How a symbol's history between ``start`` and ``end`` is covered.
 
     Attributes:
-        spans: In order, each beginning where the one before it ends, no two neighbours of one kind; the first begins
-            at ``start``, the last ends at ``end``.
+        spans: In order. Each begins where the one before it ends, and has another kind. The first begins at
+            ``start``, the last ends at ``end``.
     """
 
     symbol: str
@@ -60,37 +60,37 @@ class Coverage(Struct, frozen=True):
 
     @property
     def missing(self) -> list[TimeRange]:
-        """What is missing, oldest first."""
+        """The missing ranges, oldest first."""
         return self.of("missing")
 
     @property
     def is_complete(self) -> bool:
-        """True if nothing is missing."""
+        """True if no time is missing."""
         return all(span.kind != "missing" for span in self.spans)
 
     def of(self, kind: CoverageKind) -> list[TimeRange]:
-        """The time of one kind, oldest first.
+        """The ranges of one kind, oldest first.
 
         Raises:
-            InvalidChoice: There is no such kind.
+            InvalidChoice: ``kind`` is not a :data:`CoverageKind`.
         """
         if kind not in KINDS:
             raise InvalidChoice("kind", kind, KINDS)
         return [TimeRange(span.start, span.end) for span in self.spans if span.kind == kind]
 
     def duration(self, kind: CoverageKind) -> timedelta:
-        """How much time is of one kind; errors as :meth:`of`."""
+        """Total time of one kind; raises the errors of :meth:`of`."""
         return sum((each.duration for each in self.of(kind)), timedelta())
 
 
 @by_any_name
 async def read_coverage(database: Database, symbol: str, start: datetime, end: datetime) -> Coverage:
-    """What is known of ``[start, end)``, as of one moment.
+    """The coverage of ``[start, end)``, as of one moment.
 
     Raises:
-        UsageError: As the checks say.
-        UnknownSymbol: Nothing of this symbol is stored.
-        ServiceUnavailable: The database is gone.
+        UsageError: An argument is not valid.
+        UnknownSymbol: Nothing is stored for this symbol.
+        ServiceUnavailable: The database is unavailable.
     """
     return await _coverage_of(database, symbol, start, end)
 
@@ -101,19 +101,19 @@ async def _coverage_of(database: Database, symbol: str, start: datetime, end: da
     async with database.connection() as connection:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             known = await _classify(connection, symbol, span)
-        # After that moment: candles that were dropped meanwhile may have been looked for in vain.
+        # Read after that snapshot: it may lack candles that were dropped meanwhile.
         kept = await _kept(connection, span)
     return Coverage(symbol, *span, _with_missing(_within(kept, known), *span))
 
 
 @asynccontextmanager
 async def complete(database: Database, symbol: str, span: Span) -> AsyncIterator[None]:
-    """Candles of ``span`` that are read within lack nothing; other errors as :func:`read_coverage`.
+    """Ensure that candles of ``span`` that are read in this context are complete. Other errors: :func:`read_coverage`.
 
-    Looked at before they are read, as what is stored meanwhile only adds to them; and for what was dropped, after.
+    Coverage is checked before the read, because data stored meanwhile only adds to it; dropped time is checked after.
 
     Raises:
-        CoverageError: Part of it is missing.
+        CoverageError: Part of ``span`` is missing.
     """
     await _require_coverage(database, symbol, span)
     yield
@@ -140,15 +140,15 @@ async def read_candles_over_gaps(
     *,
     gaps: GapsChoice,
 ) -> list[HistoricalCandle]:
-    """:func:`~kraken_history.reading.candles.read_candles` where it matters what is not there.
+    """:func:`~kraken_history.reading.candles.read_candles`, which raises or pads if data is missing.
 
-    With ``pad`` there is a candle for every bucket from the first known close on, up to the last bucket that is
-    closed by the database's clock: no more of them than the range has since then, nor than ``limit``.
+    With ``pad`` there is a candle for every bucket of the range from the first known close on, up to the last bucket
+    that is closed by the database's clock, and at most ``limit`` candles.
 
     Raises:
-        CoverageError: With ``raise``, part of the buckets that were asked for is missing; with ``limit``, of those up
-            to the last candle that would be returned.
-        InvalidChoice: ``gaps`` is neither of these.
+        CoverageError: With ``raise``, part of the requested buckets is missing. With ``limit``, only buckets up to
+            the last candle to be returned count.
+        InvalidChoice: ``gaps`` is neither ``raise`` nor ``pad``.
     """
     if gaps not in ("raise", *PADS):
         raise InvalidChoice("gaps", gaps, get_args(GapsChoice))
@@ -189,13 +189,13 @@ async def _read_padded(
 
 
 async def read_known(database: Database, symbol: str, interval: int, window: Span) -> HistoricalCandle | None:
-    """The candle from which on there is a close for every bucket of ``window``: the last before it, or its first."""
+    """The last candle before ``window``, or else its first: from it on, every bucket has a known close."""
     found = await read_latest_of(database, symbol, interval, 1, window[0])
     return next(iter(found or await read_span(database, symbol, interval, window, 1)), None)
 
 
 async def read_last_close(database: Database, interval: int) -> datetime:
-    """When a bucket of this interval ended last, by the database's clock."""
+    """End of the last closed bucket of this interval, by the database's clock."""
     [row] = await database.fetch("SELECT now() AS now")
     return bucket_start(row["now"], width_of(interval))
 
@@ -203,11 +203,11 @@ async def read_last_close(database: Database, interval: int) -> datetime:
 def pad_buckets(
     known: HistoricalCandle, candles: Sequence[HistoricalCandle], start: datetime, end: datetime
 ) -> list[HistoricalCandle]:
-    """A candle for every bucket of ``[start, end)``: of ``candles``, or else made up at the close before it.
+    """A candle for every bucket of ``[start, end)``: from ``candles``, or else made up at the close before it.
 
     Args:
         known: The last candle before ``start``, or the one at ``start``.
-        candles: In order. Those past ``end`` are kept, with what is between them.
+        candles: In order. Candles past ``end`` are kept, and buckets between them are padded too.
     """
     width = width_of(known.interval_minutes)
     padded: list[HistoricalCandle] = []
@@ -228,7 +228,7 @@ def pad_buckets(
 
 
 async def _classify(connection: Connection, symbol: str, span: Span) -> list[asyncpg.Record]:
-    """What is known by what is stored, in order: start, end and kind."""
+    """The covered spans according to the stored data, in order: start, end and kind."""
     start, end = span
     holes = await find_hole_spans(connection, symbol, span)
     rows: list[asyncpg.Record] = await connection.fetch(
@@ -246,7 +246,7 @@ async def _classify(connection: Connection, symbol: str, span: Span) -> list[asy
 async def _kept(connection: Connection, span: Span) -> list[Span]:
     """The parts of ``span`` whose one-minute candles were never dropped.
 
-    Of the others nothing can be said, whatever is stored there: what was dropped and what never came look the same.
+    In the other parts, dropped candles and candles that never arrived look the same, whatever is stored there.
     """
     rows = await connection.fetch(_KEPT, *span)
     return [(row["kept"].lower, row["kept"].upper) for row in rows]
@@ -260,7 +260,7 @@ def _within(kept: Sequence[Span], known: Sequence[asyncpg.Record]) -> Iterator[C
 
 
 def _with_missing(known: Iterable[CoveredSpan], start: datetime, end: datetime) -> list[CoveredSpan]:
-    """The spans that are known, in their order, and what is missing between them."""
+    """The known spans, in order, with a span of kind ``missing`` in each gap between them."""
     spans: list[CoveredSpan] = []
     reached = start
     for span in known:
@@ -273,10 +273,10 @@ def _with_missing(known: Iterable[CoveredSpan], start: datetime, end: datetime) 
     return spans
 
 
-# A minute that is cut by a bound of what is covered is looked at in parts. Of a candle built from trades only the
-# covered part is proven: it may lack trades of the other. A candle of a minute that is not over yet is not whole. Nor
-# may be one that the exchange sent while the minute ran, and then no more; it counts where Kraken was asked for the
-# minute since, or no trade is missing.
+# If covered time begins or ends inside a minute, the parts of the minute are classified separately. Of a candle built
+# from trades, only the covered part is proven, because the candle may lack trades of the other part. A candle of a
+# minute that has not ended is incomplete. If the exchange sent a candle while the minute ran, and no later version, it
+# may be incomplete too. It counts only if Kraken was asked for the minute since, or no trade is missing.
 _SPANS = f"""
     WITH covered AS (
         SELECT coalesce((

@@ -1,4 +1,4 @@
-"""The connections of a reader, and their errors in our words."""
+"""The connections of a reader, and the translation of their errors into ours."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,10 +15,10 @@ from kraken_history.urls import without_password
 
 
 class Database:
-    """A pool of connections for reading; may be opened and closed any number of times.
+    """A pool of connections for reading; it can be opened and closed any number of times.
 
     Args:
-        url: ``postgresql://user:password@host:5432/name``; several hosts, comma between, are tried in turn, and
+        url: ``postgresql://user:password@host:5432/name``. Several hosts, separated by commas, are tried in turn;
             ``?target_session_attrs=prefer-standby`` prefers a replica.
     """
 
@@ -32,7 +32,7 @@ class Database:
         self._opening = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
         self._is_closed = asyncio.Event()
-        self.newest_seen: dict[str, datetime] = {}  # by symbol: the newest candle that a read has shown
+        self.newest_seen: dict[str, datetime] = {}  # per symbol: the newest candle that a read has returned
 
     @property
     def pool(self) -> asyncpg.Pool:
@@ -46,11 +46,11 @@ class Database:
         return self._pool
 
     async def open(self) -> None:
-        """Connect, unless that is done.
+        """Connect, if not yet connected.
 
         Raises:
-            UsageError: The URL cannot be used as it is.
-            ServiceUnavailable: No database answers there.
+            UsageError: The URL is not valid, or the server refuses its user, password or database.
+            ServiceUnavailable: No database answers at the URL.
             SchemaMismatch: The database is older or newer than this code.
         """
         async with self._opening:
@@ -69,10 +69,10 @@ class Database:
         return pool
 
     async def close(self) -> None:
-        """Disconnect, unless that is done; waits for one that is connecting.
+        """Disconnect, if connected; if :meth:`open` is running, wait for it first.
 
-        Reads that run may end within five seconds, which is also how long a network that went silent is waited for;
-        the others raise ProviderClosed.
+        Running reads have five seconds to end; then they raise ProviderClosed. A silent network is also waited for no
+        longer than that.
         """
         async with self._opening:
             pool, self._pool = self._pool, None
@@ -82,7 +82,7 @@ class Database:
                 await asyncio.gather(*self._leaving, return_exceptions=True)
 
     async def closed(self) -> None:
-        """Wait until it is closed, and what still ran has had its time."""
+        """Wait until :meth:`close` has closed the pool, and running reads have had their time to end."""
         await self._is_closed.wait()
 
     async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
@@ -90,16 +90,16 @@ class Database:
 
         Raises:
             ProviderClosed: The pool is not open, or was closed meanwhile.
-            ServiceUnavailable: The database is gone, or gave the statement up.
+            ServiceUnavailable: The database is unavailable, or did not complete the statement.
         """
         async with self.connection() as connection:
             return await connection.fetch(query, *arguments)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """One connection, for several statements; errors as :meth:`fetch`.
+        """One connection, for several statements; raises the errors of :meth:`fetch`.
 
-        Whoever is cancelled leaves at once, whatever the network does.
+        If the caller is cancelled, it leaves at once, even if the network is silent.
         """
         async with self._lent_by(self.pool) as connection:
             yield connection
@@ -109,7 +109,7 @@ class Database:
         try:
             connection = await pool.acquire()
             try:
-                if pool.is_closing():  # which ends what only now has its turn
+                if pool.is_closing():  # a read that waited for its connection until now must end too
                     raise ProviderClosed
                 yield connection
             except asyncio.CancelledError:
@@ -129,28 +129,28 @@ class Database:
             raise self.unavailable(error) from error
 
     async def connect(self) -> asyncpg.Connection:
-        """A connection of one's own, beside the pool; whoever asks for it closes it. Errors as :meth:`open`."""
+        """A connection outside the pool, which the caller must close. Raises the errors of :meth:`open`."""
         return await connect(self.url)
 
     def unavailable(self, error: BaseException) -> ServiceUnavailable:
-        """Our error for a database that went away, or cannot finish a statement just now."""
+        """Our error for a database that is unavailable, or did not complete a statement."""
         reason = str(error) or type(error).__name__
-        what = "is gone" if isinstance(error, UNAVAILABLE) else "gave up"
-        return ServiceUnavailable(f"the database at {without_password(self.url)} {what} ({reason}): try again")
+        state = "is unavailable" if isinstance(error, UNAVAILABLE) else "did not complete the statement"
+        return ServiceUnavailable(f"the database at {without_password(self.url)} {state} ({reason}): try again")
 
 
 async def _close(pool: asyncpg.Pool, connection: PoolConnectionProxy) -> None:
     """Take a connection whose statement was cancelled out of the pool.
 
-    The server is asked to cancel the statement, but a network that went silent may keep that back without end. And
-    it is not used again: a statement that was being prepared leaves the session inside a transaction.
+    Closing requests the server to cancel the statement. A silent network may delay this request for ever, hence the
+    timeout. The connection is not reused: a statement that was being prepared leaves the session inside a transaction.
     """
     with suppress(asyncpg.PostgresError, *UNAVAILABLE):
-        await connection.close(timeout=_CANCEL_TIMEOUT_S)  # which ends it in any case
+        await connection.close(timeout=_CANCEL_TIMEOUT_S)  # closes it even if the timeout passes
     await pool.release(connection)
 
 
-_CANCEL_TIMEOUT_S = 5.0
+_CANCEL_TIMEOUT_S = 5.0  # longest wait for the server to close a cancelled connection
 
 
 def _check_size(name: str, size: int, least: int) -> None:

@@ -1,12 +1,12 @@
 """Closed candles as they are stored.
 
-A follower looks at the database when a notification says that a candle of its may have closed, and every few
-seconds in any case: candles also close because time passes, and notifications cannot be had from a replica, nor
-while the database restarts. What it gives out depends on what is stored and on its own position alone, so that
-a notification that is lost costs time and nothing else.
+A follower queries the database when a notification says that one of its candles may have closed, and also every few
+seconds. It polls because candles also close as time passes, and because a replica, or a database that restarts, sends
+no notifications. The candles that it emits depend only on the stored data and on its own position, so a lost
+notification only costs time.
 
-When a candle is closed is said in :mod:`kraken_history.reading.settling`. What is stored of a candle after it was
-given out is not told: read it again with ``get_candles``.
+:mod:`kraken_history.reading.settling` defines when a candle is closed. If a candle changes after it was emitted, the
+follower does not report the change: read the candle again with ``get_candles``.
 """
 
 import asyncio
@@ -33,12 +33,12 @@ from kraken_history.runtime.tasks import end
 from kraken_history.storing.candle_changes import CANDLES_CHANNEL
 
 _DEFAULT = Timing()
-_PAGE_CANDLES = 5_000  # read at once, over all symbols
-_SHORTEST_PAGE = 20
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
-_LONGEST_REST_S = 0.25  # between two looks while notifications come
-_LONGEST_LOOK_S = 120.0  # past this the network is taken to have gone silent
-_RARE_PAUSE_S = 30.0  # between attempts to listen where that is refused
+_PAGE_CANDLES = 5_000  # maximum number of candles per page, over all symbols
+_SHORTEST_PAGE = 20  # minimum page size per symbol, however many symbols there are
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # between attempts to read while the database is unavailable
+_LONGEST_REST_S = 0.25  # longest pause between two queries while notifications arrive
+_LONGEST_LOOK_S = 120.0  # timeout of reading one page; after it the network is considered silent
+_RARE_PAUSE_S = 30.0  # longest pause between attempts to listen, for example if the server refuses it
 
 
 @by_any_name
@@ -48,7 +48,7 @@ async def read_warmup(
     """The newest ``periods`` candles that :func:`follow_candles` would not wait for, oldest first.
 
     Args:
-        end: Instead, of those that are closed then, whatever is known of the time after: no look-ahead.
+        end: Return the newest candles that are closed at this time instead, without look-ahead.
     """
     interval, periods = checked_interval(interval), checked_count("periods", periods)
     width = width_of(interval)
@@ -68,10 +68,10 @@ def follow_candles(
     start: datetime | Mapping[str, datetime] | None,
     timing: Timing = _DEFAULT,
 ) -> AsyncGenerator[HistoricalCandle, None]:
-    """Closed candles as they are stored; arguments are checked at once, the database is asked when iteration begins.
+    """Closed candles as they are stored. Arguments are checked at once; the first query runs when iteration begins.
 
     Raises:
-        UsageError: As the checks say.
+        UsageError: An argument is not valid.
     """
     interval = checked_interval(interval)
     names = checked_list("symbols", [symbols] if isinstance(symbols, str) else symbols, checked_name)
@@ -90,14 +90,14 @@ def _starts(
 
 
 class _Cursor:
-    """How far one symbol has been given out.
+    """How far the candles of one symbol have been emitted.
 
     Attributes:
-        rank: Its place among the symbols.
-        position: Open time of the next candle to look for; None before the first look.
-        given_until: End of the last candle that was given out. What lies between it and the position was empty.
-        stored_at: As of :class:`Settled`.
-        hears_all: No notification can be told to be of no interest.
+        rank: The symbol's index among the symbols.
+        position: Open time of the next candle to search for; None before the first query.
+        given_until: End of the last emitted candle. The time from it to the position was empty.
+        stored_at: The last value of :attr:`Settled.stored_at`.
+        hears_all: True if any notification may matter.
         heard_of: The newest minute that a notification named, in unix seconds.
     """
 
@@ -112,14 +112,15 @@ class _Cursor:
         self.heard_of = 0.0
 
     def due(self, settled: Settled, patience: timedelta) -> tuple[datetime, datetime] | None:
-        """The span of closed candles that were not looked for since something was stored, if there is one."""
+        """The span of closed candles that was not searched since data was last stored; None if there is none."""
         closes = bucket_start(settled.now if settled.until is None else settled.until, self.width)
         if self.position is None or self.given_until is None:
             self.position = self.given_until = closes
         self.hears_all = settled.until is None or not settled.has_trades
         if settled.stored_at != self.stored_at:
             self.stored_at = settled.stored_at
-            # It may lie in what was empty before: look again from the last candle on. A download comes in any time.
+            # The new data may lie in time that was empty before: search again from the last emitted candle. If the
+            # symbol has trades, search back no further than the patience; a download may arrive at any time.
             oldest = bucket_start(settled.now - patience, self.width) if settled.has_trades else self.given_until
             self.position = min(self.position, max(self.given_until, oldest))
         if settled.until is None or settled.oldest is None:
@@ -130,18 +131,18 @@ class _Cursor:
     def may_close(self, first_minute: float, last_minute: float) -> bool:
         """True if a write that touched these minutes (unix seconds) may have closed the next candle.
 
-        While missing trades keep it open, another write to the newest minute says nothing new; one further back
-        may have stored them.
+        While missing trades keep the candle open, another write to the newest minute does not close it. A write
+        further back may have stored the missing trades.
         """
         before, self.heard_of = self.heard_of, max(self.heard_of, last_minute)
         if self.hears_all or self.position is None:
             return True
-        is_news = last_minute > before or first_minute < before
-        return is_news and self.heard_of >= (self.position + self.width).timestamp()
+        is_new = last_minute > before or first_minute < before
+        return is_new and self.heard_of >= (self.position + self.width).timestamp()
 
 
 class _OneConnection(Database):
-    """Reads through one connection: of several replicas, each as far behind as it is, the same one answers."""
+    """Reads through one connection: replicas lag by different times, so one page must come from a single replica."""
 
     def __init__(self, database: Database, connection: Connection) -> None:
         super().__init__(database.url, 0, 1)
@@ -149,7 +150,7 @@ class _OneConnection(Database):
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        yield self._connection  # whoever lent it sees to errors
+        yield self._connection  # the owner of the connection translates its errors
 
 
 class _Follower:
@@ -170,7 +171,7 @@ class _Follower:
         self._woken = asyncio.Event()
 
     async def candles(self) -> AsyncGenerator[HistoricalCandle, None]:
-        """All candles, for ever."""
+        """All candles, without end."""
         listening = asyncio.create_task(self._listen())
         try:
             while True:
@@ -185,9 +186,9 @@ class _Follower:
             await end(listening)
 
     async def _next_page(self) -> list[HistoricalCandle] | None:
-        """The next closed candles, by close time; none where a stretch is quiet; None if there is nothing to look for.
+        """The next closed candles, by close time; empty for a quiet stretch; None if no closed candles are due.
 
-        Waits for a database that is away.
+        If the database is unavailable, waits for it.
         """
         pause_s = _FIRST_PAUSE_S
         while True:
@@ -224,7 +225,7 @@ class _Follower:
         return self._in_order(candle for candle in found if candle.timestamp < cut)
 
     def _find_names(self, stored: Sequence[str]) -> None:
-        """Follow the stored symbols that the names mean, those names excepted of which nothing is stored yet."""
+        """Resolve names to stored symbols. Names under which nothing is stored yet are tried again later."""
         found = {name: symbol for name in self._not_found if (symbol := find_symbol(name, stored)) is not None}
         self._not_found = [name for name in self._not_found if name not in found]
         for name, symbol in found.items():
@@ -247,7 +248,7 @@ class _Follower:
         return sorted(candles, key=lambda candle: (candle.timestamp, self._cursors[candle.symbol].rank))
 
     async def _wait(self, looked_at: float) -> None:
-        """Until a notification or the next poll; a stream of notifications does not become a stream of queries."""
+        """Wait for a notification or the next poll. Frequent notifications do not cause equally frequent queries."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._timing.poll_s):
                 await self._woken.wait()
@@ -256,7 +257,7 @@ class _Follower:
         self._woken.clear()
 
     async def _listen(self) -> None:
-        """Hear notifications whenever that can be done; without them there is the poll."""
+        """Listen for notifications whenever possible; without them the follower polls."""
         pause_s = _FIRST_PAUSE_S
         while True:
             with suppress(HistoryError, asyncpg.PostgresError, *UNAVAILABLE):
@@ -271,7 +272,7 @@ class _Follower:
             lost = asyncio.Event()
             connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(CANDLES_CHANNEL, self._hear)
-            self._woken.set()  # what was told before is told to nobody
+            self._woken.set()  # earlier notifications were missed, so query once
             await lost.wait()
         finally:
             with suppress(asyncpg.PostgresError, *UNAVAILABLE):
@@ -280,7 +281,7 @@ class _Follower:
     def _hear(self, connection: Connection, pid: int, channel: str, payload: object) -> None:
         try:
             touched = _TOUCHED.decode(str(payload))
-        except msgspec.DecodeError:  # anybody may notify this channel; a look costs little
+        except msgspec.DecodeError:  # any client may notify this channel; a query costs little
             self._woken.set()
             return
         for symbol, first_minute, last_minute in touched:

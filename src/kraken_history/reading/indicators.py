@@ -8,11 +8,11 @@ from kraken_history.records import ExternalIndicator
 
 
 async def read_indicators(database: Database, name: str, start: datetime, end: datetime) -> list[ExternalIndicator]:
-    """The figures of ``[start, end)``, oldest first; none for a name that is not stored.
+    """The figures of ``[start, end)``, oldest first; an empty list if the name is not stored.
 
     Raises:
-        InvalidTime, InvalidRange: The range cannot be.
-        ServiceUnavailable: The database is gone.
+        InvalidTime, InvalidRange: The range is not valid.
+        ServiceUnavailable: The database is unavailable.
     """
     rows = await database.fetch(_INDICATORS, str(name), *checked_range(start, end))
     return [ExternalIndicator(*row) for row in rows]

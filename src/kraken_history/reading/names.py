@@ -1,8 +1,8 @@
 """Any name of a symbol, in every read.
 
-The database knows a symbol under one name. A name that is written as our symbols are is read at once, so that it costs
-nothing to be asked for by it; only where nothing is stored of it, as with any other name, the stored symbols are looked
-through. Nothing is kept of that: a symbol that is stored later may be the one that is meant.
+The database stores each symbol under one name. If a name has the form of that one, it is read directly, without a
+look-up. If nothing is stored under it, or if it has another form, the list of stored symbols is searched. The result
+is not cached: a symbol that is stored later may be the one that the name means.
 """
 
 from collections.abc import Awaitable, Callable
@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 async def read_symbols(database: Database) -> list[str]:
-    """The symbols of which something is stored, in alphabetical order."""
+    """The symbols that have stored data, in alphabetical order."""
     async with database.connection() as connection:
         return await fetch_stored_symbols(connection)
 
@@ -28,7 +28,7 @@ async def read_symbol(database: Database, name: str) -> str:
     """The stored symbol that a name means.
 
     Raises:
-        UnknownSymbol: Nothing is stored under this name; or the name may mean several symbols, or is none.
+        UnknownSymbol: Nothing is stored under this name, the name may mean several symbols, or it is not a valid name.
     """
     return find_stored(checked_name(name), await read_symbols(database))
 
@@ -36,10 +36,10 @@ async def read_symbol(database: Database, name: str) -> str:
 def by_any_name(
     read: Callable[Concatenate[Database, str, P], Awaitable[R]],
 ) -> Callable[Concatenate[Database, str, P], Awaitable[R]]:
-    """Let a read of one symbol, which raises UnknownSymbol where nothing of it is stored, take any name of it.
+    """Let a read of one symbol accept any of its names. The read must raise UnknownSymbol if nothing is stored for it.
 
-    The read itself must call functions that take the symbol alone: one that takes any name would answer it in place
-    of saying that nothing is stored of it.
+    The read itself must call functions that accept the stored name only. A function that accepts any name would resolve
+    it instead of raising UnknownSymbol.
     """
 
     @wraps(read)

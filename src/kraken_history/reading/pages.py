@@ -1,4 +1,4 @@
-"""History in pages, each read by the key at which it begins, so that no transaction outlives a page."""
+"""History in pages. Each is read from the key at which it begins, so that no transaction spans several pages."""
 
 from abc import ABC, abstractmethod
 from datetime import datetime, timedelta
@@ -8,21 +8,21 @@ from kraken_history.reading.candles import Extent
 from kraken_history.records import Record
 
 PAGE_ROWS = 4096
-"""At about a kilobyte a row, a few megabytes."""
+"""Maximum number of records per page: a few megabytes, at about a kilobyte per record."""
 
 
 class Pages(ABC, Generic[Record]):
     """The records of a symbol within ``[start, end)``, oldest first, a page at a time.
 
-    A page looks into a window of time, not into all that is left: an aggregate over the rest would be computed anew
-    for each page, and every partition of the rest be opened. The window doubles while it holds little, up to a
-    bound, and halves when it holds more than a page; where it holds nothing, what lies before the oldest record is
-    leapt over, and nothing after the newest is looked for.
+    Each page reads a window of time, not all of the remaining range: otherwise each page would compute an aggregate
+    over the remaining range again, and open every partition in it. If a window holds less than half a page, the next
+    is twice as long, up to a bound. If it fills a page, the next is half as long. If a window is empty, reading skips
+    to the oldest record, and ends after the newest.
 
     Args:
-        unit: Windows are so many of these.
-        reach: How many the first window is, which is the shortest.
-        longest_reach: How many the longest is.
+        unit: The length of a window is a multiple of this.
+        reach: Length of the first window, in units; no window is shorter.
+        longest_reach: Maximum length of a window, in units.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class Pages(ABC, Generic[Record]):
         self._is_begun = False
 
     async def read(self) -> list[Record]:
-        """The next page; an empty one is the end.
+        """The next page; an empty page marks the end.
 
         Raises:
-            UnknownSymbol: Nothing of the symbol is stored.
-            ServiceUnavailable: The database is gone; the same page may be read again.
+            UnknownSymbol: Nothing is stored for the symbol.
+            ServiceUnavailable: The database is unavailable; calling again reads the same page.
         """
         if not self._is_begun:
             await self._leap()
@@ -72,16 +72,16 @@ class Pages(ABC, Generic[Record]):
 
     @abstractmethod
     async def _fetch(self, start: datetime, first_id: int, stop: datetime, rows: int) -> list[Record]:
-        """At most ``rows`` records of ``[start, stop)``, the oldest; of the instant ``start``, from an id on."""
+        """The oldest ``rows`` records of ``[start, stop)``; at ``start`` itself, only ids from ``first_id`` on."""
 
     @abstractmethod
     async def _extent(self) -> Extent:
-        """Between which times there are records; UnknownSymbol if nothing of the symbol is stored."""
+        """Times of the oldest and the newest record; raises UnknownSymbol if nothing is stored for the symbol."""
 
     @abstractmethod
     def _key_after(self, record: Record) -> tuple[datetime, int]:
-        """Time and id from which on the next record is looked for."""
+        """Time and id from which the search for the next record begins."""
 
     @abstractmethod
     def _start_of(self, oldest: datetime) -> datetime:
-        """Where the record begins that holds this time."""
+        """Start of the record that contains this time."""

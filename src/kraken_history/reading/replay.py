@@ -1,4 +1,4 @@
-"""History again, in order."""
+"""Replay of stored history, in order."""
 
 import asyncio
 import heapq
@@ -28,15 +28,15 @@ from kraken_history.reading.trades import TradePages
 from kraken_history.records import HistoricalCandle, HistoricalTrade, Record
 
 _FIRST_REACH = timedelta(days=31)
-"""So that the first of long candles, too, comes soon where all have to be aggregated."""
+"""Maximum length of a replay's first window: so the first long candles arrive soon, even if all are aggregated."""
 
 _LONGEST_REACH = timedelta(days=4 * 365)
-"""Two hundred partitions."""
+"""Maximum length of a window of candles: four years, two hundred partitions."""
 
 _MERGED_ROWS = 8 * PAGE_ROWS
-"""How many records a merged replay holds in all; more only if that would leave a stream fewer than the next."""
+"""Maximum number of records that a merged replay buffers, unless a stream would get less than ``_FEWEST_ROWS``."""
 
-_FEWEST_ROWS = 256
+_FEWEST_ROWS = 256  # minimum number of records per page and stream of a merged replay
 _BEGINNING = as_utc(datetime.min.replace(tzinfo=UTC))
 
 
@@ -56,28 +56,28 @@ async def read_lookback(
 
 
 class Clock:
-    """Time that only goes forward, and waiting for it; a test brings its own."""
+    """A monotonic clock that can sleep; tests provide their own."""
 
     def seconds(self) -> float:
-        """Since any moment."""
+        """Seconds since an arbitrary moment."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Return after so long, or later."""
+        """Return after this time, or later."""
         await asyncio.sleep(seconds)
 
 
 class Pacer:
-    """Holds back what would come too early, counted from the first that comes.
+    """Delays records that would be emitted too early, relative to the first record.
 
-    Each pause follows from the time that has passed in all: what a slow consumer takes, or a pause that was too
-    long, shortens the next ones, and never adds up.
+    Each pause is computed from the total time that has passed. If a consumer is slow, or a pause was too long, the next
+    pauses are shorter, so delays never add up.
 
     Args:
-        speed: So many seconds of history a second; 0 holds nothing back.
+        speed: Seconds of history per second; 0 delays nothing.
 
     Raises:
-        InvalidNumber: The speed is negative, or no number.
+        InvalidNumber: The speed is negative, or not a number.
     """
 
     def __init__(self, speed: float, clock: Clock) -> None:
@@ -87,7 +87,7 @@ class Pacer:
         self._first: tuple[datetime, float] | None = None
 
     async def wait_for(self, moment: datetime) -> None:
-        """Return when it is time for what happened at this moment."""
+        """Return when the records of this moment are due."""
         if not self._speed:
             return
         now = self._clock.seconds()
@@ -100,10 +100,10 @@ class Pacer:
 
 
 def check_speed(speed: float) -> None:
-    """Pass if history can be replayed at this speed.
+    """Check a replay speed.
 
     Raises:
-        InvalidNumber: It cannot.
+        InvalidNumber: The speed is negative, infinite, or not a number.
     """
     if isinstance(speed, bool) or not isinstance(speed, (int, float)) or not 0 <= speed <= sys.float_info.max:
         raise InvalidNumber("speed", speed, "0 or a positive number")
@@ -149,8 +149,8 @@ def replay_candles(
 ) -> AsyncGenerator[HistoricalCandle, None]:
     """The candles that open at or after ``start`` and are closed at ``end``, one by one.
 
-    Arguments are checked at once; the symbol is looked for at the first step. Whoever stops early leaves nothing
-    open: between two pages no connection is held.
+    Arguments are checked at once; the symbol is looked up at the first step. If the caller stops early, nothing stays
+    open: between two pages the replay holds no connection.
     """
     span, minutes = closed_window(start, end, interval), checked_interval(interval)
     return _replay(
@@ -186,7 +186,7 @@ async def _replay(
 async def _begin(
     database: Database, symbol: str, pages_of: Callable[[str], Pages[Record]]
 ) -> tuple[Pages[Record], list[Record]]:
-    """The pages of a symbol, and the first of them."""
+    """The pages of a symbol, and the records of the first one."""
     pages = pages_of(symbol)
     return pages, await pages.read()
 
@@ -204,11 +204,11 @@ def replay_merged(
 ) -> AsyncGenerator[HistoricalCandle | HistoricalTrade, None]:
     """Candles of all symbols and intervals, and trades, in the order in which they become known.
 
-    A candle is known when it closes. At one instant candles come before trades, shorter before longer ones, and
-    otherwise in the order of ``symbols``; trades of a symbol by id. What is given twice comes once.
+    A candle is known when it closes. At the same instant candles come before trades, shorter candles before longer
+    ones, otherwise in the order of ``symbols``; trades of a symbol by id. Duplicate symbols and intervals count once.
 
     Raises:
-        UsageError: As the checks say; at once.
+        UsageError: An argument is not valid; raised at once.
     """
     pacer = Pacer(speed, clock or Clock())
     trades_span = checked_range(start, end)
@@ -238,25 +238,25 @@ async def _replay_merged(
 
 
 Moment = tuple[datetime, bool, int, int, int]
-"""When something becomes known, and what orders it within that instant: is it a trade; interval; symbol; id."""
+"""When a record becomes known, and its order within that instant: whether it is a trade, interval, symbol, id."""
 
 
 def candle_moment(interval: int, place: int) -> Callable[[HistoricalCandle], Moment]:
-    """What says when a candle of this interval, of the symbol at this place, becomes known."""
+    """A function from candles of this interval, of the symbol at this place, to their moments."""
     width = width_of(interval)
     return lambda candle: (candle.timestamp + width, False, interval, place, 0)
 
 
 def trade_moment(place: int) -> Callable[[HistoricalTrade], Moment]:
-    """What says when a trade of the symbol at this place becomes known."""
+    """A function from trades of the symbol at this place to their moments."""
     return lambda trade: (trade.timestamp, True, 0, place, trade.id)
 
 
 class Stream(Generic[Record]):
-    """Single records with their moments, which must grow, out of pages.
+    """The single records of pages, with their moments, which must increase.
 
     Args:
-        read: Gives the next page; an empty one is the end.
+        read: Returns the next page; an empty page marks the end.
     """
 
     def __init__(self, read: Callable[[], Awaitable[list[Record]]], moment_of: Callable[[Record], Moment]) -> None:
@@ -280,7 +280,7 @@ AnyStream = Stream[HistoricalCandle] | Stream[HistoricalTrade]
 async def replay_streams(
     streams: Iterable[AnyStream], pacer: Pacer
 ) -> AsyncGenerator[HistoricalCandle | HistoricalTrade, None]:
-    """All records of streams, by their moments, of which no two are equal."""
+    """The records of all streams, in the order of their moments. No two moments may be equal."""
     heap = [(*head, stream) for stream in streams if (head := await stream.next()) is not None]
     heapq.heapify(heap)
     while heap:

@@ -1,19 +1,19 @@
-"""When a candle is closed: nothing more is expected to come for it.
+"""When a candle is closed, which means that no further trade is expected for it.
 
-A candle that ends at ``E`` is closed when one of these holds:
+A candle that ends at ``E`` is closed if one of these conditions holds:
 
-* a trade of its symbol at or after ``E`` is stored, and no trade id before it is missing: that is a proof;
-* no such trade is stored, but Kraken was asked about the time up to ``E``, and had nothing else;
+* a trade of its symbol at or after ``E`` is stored, and no trade id before it is missing. This is a proof;
+* no such trade is stored, but Kraken was asked about the time up to ``E``, and had no further trades;
 * no such trade is stored, but the database's clock and the newest stored trade of any symbol are both past ``E`` by
-  the grace: the pipeline is alive, and the symbol quiet. While nothing at all is stored, nothing is closed. This is
-  no proof, and holds as far as no symbol's trades come to be stored later than another's by more than the grace;
+  the grace: the pipeline is running, and the symbol is quiet. While no trades are being stored, this closes nothing.
+  It is not a proof: it assumes that a symbol's trades are never stored more than the grace behind another's;
 * candles of later minutes are stored, from a download or from the exchange, and ``E`` is past by the patience.
 
-Ids that are missing inside the ledger keep the candles open in which their trades can lie, until they are stored
-or proven absent, but for no longer than the patience after ``E``: then the candle is given out as it is.
+If ids are missing inside the ledger, the candles that may contain their trades stay open until the trades are stored
+or the ids are proven absent, but at most until the patience after ``E``. Then the candle is emitted as it is.
 
-A symbol without trades, whose candles were downloaded, has its minutes closed by any later one, and all of them
-once nothing was stored of it for the grace.
+If a symbol has downloaded candles and no trades, a minute is closed by any later minute. If nothing has been stored
+for the symbol for the grace, all its minutes are closed.
 """
 
 import math
@@ -31,11 +31,11 @@ class Timing(Struct, frozen=True, kw_only=True):
     """How long to wait, in seconds.
 
     Attributes:
-        grace_s: After the end of a candle, for trades that are on their way, before its symbol counts as quiet. To be
-            longer than ``RECLAIM_AFTER_S`` and five seconds, after which another consumer stores what a dead one
-            held, and longer than one of several stream shards lags behind another.
+        grace_s: After the end of a candle, for trades that are on their way, before its symbol counts as quiet. It
+            must be longer than ``RECLAIM_AFTER_S`` plus five seconds, after which another consumer stores the entries
+            of a dead one. It must also be longer than the time by which one stream shard lags behind another.
         patience_s: After the end of a candle, for trades that are known to be missing.
-        poll_s: Between two looks while no notification comes.
+        poll_s: Between two queries while no notification arrives.
     """
 
     grace_s: float = 45.0
@@ -57,8 +57,8 @@ class Settled(Struct, frozen=True):
         now: The database's clock.
         until: Candles that end at or before this are closed; None if nothing is stored.
         oldest: Open time of the oldest one-minute candle; None if there is none.
-        stored_at: When something was last stored of it; another value means that something was.
-        has_trades: False if candles alone are stored. Those lie where they may: nothing proves the order of downloads.
+        stored_at: When data of the symbol was last stored; if the value changes, new data was stored.
+        has_trades: False if only candles are stored. They may arrive in any order of time, as downloads do.
     """
 
     symbol: str
@@ -78,15 +78,15 @@ async def read_settled(
     clock: datetime | None = None,
     now: datetime | None = None,
 ) -> list[Settled]:
-    """How far each symbol's candles are closed, for a reader who has all that open before its position.
+    """How far each symbol's candles are closed, for a reader that has read all candles before its position.
 
     Args:
-        positions: By symbol: a bound of buckets. Missing ids before it keep nothing open. None: nothing was read,
-            and nothing is wanted that ended longer ago than the patience.
+        positions: Per symbol, the bound of a bucket. Missing ids before it keep nothing open. None means that the
+            reader has read nothing, and wants no candle that ended longer ago than the patience.
         width: Length of the candles.
-        clock: A recent time of the database's clock; by default, this machine's. If it is ahead, candles may wait
-            out the patience; nothing is given out too early.
-        now: In place of the database's clock.
+        clock: A recent time of the database's clock (default: the time of this machine). If it is ahead, candles may
+            wait for the whole patience; none is emitted too early.
+        now: Replaces the database's clock.
     """
     patience = timedelta(seconds=timing.patience_s)
     known_from = (now or clock or datetime.now(UTC)) - patience - width - _LOOK_BACK
@@ -103,5 +103,5 @@ async def read_settled(
     return [Settled(*row) for row in rows]
 
 
-_LOOK_BACK = timedelta(days=1)
-_LONGEST_S = 10 * 366 * 86_400
+_LOOK_BACK = timedelta(days=1)  # beyond patience and width: the query reads no older trades and candles
+_LONGEST_S = 10 * 366 * 86_400  # upper bound of each time: ten years

@@ -1,4 +1,4 @@
-"""What is stored, how far it reaches, and whether the database is well."""
+"""The stored data, its extent, and the health of the database."""
 
 import asyncio
 import time
@@ -14,17 +14,17 @@ from kraken_history.reading.database import Database
 from kraken_history.reading.names import by_any_name, read_symbols
 
 LONGEST_ANSWER_S = 10.0
-"""A database that takes longer is not well."""
+"""Longest response time of a healthy database, in seconds."""
 
 
 class SyncStatus(Struct, frozen=True):
-    """What is stored of one symbol.
+    """The stored data of one symbol.
 
     Attributes:
         total_trades: Stored trades.
-        missing_trades: Ids between the lowest and the highest stored that are neither stored nor proven not
-            to exist; none means that nothing was lost in between.
-        last_sync_at: When something was last stored.
+        missing_trades: Ids between the lowest and the highest stored id that are neither stored nor proven not
+            to exist. If it is 0, no trade in between was lost.
+        last_sync_at: When data was last stored.
     """
 
     symbol: str
@@ -37,9 +37,9 @@ class SyncStatus(Struct, frozen=True):
 
 
 class DataRange(TypedDict):
-    """Which one-minute candles there are of a symbol.
+    """The stored one-minute candles of a symbol.
 
-    ``oldest`` and ``newest`` are open times, None if there is no candle.
+    ``oldest`` and ``newest`` are open times, None if none is stored.
     """
 
     oldest: datetime | None
@@ -48,12 +48,12 @@ class DataRange(TypedDict):
 
 
 class Health(Struct, frozen=True):
-    """How a database does.
+    """The health of a database.
 
     Attributes:
-        is_healthy: It answers, and has this code's schema.
-        reason: What is wrong, in one line; empty if nothing is.
-        latency_s: How long the answer took, in seconds.
+        is_healthy: The database answers, and has the schema of this version of the code.
+        reason: The problem, in one line; empty if there is none.
+        latency_s: Time until the answer, in seconds.
         server: Name and version of the server; empty if it does not answer.
         newest_timestamp: Time of the newest stored trade of any symbol; None if there is none.
     """
@@ -66,7 +66,7 @@ class Health(Struct, frozen=True):
 
 
 async def read_sync_status(database: Database, symbol: str) -> SyncStatus | None:
-    """What is stored of a symbol, under any of its names; None if nothing is."""
+    """The stored data of a symbol, under any of its names; None if nothing is stored."""
     name = checked_name(symbol)
     rows = await database.fetch(_SYNC_STATUS, name) if is_ours(name) else []
     if not rows:
@@ -90,7 +90,7 @@ _SYNC_STATUS = """
 
 @by_any_name
 async def read_data_range(database: Database, symbol: str) -> DataRange:
-    """Which one-minute candles there are, counted."""
+    """The extent and the number of the stored one-minute candles."""
     [row] = await database.fetch(_DATA_RANGE, symbol)
     if row["oldest"] is None:
         await require_symbol(database, symbol)
@@ -104,7 +104,7 @@ _DATA_RANGE = """
 
 
 async def check_health(database: Database) -> Health:
-    """How the database does; says so rather than raising."""
+    """The health of the database; problems are reported in the result instead of raised."""
     started = time.perf_counter()
     try:
         async with asyncio.timeout(LONGEST_ANSWER_S):

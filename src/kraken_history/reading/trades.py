@@ -10,22 +10,22 @@ from kraken_history.reading.pages import PAGE_ROWS, Pages
 from kraken_history.records import HistoricalTrade
 
 _DAY = timedelta(days=1)
-_LONGEST_REACH_DAYS = 64
-_LIST_ROWS = 32_768
+_LONGEST_REACH_DAYS = 64  # maximum length of a window, and so of the daily partitions that one statement opens
+_LIST_ROWS = 32_768  # maximum number of trades per page of `read_trades`
 
 
 @by_any_name
 async def read_trades(
     database: Database, symbol: str, start: datetime, end: datetime, limit: int | None = None
 ) -> list[HistoricalTrade]:
-    """Trades of ``[start, end)``, by time, those of one instant by id; at most ``limit``, the oldest.
+    """The oldest trades of ``[start, end)``, at most ``limit``, ordered by time and id.
 
-    Read in pages too: one statement over ten years would open, and lock, the partition of every day.
+    They are read in pages: one statement over ten years would open, and lock, the partition of every day.
 
     Raises:
-        UsageError: As the checks say.
-        UnknownSymbol: Nothing of this symbol is stored.
-        ServiceUnavailable: The database is gone.
+        UsageError: An argument is not valid.
+        UnknownSymbol: Nothing is stored for this symbol.
+        ServiceUnavailable: The database is unavailable.
     """
     limit = checked_limit(limit)
     pages = TradePages(database, symbol, checked_range(start, end), min(limit or _LIST_ROWS, _LIST_ROWS))
@@ -40,8 +40,8 @@ async def read_trades(
 class TradePages(Pages[HistoricalTrade]):
     """The trades of a symbol, by time and id.
 
-    Their only index begins with the time, so a window is read in its order up to a full page and no further; and a
-    symbol that is traded seldom costs the index entries of all others in the window.
+    Their only index begins with the time. So a window is read in the order of the index, and only until a page is
+    full. If a symbol is traded seldom, reading it costs the index entries of all other symbols in the window.
     """
 
     def __init__(self, database: Database, symbol: str, span: Span, rows: int = PAGE_ROWS) -> None:
