@@ -40,7 +40,7 @@ async def backtest(arguments: argparse.Namespace, rules: Rules) -> None:
 
 
 async def _range(provider: HistoricalDataProvider, arguments: argparse.Namespace) -> tuple[datetime, datetime]:
-    """What was asked for; where nothing was, what is stored. Up to now: later candles are not closed."""
+    """The requested range; without one, the stored range. It ends now at the latest: later candles are not closed."""
     start, end = arguments.start, arguments.end
     if start is None or end is None:
         stored = await provider.get_data_range(arguments.symbol)
@@ -53,7 +53,7 @@ async def _range(provider: HistoricalDataProvider, arguments: argparse.Namespace
 async def _why_nothing(provider: HistoricalDataProvider, arguments: argparse.Namespace) -> str:
     stored = await provider.get_data_range(arguments.symbol)
     if stored["oldest"] is None or stored["newest"] is None:
-        return f"there are no candles of {arguments.symbol} yet: `kraken-history status` tells what is stored"
+        return f"there are no candles of {arguments.symbol} yet: `kraken-history status` shows what is stored"
     return (
         f"no candle of {arguments.interval} min is closed in this range: nothing is saved; one-minute candles of"
         f" {arguments.symbol} are stored from {stored['oldest']:%Y-%m-%d %H:%M}Z to"

@@ -1,4 +1,4 @@
-"""What the examples share at the command line: arguments, results, and errors in one line."""
+"""Shared by the examples: command-line arguments, results, and errors in one line."""
 
 import argparse
 import asyncio
@@ -22,7 +22,7 @@ _LONGEST_S = 10 * 366 * 86_400
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes the database and the rules of the strategy; tells mistakes in one line."""
+    """Parses the database and the rules of the strategy; reports an error in one line."""
 
     def __init__(self, description: str | None) -> None:
         super().__init__(description=description)
@@ -70,14 +70,14 @@ def decimal(text: str) -> Decimal:
     except InvalidOperation:
         number = Decimal("NaN")
     if not number.is_finite():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}")
     return number
 
 
 def count(text: str) -> int:
     """A number of things."""
     if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 99999")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 99999, got {text!r}")
     return int(text)
 
 
@@ -88,7 +88,7 @@ def seconds(text: str) -> float:
     except ValueError:
         given = math.nan
     if not 0 <= given <= _LONGEST_S:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 to {_LONGEST_S}")
+        raise argparse.ArgumentTypeError(f"expected a number of seconds from 0 to {_LONGEST_S}, got {text!r}")
     return given
 
 
@@ -99,7 +99,7 @@ def minutes(text: str) -> int:
     except UnknownInterval as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes") from None
+        raise argparse.ArgumentTypeError(f"expected a number of minutes, got {text!r}") from None
     return given
 
 
@@ -118,7 +118,7 @@ def web_address(text: str) -> str:
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise argparse.ArgumentTypeError(f"{text!r} is no address: write it like https://api.kraken.com")
+        raise argparse.ArgumentTypeError(f"expected an address like https://api.kraken.com, got {text!r}")
     return text
 
 
@@ -128,7 +128,7 @@ def moment(text: str) -> datetime:
         given = datetime.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no time: write it like 2026-01-31 or 2026-01-31T12:00Z"
+            f"expected a time like 2026-01-31 or 2026-01-31T12:00Z, got {text!r}"
         ) from None
     return given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
 

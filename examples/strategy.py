@@ -20,7 +20,7 @@ NAME = "moving average cross"
 
 
 class Rules(Struct, frozen=True):
-    """What the strategy may be told.
+    """The parameters of the strategy.
 
     Attributes:
         fast, slow: How many closes the averages are over.
@@ -99,7 +99,7 @@ class Trader:
             self._slow.add(candle.close)
 
     def on_candle(self, candle: HistoricalCandle) -> Fill | None:
-        """What is done at the close of this candle."""
+        """The action at the close of this candle."""
         self.warm_up([candle])
         self.candles += 1
         self._price = candle.close
@@ -130,7 +130,7 @@ class Result(Struct, frozen=True):
 
 
 def result_of(trader: Trader) -> Result:
-    """Sum up; a position that is still open counts at the last price, and is no round trip."""
+    """Sum up; a position that is still open counts at the last price, and not as a round trip."""
     pairs = list(zip(trader.fills[::2], trader.fills[1::2], strict=False))
     won = sum(sold.price - sold.fee > bought.price + bought.fee for bought, sold in pairs)
     fees = sum((fill.fee for fill in trader.fills), Decimal(0))

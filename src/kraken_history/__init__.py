@@ -1,7 +1,7 @@
 """Kraken's market data, complete, from one shared database.
 
-What is imported from here needs asyncpg and msgspec only. Records and errors need msgspec alone; whatever brings
-asyncpg is loaded when it is first asked for.
+Everything imported from here needs asyncpg and msgspec only. Records and errors need msgspec alone. Modules that need
+asyncpg are loaded on first use.
 """
 
 from importlib import import_module

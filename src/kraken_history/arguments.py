@@ -28,7 +28,7 @@ def checked_list(
     """Each value once, checked, in order.
 
     Raises:
-        InvalidNumber: There is none, or this is no list.
+        InvalidNumber: The list is empty, or the value is not a list.
     """
     try:
         given = None if isinstance(values, str | bytes) else list(values)

@@ -2,7 +2,7 @@
 
 Parameters and metrics are objects; what a strategy puts into them, and into trades and points of the equity curve,
 is its own. Decimals are kept as strings and times as ISO 8601, so that nothing is rounded; they come back as such.
-Numbers of NumPy are kept as those of Python. A float that is not a number becomes ``None``.
+NumPy numbers are stored as Python numbers. A float that is not a number becomes ``None``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class UnknownRun(UsageError):
     """A run that is not stored."""
 
     def __init__(self, id_: UUID | str) -> None:
-        super().__init__(f"there is no backtest run {id_}: list_runs tells which there are")
+        super().__init__(f"expected the id of a saved backtest run, got {id_}: list_runs() returns the saved runs")
         self.id = id_
 
 
@@ -50,7 +50,7 @@ class BacktestRun(Struct, frozen=True, kw_only=True):
 
     Attributes:
         start_time, end_time: The range that was tested, ``[start_time, end_time)``.
-        trades: What the strategy did, in its own words; ``None`` where that is not kept.
+        trades: The strategy's own record of its trades; ``None`` if it was not saved.
     """
 
     strategy_name: str
@@ -89,7 +89,7 @@ async def save_run(pool: asyncpg.Pool | Connection, run: BacktestRun) -> UUID:
     A symbol whose candles are stored is kept under our name, whichever it is given under; any other as it is.
 
     Raises:
-        UsageError: A part of it cannot be kept; names the part.
+        UsageError: A part of the run cannot be stored; the message names the part.
     """
     _check(run)
     values = (
@@ -132,7 +132,7 @@ async def list_runs(
 ) -> list[RunSummary]:
     """Saved runs, newest first; of one strategy, or of all.
 
-    Rows that :func:`save_run` would not have stored, and that cannot be read, are left out and do not count.
+    Rows that :func:`save_run` did not write and that cannot be read are skipped, and do not count.
 
     Raises:
         InvalidNumber: The limit is not between 1 and 1,000.
@@ -162,7 +162,7 @@ async def load_run(pool: asyncpg.Pool | Connection, id_: UUID) -> SavedRun:
 
     Raises:
         UnknownRun: There is none with this id.
-        HistoryError: Somebody else stored it, in a shape that cannot be read.
+        HistoryError: Another program stored the run in a form that cannot be read.
     """
     row = await pool.fetchrow(_LOAD, _uuid(id_))
     if row is None:
@@ -223,7 +223,7 @@ def _encode(part: str, value: object) -> str:
     try:
         text = msgspec.json.encode(value, enc_hook=_plain)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise UsageError(f"the {part} of the backtest run cannot be kept as JSON: {error}") from error
+        raise UsageError(f"the {part} of the backtest run cannot be stored as JSON: {error}") from error
     try:
         read = msgspec.json.decode(text, type=kind)
     except _UNREADABLE as error:
@@ -239,7 +239,7 @@ def _plain(value: object) -> object:
         return value.isoformat()
     if hasattr(value, "item"):
         return value.item()
-    raise TypeError(f"{type(value).__name__} is no JSON")
+    raise TypeError(f"expected a value that JSON can hold, got {type(value).__name__}")
 
 
 def _decoded(row: asyncpg.Record) -> dict[str, Any]:

@@ -259,7 +259,7 @@ class BlockingHistoricalDataProvider:
         with self._locks.setdefault(os.getpid(), threading.Lock()):
             if self._background is not None and self._background.is_open():
                 return
-            # A new one, because what the old one holds belongs to a loop that is gone, or to another process.
+            # A new provider, because the old one's connections belong to a loop that ended, or to another process.
             self._provider = self._new_provider()
             self._background = _Background(self._provider)
             self._stop = weakref.finalize(self, self._background.stop)  # which calls it once, at the latest on exit
@@ -354,7 +354,7 @@ class _Background:
         self._thread.start()
 
     def is_of_this_process(self) -> bool:
-        """False in a process that was forked off: threads stay behind, and locks as they were."""
+        """False in a forked process: it has no threads of its parent, and its copies of locks keep their state."""
         return self._process == os.getpid()
 
     def is_open(self) -> bool:
@@ -391,7 +391,7 @@ class _Background:
         return arrived.get()
 
     def cancel(self, reading: Reading) -> None:
-        """Cancel, and wait until what it held is let go."""
+        """Cancel, and wait until its resources are released."""
         if threading.current_thread() is self._thread:  # a garbage collection there ended the iteration
             reading.cancel()
             return

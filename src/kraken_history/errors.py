@@ -12,7 +12,7 @@ class HistoryError(Exception):
 
 
 class MalformedMessage(HistoryError):
-    """Bytes that are not what their sender promised; nothing of them was used."""
+    """Bytes that do not have the documented form. Nothing of them was used."""
 
     def __init__(self, reason: str, payload: bytes) -> None:
         super().__init__(reason)
@@ -21,11 +21,11 @@ class MalformedMessage(HistoryError):
 
 
 class UsageError(HistoryError):
-    """Input that can be put right by whoever gave it; the message says how."""
+    """Invalid input. The message says what was expected, and the remedy."""
 
 
 class UnknownSymbol(UsageError):
-    """A name that means no pair, or more than one; the message says where it was looked up.
+    """A name of no pair, or of several pairs. The message says who was asked.
 
     Attributes:
         symbol: The name as it was given.
@@ -38,7 +38,7 @@ class UnknownSymbol(UsageError):
 
     @classmethod
     def not_a_name(cls, given: str) -> "UnknownSymbol":
-        """The text cannot be a name of a pair; nobody was asked."""
+        """The text cannot be the name of a pair. Neither Kraken nor the database was asked."""
         return cls(given, f"expected BASE/QUOTE, such as BTC/USDT, got {given!r}")
 
     @classmethod
@@ -112,7 +112,7 @@ class MissingExtra(UsageError):
 
 
 class ProviderClosed(HistoryError):
-    """A provider that was not opened yet, or was closed."""
+    """The provider is not open: it was not opened yet, or it was closed."""
 
     def __init__(self) -> None:
         super().__init__("the provider is not open: use it inside `async with`, or between connect() and close()")
@@ -122,8 +122,8 @@ class CoverageError(HistoryError):
     """Part of the requested range is not stored.
 
     Attributes:
-        symbol: Of what.
-        gaps: What is missing, oldest first.
+        symbol: The symbol of the read.
+        gaps: The missing time ranges, oldest first.
     """
 
     def __init__(self, symbol: str, gaps: Sequence[TimeRange]) -> None:
@@ -136,7 +136,7 @@ class CoverageError(HistoryError):
 
 
 class ServiceUnavailable(HistoryError):
-    """A database, a Redis or Kraken that cannot be reached just now; trying again may help."""
+    """A database, a Redis or Kraken is unreachable. A later attempt may succeed."""
 
 
 class SchemaMismatch(HistoryError):

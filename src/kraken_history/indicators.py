@@ -44,7 +44,7 @@ def decode_fear_greed(body: bytes) -> list[ExternalIndicator]:
     """Decode an answer of ``/fng/``: one figure a day, 0 (fear) to 100 (greed).
 
     Raises:
-        MalformedMessage: It is no such answer, or not within 0 to 100.
+        MalformedMessage: The body has another form, or a figure is outside of 0 to 100.
     """
     try:
         days = msgspec.json.decode(body, type=_FearGreed).data
@@ -58,7 +58,7 @@ def decode_btc_dominance(body: bytes) -> list[ExternalIndicator]:
     """Decode an answer of ``/api/v3/global``: bitcoin's share of the market's value, in percent.
 
     Raises:
-        MalformedMessage: It is no such answer, or not within 0 to 100.
+        MalformedMessage: The body has another form, or a figure is outside of 0 to 100.
     """
     try:
         market = msgspec.json.decode(body, type=_Global).data
@@ -83,7 +83,7 @@ async def fetch_fear_greed(base_url: str = "https://api.alternative.me", *, days
     """The latest days, newest first; more than one, so that days without a worker are made up for.
 
     Raises:
-        ServiceUnavailable: It cannot be reached, or answers with an error.
+        ServiceUnavailable: The source is unreachable, or answers with an error.
         MalformedMessage: It answers with something else.
     """
     return decode_fear_greed(await _get(f"{base_url.rstrip('/')}/fng/", {"limit": str(days), "format": "json"}))
@@ -109,12 +109,12 @@ async def _get(url: str, parameters: dict[str, str]) -> bytes:
                     raise MalformedMessage(f"{url} answers with more than {_LONGEST_ANSWER} bytes", bytes(body[:1000]))
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         reason = str(error) or type(error).__name__
-        raise ServiceUnavailable(f"{url} cannot be reached ({reason}): try again later") from error
+        raise ServiceUnavailable(f"no answer from {url} ({reason}): try again later") from error
     return bytes(body)
 
 
 async def store_indicators(pool: asyncpg.Pool, indicators: Sequence[ExternalIndicator]) -> int:
-    """Store figures; return how many are new or changed. Those that are known change nothing."""
+    """Store figures; return how many are new or changed. Storing a figure again changes nothing."""
     latest = {(each.timestamp, each.indicator_name): each for each in indicators}
     if not latest:
         return 0

@@ -32,7 +32,7 @@ def checked_interval(interval: int) -> int:
     """The interval, in minutes, as a plain int.
 
     Raises:
-        UnknownInterval: It is no whole number of minutes from 1 to :data:`LONGEST_INTERVAL`.
+        UnknownInterval: The value is not a whole number of minutes from 1 to :data:`LONGEST_INTERVAL`.
     """
     number = whole_number(interval)
     if number is None or not 1 <= number <= LONGEST_INTERVAL:
@@ -41,7 +41,7 @@ def checked_interval(interval: int) -> int:
 
 
 def best_stored(interval: int) -> int:
-    """The longest stored interval of which whole candles make up one of this interval."""
+    """The longest stored interval that divides this one."""
     return max(stored for stored in VIEWS if interval % stored == 0)
 
 

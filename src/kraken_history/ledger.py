@@ -1,4 +1,4 @@
-"""Sets of trade ids as ranges: what is held, what is missing.
+"""Sets of trade ids as ranges: the stored ids and the missing ids.
 
 Kraken numbers the trades of each book without holes, so a hole inside the set of ids that we hold is
 a missing trade. Nothing here does I/O.

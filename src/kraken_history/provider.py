@@ -41,32 +41,32 @@ class HistoricalDataProvider:
 
     A symbol may be given under any of its names: ours, ``BTC/USDT``, which is the quickest; any of Kraken's,
     ``XBT/USDT``, ``XBTUSDT``, ``XXBTZUSD``; without the slash, ``BTCUSDT``; and in upper or lower case, where the
-    letters are those of one stored symbol only. Records have our name: :meth:`find_symbol` tells which.
+    letters are those of one stored symbol only. Records have our name, which :meth:`find_symbol` returns.
 
-    Intervals are in minutes. Those of :data:`VIEWS` are stored; any other whole number of minutes up to a year is
-    computed from the longest of them that divides it. Candles of all intervals begin at whole multiples of their
+    Intervals are in minutes. The intervals of :data:`VIEWS` are stored. Any other whole number of minutes up to a year
+    is computed from the longest of them that divides it. Candles of all intervals begin at whole multiples of their
     length since a Monday at midnight UTC.
 
-    What is read for an end ``T`` depends on no trade at or after ``T``: a candle that is not closed at ``T`` is
-    left out. Where ``T`` is in the future, the candle that is still running is not, and comes as it stands: to leave
-    it out, end with ``datetime.now(UTC)``.
+    A read with the end ``T`` depends on no trade at or after ``T``: a candle that is not closed at ``T`` is left out.
+    If ``T`` is in the future, the candle that is still running is returned as it stands. To leave it out, end with
+    ``datetime.now(UTC)``.
 
-    Every method raises, beside what it says itself:
+    Every method may raise these errors, beside those that it documents:
 
     * :class:`~kraken_history.errors.ProviderClosed`: the provider is not open;
-    * :class:`~kraken_history.errors.ServiceUnavailable`: the database is gone, or gave the statement up; the same call
-      may succeed later. On Linux a network that went silent is noticed after half a minute; to wait less, or
-      elsewhere, read within ``asyncio.timeout``;
+    * :class:`~kraken_history.errors.ServiceUnavailable`: the database is unavailable, or did not complete the
+      statement; the same call may succeed later. On Linux a silent network is noticed after half a minute. To wait
+      less, or on another system, read within ``asyncio.timeout``;
     * :class:`~kraken_history.errors.UnknownSymbol`: nothing of this symbol is stored;
     * :class:`~kraken_history.errors.UnknownInterval`, :class:`~kraken_history.errors.InvalidTime`,
       :class:`~kraken_history.errors.InvalidRange`, :class:`~kraken_history.errors.InvalidNumber`,
-      :class:`~kraken_history.errors.InvalidChoice`: an argument cannot be; the error carries it. All of these are
+      :class:`~kraken_history.errors.InvalidChoice`: an argument is not valid; the error carries it. All of these are
       :class:`~kraken_history.errors.UsageError`.
 
     Args:
         db_url: ``postgresql://user:password@host:5432/name``; several hosts, comma between, are tried in turn, and
             ``?target_session_attrs=prefer-standby`` prefers a replica.
-        pool_min_size, pool_max_size: How many connections are kept open, and how many there may be.
+        pool_min_size, pool_max_size: Minimum number of open connections, and the maximum.
     """
 
     def __init__(self, db_url: str, pool_min_size: int = 2, pool_max_size: int = 10) -> None:
@@ -76,7 +76,7 @@ class HistoricalDataProvider:
         """Connect, unless that is done.
 
         Raises:
-            UsageError: The URL cannot be used as it is.
+            UsageError: The URL is not valid.
             ServiceUnavailable: No database answers there.
             SchemaMismatch: The database is older or newer than this code.
         """
@@ -118,10 +118,10 @@ class HistoricalDataProvider:
 
         Args:
             limit: At most so many, the oldest of the range.
-            gaps: What to do where the history is not complete. ``ignore``: return what is stored. ``raise``: raise
+            gaps: How to handle an incomplete history. ``ignore``: return what is stored. ``raise``: raise
                 CoverageError. ``pad``: make up a flat candle at the last close for every bucket without one,
                 quiet or missing; such candles have ``is_made_up``. ``fill`` is an older name of ``pad``.
-            as_of: Candles as they were known at this instant; see :mod:`kraken_history.reading.as_of` for how exactly.
+            as_of: Candles as they were known at this instant; see :mod:`kraken_history.reading.as_of`.
                 Not together with another choice of ``gaps``.
 
         Raises:
@@ -129,7 +129,9 @@ class HistoricalDataProvider:
         """
         if as_of is not None:
             if gaps != "ignore":
-                raise UsageError("what was missing at an earlier instant is not known: read as_of with gaps='ignore'")
+                raise UsageError(
+                    "as_of: expected gaps='ignore', because the gaps of an earlier instant are not recorded"
+                )
             return await knowledge.read_candles_as_of(self._database, symbol, interval, start, end, as_of, limit)
         if gaps == "ignore":
             return await read_candles(self._database, symbol, interval, start, end, limit)
@@ -189,7 +191,7 @@ class HistoricalDataProvider:
         ``datetime.now(UTC)``, and go on with :meth:`follow_candles`.
 
         Args:
-            speed: 1.0 is real time, 60.0 a minute a second, 0 as fast as they can be read. The pace is kept from
+            speed: 1.0 is real time, 60.0 is a minute per second, 0 is as fast as possible. The pace is kept from
                 the first candle on: time that the consumer takes shortens the pauses.
         """
         return replay.replay_candles(self._database, symbol, interval, start, end, speed)
@@ -197,7 +199,7 @@ class HistoricalDataProvider:
     async def get_trades(
         self, symbol: str, start: datetime, end: datetime, limit: int | None = None
     ) -> list[HistoricalTrade]:
-        """Trades of ``[start, end)``, by time, those of one instant by id; at most ``limit``, the oldest."""
+        """Trades of ``[start, end)`` by time, and by id within one instant; at most ``limit``, the oldest first."""
         return await trades.read_trades(self._database, symbol, start, end, limit)
 
     def replay_trades(
@@ -235,9 +237,9 @@ class HistoricalDataProvider:
         patience_s: float = 120.0,
         poll_s: float = 2.0,
     ) -> AsyncGenerator[HistoricalCandle, None]:
-        """Closed candles as they are stored, each once, those of a symbol in order; never ends by itself.
+        """Closed candles as they are stored, each once, in order per symbol; never ends by itself.
 
-        Waits for symbols of which nothing is stored yet, and for a database that is away. See
+        Waits for symbols that are not stored yet, and for a database that is unreachable. See
         :mod:`kraken_history.reading.settling` for when a candle is closed.
 
         Args:
@@ -339,11 +341,11 @@ class HistoricalDataProvider:
         return await read_symbol(self._database, name)
 
     async def get_symbols(self) -> list[str]:
-        """The symbols of which something is stored, in alphabetical order."""
+        """The stored symbols, in alphabetical order."""
         return await read_symbols(self._database)
 
     async def get_sync_status(self, symbol: str) -> SyncStatus | None:
-        """What is stored of a symbol; None if nothing is."""
+        """Counts and times of a symbol's stored records; None if nothing is stored."""
         return await status.read_sync_status(self._database, symbol)
 
     async def get_data_range(self, symbol: str) -> DataRange:
@@ -355,14 +357,14 @@ class HistoricalDataProvider:
         return await indicators.read_indicators(self._database, name, start, end)
 
     async def health_check(self) -> Health:
-        """How the database does; connects if need be, and says what is wrong rather than raising."""
+        """The health of the database. Connects if necessary, and reports a failure instead of raising it."""
         return await status.check_health(self._database)
 
     async def save_run(self, run: BacktestRun) -> UUID:
-        """Save a run of a backtest and return its id. A float that is no number is kept as ``None``.
+        """Save a run of a backtest and return its id. A float that is not a number is stored as ``None``.
 
         Raises:
-            UsageError: A part of it cannot be kept; names the part.
+            UsageError: A part of the run cannot be stored; the message names the part.
         """
         async with self._runs() as connection:
             return await backtests.save_run(connection, run)

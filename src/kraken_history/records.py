@@ -97,7 +97,7 @@ class HistoricalCandle(Struct, frozen=True, array_like=True, gc=False):
 class MadeUpCandle(HistoricalCandle, frozen=True, array_like=True, gc=False):
     """A flat candle at the last close, in place of one that is not there: nobody traded, or it is missing.
 
-    It differs from a candle with the same values, but is written like one: what is decoded is no longer marked.
+    It is not equal to a candle with the same values. It is encoded like a candle, so a decoded one has lost the mark.
     """
 
     @property

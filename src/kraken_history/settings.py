@@ -1,6 +1,6 @@
-"""What can be set, read once, at the door, from the environment.
+"""The settings, read once, at start, from the environment.
 
-Names in the environment are those of the fields in upper case: ``DATABASE_URL``, ``REDIS_URL``, ``SYMBOLS`` …
+An environment variable has the name of its field in upper case: ``DATABASE_URL``, ``REDIS_URL``, ``SYMBOLS`` …
 Secrets are :class:`~pydantic.SecretStr` and never appear in a repr or a log.
 """
 
@@ -18,11 +18,11 @@ from kraken_history.symbols import DEFAULT_SYMBOLS
 
 
 class Settings(BaseSettings):
-    """Everything that a process of the project may be told.
+    """All settings of the services and commands.
 
     Attributes:
-        symbols: Ours, ``BTC/USDT``, as far as that can be told without asking Kraken. Of a name without a slash that
-            is not one of the default pairs, ``XBTEUR``, the services ask Kraken which pair it is.
+        symbols: Our symbols, ``BTC/USDT``, if they can be found without Kraken. If a name has no slash and is not a
+            default pair (``XBTEUR``), the services ask Kraken for its pair.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
@@ -34,50 +34,56 @@ class Settings(BaseSettings):
 
     kraken_ws_url: str = Field("wss://ws.kraken.com/v2", pattern="^wss?://")
     kraken_rest_url: str = Field("https://api.kraken.com", pattern="^https?://")
-    kraken_api_key: SecretStr | None = Field(None, description="accepted and never sent: the data are public")
-    kraken_api_secret: SecretStr | None = Field(None, description="accepted and never sent: the data are public")
+    kraken_api_key: SecretStr | None = Field(None, description="accepted and never sent: the data is public")
+    kraken_api_secret: SecretStr | None = Field(None, description="accepted and never sent: the data is public")
 
     ack_timeout_s: PositiveFloat = Field(10.0, description="how long Kraken has to acknowledge a subscription")
     silence_timeout_s: PositiveFloat = Field(
-        10.0, description="a socket silent for so long is dead: heartbeats come each second"
+        10.0, description="a socket that is silent for so long is replaced: heartbeats come each second"
     )
-    stream_shards: PositiveInt = Field(1, description="streams that the symbols are spread over; the same everywhere")
+    stream_shards: PositiveInt = Field(1, description="number of streams that share the symbols; the same everywhere")
     stream_max_entries: PositiveInt = Field(
-        200_000, description="entries in a stream at which the producer stops publishing"
+        200_000, description="number of entries in a stream at which the producer stops publishing"
     )
-    publish_after_s: PositiveFloat = Field(0.02, description="how long a trade may wait for others to share its entry")
-    entry_max_trades: PositiveInt = Field(200, description="trades an entry")
-    publish_buffer_max_trades: PositiveInt = Field(200_000, description="trades held while Redis is away or full")
+    publish_after_s: PositiveFloat = Field(0.02, description="maximum wait of a trade for others that share its entry")
+    entry_max_trades: PositiveInt = Field(200, description="maximum number of trades per entry")
+    publish_buffer_max_trades: PositiveInt = Field(
+        200_000, description="maximum number of trades held while Redis is away or full"
+    )
 
     consumer_name: str = Field(
-        default_factory=socket.gethostname, description="stable: a restart goes on with its own entries"
+        default_factory=socket.gethostname,
+        description="stable: a restarted consumer continues with its own entries",
     )
     batch_max_rows: PositiveInt = Field(5_000, description="rows at which a batch is written")
     batch_max_age_s: PositiveFloat = Field(0.05, description="age of its oldest entry at which a batch is written")
     write_timeout_s: PositiveFloat = Field(
-        60.0, description="after so long without an answer the consumer gives a statement up and tries again"
+        60.0, description="after so long without an answer the consumer cancels a statement and retries it"
     )
     reclaim_after_s: PositiveFloat = Field(
         30.0, description="idle time after which another consumer's entry is taken over"
     )
-    dead_letters_max: PositiveInt = Field(100_000, description="dead letters kept; past that they are counted only")
+    dead_letters_max: PositiveInt = Field(
+        100_000, description="maximum number of dead letters kept; more are only counted"
+    )
 
     rest_call_spacing_s: PositiveFloat = Field(1.0, description="between two REST calls for the same pair")
     rest_total_spacing_s: PositiveFloat = Field(0.25, description="between any two REST calls")
     rest_slowest_spacing_s: PositiveFloat = Field(
-        4.0, description="what the spacing of a pair grows to while Kraken refuses; it recovers by itself"
+        4.0,
+        description="upper bound for the spacing of a pair's calls while Kraken refuses them",
     )
     rest_first_backoff_s: PositiveFloat = Field(
-        FIRST_BACKOFF_S, description="pause after a call that was refused; doubles with each one in a row"
+        FIRST_BACKOFF_S, description="pause after a refused call; doubles with each refusal in a row"
     )
-    rest_longest_backoff_s: PositiveFloat = Field(LONGEST_BACKOFF_S, description="longest such pause")
+    rest_longest_backoff_s: PositiveFloat = Field(LONGEST_BACKOFF_S, description="longest pause after refusals")
     backfill_lease_s: PositiveFloat = Field(
-        30.0, description="how long a backfill may be without a sign of its worker until another takes it over"
+        30.0, description="time without a sign of its worker after which another worker takes a backfill over"
     )
-    backfill_run_s: PositiveFloat = Field(20.0, description="how long one job goes on fetching pages")
-    heal_delay_s: float = Field(1.0, ge=0, description="how long a hole may close by itself before it is fetched")
+    backfill_run_s: PositiveFloat = Field(20.0, description="how long one job fetches pages")
+    heal_delay_s: float = Field(1.0, ge=0, description="how long missing ids may arrive by themselves before a fetch")
 
-    history_days: PositiveInt = Field(30, le=20_000, description="days of history that are fetched of a new symbol")
+    history_days: PositiveInt = Field(30, le=20_000, description="days of history to fetch for each symbol")
 
     retention_trades_days: PositiveInt | None = Field(None, description="drop older trades; 90 is common")
     retention_candles_days: PositiveInt | None = Field(None, description="drop older one-minute candles; 365 is common")
@@ -89,13 +95,15 @@ class Settings(BaseSettings):
     )
 
     fear_greed_enabled: bool = Field(False, description="fetch the fear and greed index once a day")
-    fear_greed_url: str = Field("https://api.alternative.me", pattern="^https?://", description="where from")
+    fear_greed_url: str = Field("https://api.alternative.me", pattern="^https?://", description="address of the source")
     btc_dominance_enabled: bool = Field(False, description="fetch bitcoin's share of the market once a day")
-    btc_dominance_url: str = Field("https://api.coingecko.com", pattern="^https?://", description="where from")
+    btc_dominance_url: str = Field(
+        "https://api.coingecko.com", pattern="^https?://", description="address of the source"
+    )
 
     metrics_port: int | None = Field(None, ge=0, le=65535, description="serve Prometheus metrics here")
     log_level: str = Field("info", pattern="(?i)^(debug|info|warning|error)$")
-    log_json: bool | None = Field(None, description="JSON lines; by default wherever the output is not a terminal")
+    log_json: bool | None = Field(None, description="JSON lines; by default if the output is not a terminal")
 
     @field_validator("symbols", mode="before")
     @classmethod

@@ -80,7 +80,7 @@ async def test_a_run_that_does_not_exist_is_named(pool: asyncpg.Pool) -> None:
 
 
 async def test_what_is_no_id_is_a_run_that_does_not_exist(pool: asyncpg.Pool) -> None:
-    with pytest.raises(UnknownRun, match="no backtest run abc"):
+    with pytest.raises(UnknownRun, match="saved backtest run, got abc"):
         await load_run(pool, "abc")  # type: ignore[arg-type]
 
 
@@ -153,8 +153,8 @@ async def test_trades_that_cannot_be_read_leave_the_run_in_the_list(pool: asyncp
         ({"start_time": datetime(2025, 1, 1)}, "need a zone"),  # noqa: DTZ001 — that is the point
         ({"equity_curve": [EquityPoint(datetime(2025, 1, 1), Decimal(1))]}, "need a zone"),  # noqa: DTZ001 — the same
         ({"end_time": START}, "start_time < end_time"),
-        ({"parameters": {"f": object()}}, "the parameters of the backtest run cannot be kept as JSON"),
-        ({"metrics": {"n": 1j}}, "the metrics of the backtest run cannot be kept as JSON"),
+        ({"parameters": {"f": object()}}, "the parameters of the backtest run cannot be stored as JSON"),
+        ({"metrics": {"n": 1j}}, "the metrics of the backtest run cannot be stored as JSON"),
         ({"parameters": "x"}, "the parameters of a backtest run must be an object"),
         ({"metrics": None}, "the metrics of a backtest run must be an object"),
         ({"metrics": [1]}, "the metrics of a backtest run must be an object"),
