@@ -345,9 +345,9 @@ def test_runs_of_backtests_are_saved_and_found(history: BlockingHistoricalDataPr
     assert [listed.id for listed in history.list_runs()] == [id_]
     assert history.list_runs("another", limit=1) == []
     assert history.load_run(id_).parameters == {"fast": 10}
-    with pytest.raises(UnknownRun, match="list_runs\(\) returns"):
+    with pytest.raises(UnknownRun, match=r"list_runs\(\) returns"):
         history.load_run(UUID(int=1))
-    with pytest.raises(UsageError, match="no backtest run first"):
+    with pytest.raises(UsageError, match="saved backtest run, got first"):
         history.load_run("first")  # type: ignore[arg-type]
 
 

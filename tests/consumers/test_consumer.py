@@ -449,7 +449,7 @@ class TestDeadLetters:
             {b"v": b"2", b"d": b"\x90"},
             {b"something": b"else"},
         ]
-        assert "format b'2'" in letters[1].reason
+        assert "got b'2'" in letters[1].reason
         assert all(letter.reason for letter in letters)
         assert await stored_ids(pool) == [1, 3, 5, 7]
 
