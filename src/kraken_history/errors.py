@@ -212,6 +212,11 @@ class MisleadingPage(KrakenError):
 class IncompletePage(MisleadingPage):
     """A page of trades lacks a trade that is known, twice in a row. A later request may return it."""
 
+    def __init__(self, symbol: str, since: int) -> None:
+        finding = "it lacks a trade that is known there"
+        KrakenError.__init__(self, (), f"a page of trades of {symbol} from since={since} proves nothing: {finding}")
+        self.symbol, self.since, self.finding = symbol, since, finding
+
 
 # A KrakenError, although the reason may be an operator: callers of backfill_symbol have always caught that.
 class BackfillStopped(KrakenError):

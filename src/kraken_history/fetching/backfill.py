@@ -201,18 +201,21 @@ class BackfillRunner:
             self._pool, self._store, self._rest, pair, work="backfill", second_look_s=self._second_look_s
         )
         page = await reader.read(
-            backfill.next_since, until=backfill.target_end, begins_with_a_trade=backfill.has_advanced
+            backfill.next_since,
+            until=backfill.target_end,
+            begins_with_a_trade=backfill.has_advanced,
+            continues=backfill.has_advanced,
         )
         cursor = Cursor(backfill, page, self._lease_s)
         await reader.store(cursor.page, also=cursor)
         page.check()
         advanced = cursor.moved
-        if advanced is None or advanced.state != "running":
+        if advanced is None or advanced.state != "running" or cursor.is_outdated:
             return advanced
-        newest_id = max((trade.id for trade in page.trades), default=None)
+        newest_id = max((trade.id for trade in cursor.page.trades), default=None)
         leapt = advanced if newest_id is None else await leap(self._pool, advanced, newest_id)
         if leapt is not None and leapt.next_since == backfill.next_since:
-            page.check_advance()
+            cursor.page.check_advance()
         return leapt
 
     async def _note_waiting(self, backfill: Backfill, reason: str) -> None:

@@ -28,6 +28,7 @@ class Cursor(Alongside):
     Attributes:
         page: The page to store.
         moved: The backfill after the last committed part; None if another worker has the lease.
+        is_outdated: True if another end was requested meanwhile, so that the page without its trades must not be used.
     """
 
     def __init__(self, backfill: Backfill, page: TapePage, lease_s: float) -> None:
@@ -36,6 +37,7 @@ class Cursor(Alongside):
         self._reason = ""
         self.page = page
         self.moved: Backfill | None = None
+        self.is_outdated = False
         if page.begins_after(backfill.target_end):
             self.page = page.before_its_trades()
             self._reason = _nothing_traded(backfill.target_end, page.trades[0].timestamp)
@@ -43,10 +45,20 @@ class Cursor(Alongside):
     async def before(self, connection: Connection) -> bool:
         """Lock the backfill; return False if it is not running any more, or another worker has the lease."""
         self.moved = None
-        return bool(await connection.fetchval(_IS_OURS, self._backfill.symbol, self._backfill.run))
+        row = await connection.fetchrow(_LOCK, self._backfill.symbol, self._backfill.run)
+        if row is None:
+            return False
+        locked = backfill_of(row)
+        self.is_outdated = bool(self._reason) and locked.target_end != self._backfill.target_end
+        if self.is_outdated:
+            self.moved = locked
+        return not self.is_outdated
 
     async def after(self, connection: Connection, part: Part, stored: Stored) -> bool:
-        """Move the cursor; return False if that ends the backfill."""
+        """Move the cursor; return False if that ends the backfill. A page in doubt moves nothing: it only counts."""
+        if self.page.is_in_doubt:
+            await connection.execute(_COUNT, self._backfill.symbol, stored.new_trades)
+            return True
         last = self.page.last if part.is_last else unix_ns(part.trades[-1].timestamp)
         since = max(last, self._backfill.next_since)
         await set_resume_point(connection, self._backfill.symbol, since)
@@ -61,6 +73,7 @@ class Cursor(Alongside):
                 self._lease_s,
                 part.is_last,
                 self._reason,
+                self._backfill.target_end,
             )
         )
         return self.moved.state == "running"
@@ -70,7 +83,9 @@ def _nothing_traded(end: datetime, next_trade: datetime) -> str:
     return f"no trade before {end:%Y-%m-%d %H:%M:%S}Z, the next one is at {next_trade:%Y-%m-%d %H:%M:%S}Z"
 
 
-_IS_OURS = "SELECT true FROM backfills WHERE symbol = $1 AND run = $2 AND state = 'running' FOR UPDATE"
+_LOCK = f"SELECT {COLUMNS} FROM backfills WHERE symbol = $1 AND run = $2 AND state = 'running' FOR UPDATE"  # noqa: S608 — constants
+
+_COUNT = "UPDATE backfills SET trades = trades + $2 WHERE symbol = $1"
 
 
 # The target as it is now: a later end may have been requested while the page was fetched.
@@ -79,14 +94,17 @@ _PAST_END = "$2::bigint >= extract(epoch FROM target_end) * 1000000000"
 
 _PAGE_IS_DONE = f"($7 OR {_PAST_END})"
 
+# The end of the tape was checked up to the end that was known when the page was requested.
+_IS_DONE = f"($5 AND target_end <= $9 OR {_PAST_END})"
+
 
 _ADVANCE = f"""
     UPDATE backfills SET
         next_since = $2, trades = trades + $3,
         pages = pages + CASE WHEN {_PAGE_IS_DONE} THEN 1 ELSE 0 END,
         unidentified = unidentified + CASE WHEN {_PAGE_IS_DONE} THEN $4 ELSE 0 END,
-        state = CASE WHEN $5 OR {_PAST_END} THEN 'done' ELSE state END,
-        reason = CASE WHEN $5 OR {_PAST_END} THEN $8 ELSE '' END,
+        state = CASE WHEN {_IS_DONE} THEN 'done' ELSE state END,
+        reason = CASE WHEN {_IS_DONE} THEN $8 ELSE '' END,
         failures = 0, lease_until = now() + make_interval(secs => $6), updated_at = now()
     WHERE symbol = $1
     RETURNING {COLUMNS}

@@ -52,7 +52,7 @@ class Backfill(Struct, frozen=True):
     @property
     def has_advanced(self) -> bool:
         """True if an earlier page, or a part of one, ended with a trade at the cursor."""
-        return self.next_since > (unix_ns(self.target_start) if self.target_start else 0)
+        return self.next_since > (max(unix_ns(self.target_start), 0) if self.target_start else 0)
 
 
 COLUMNS = ", ".join("state::text" if name == "state" else name for name in Backfill.__struct_fields__)

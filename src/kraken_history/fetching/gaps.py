@@ -266,7 +266,9 @@ class GapFiller:
         begins_with_a_trade = known is not None
         pages = 0
         while max_pages is None or pages < max_pages:
-            page = await reader.read(cursor, until=gap.end_time, begins_with_a_trade=begins_with_a_trade)
+            page = await reader.read(
+                cursor, until=gap.end_time, begins_with_a_trade=begins_with_a_trade, continues=pages > 0
+            )
             written = await reader.store(page)
             tally.trades += written.new_trades
             page.check()

@@ -93,7 +93,7 @@ async def heal(
         first = next(iter(ahead))[0]
         if cursor is None or (reached is not None and first - reached > TRADES_PAGE):
             cursor = max(cursor or 0, await since_before(pool, pair.symbol, first))
-        page = await reader.read(cursor, until=None, begins_with_a_trade=pages > 0)
+        page = await reader.read(cursor, until=None, begins_with_a_trade=pages > 0, continues=pages > 0)
         written = await reader.store(page)
         page.check()
         pages += 1

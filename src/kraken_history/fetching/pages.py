@@ -59,7 +59,7 @@ class TapePage(Struct, frozen=True):
             IncompletePage: It lacks a trade that is known. The trades that it shows are true nevertheless.
         """
         if self.is_in_doubt:
-            raise IncompletePage(self.symbol, self.since, "it lacks a trade that is known there")
+            raise IncompletePage(self.symbol, self.since)
 
     def check_advance(self) -> None:
         """Raise if no next page follows from this one, although it is full.
@@ -78,7 +78,7 @@ class TapePage(Struct, frozen=True):
         """The page without its trades. It proves that nobody traded between ``since`` and the first of them."""
         first = self.trades[0].timestamp
         covered = self.covered and time_range(self.covered.start, first)
-        return msgspec.structs.replace(self, trades=(), last=unix_ns(first), covered=covered)
+        return msgspec.structs.replace(self, trades=(), last=unix_ns(first), is_full=True, covered=covered)
 
 
 class TapeRequest(Struct, frozen=True):
@@ -87,13 +87,20 @@ class TapeRequest(Struct, frozen=True):
     Attributes:
         since: Nanoseconds, inclusive.
         until: Up to when trades are wanted; None if ids are wanted, not a time.
-        begins_with_a_trade: True if an earlier page ended with a trade at ``since``, which this one must repeat.
+        begins_with_a_trade: True if a trade is known at ``since``, which the page must show.
+        continues: True if ``since`` is the cursor of an earlier page, which proved the time before it.
     """
 
     symbol: str
     since: int
     until: datetime | None
     begins_with_a_trade: bool
+    continues: bool = False
+
+    def shown_until(self, asked_at: datetime) -> datetime:
+        """Up to when a last page must show every trade; Kraken may omit later ones, or they are not wanted."""
+        present = asked_at - REST_LAG
+        return present if self.until is None else min(self.until, present)
 
     def is_doubtful(self, answer: TradesPage, *, asked_at: datetime, newest_held: datetime | None) -> bool:
         """True if the answer claims to be the last page, but must be confirmed by a second one.
@@ -116,7 +123,7 @@ class TapeRequest(Struct, frozen=True):
     def page(self, answer: TradesPage, asked_at: datetime) -> TapePage:
         """The page of an answer that is trusted."""
         # The page before proved the time up to its last trade, whose stored time may lie a little before the cursor.
-        start = utc_from_unix_ns(self.since) - (CLOCK_SLACK if self.begins_with_a_trade else timedelta())
+        start = utc_from_unix_ns(self.since) - (CLOCK_SLACK if self.continues else timedelta())
         return TapePage(
             self.symbol,
             self.since,
@@ -125,7 +132,7 @@ class TapeRequest(Struct, frozen=True):
             max(answer.last, self.since),
             answer.rows >= TRADES_PAGE,
             answer.unidentified - answer.unidentified_again,
-            time_range(start, _complete_to(answer, asked_at)),
+            time_range(start, self._complete_to(answer, asked_at)),
         )
 
     def doubtful_page(self, answers: Sequence[TradesPage], asked_at: datetime) -> TapePage:
@@ -133,6 +140,12 @@ class TapeRequest(Struct, frozen=True):
         trades = {trade.id: trade for answer in answers for trade in answer.trades}
         ordered = sorted(trades.values(), key=lambda trade: trade.id)
         return TapePage(self.symbol, self.since, asked_at, ordered, self.since, False, 0, None, is_in_doubt=True)
+
+    def _complete_to(self, answer: TradesPage, asked_at: datetime) -> datetime:
+        """Up to when an answer shows every trade: a full one to its last trade, a last one as far as it is checked."""
+        if answer.rows < TRADES_PAGE:
+            return self.shown_until(asked_at)
+        return answer.trades[-1].timestamp if answer.trades else utc_from_unix_ns(answer.last)
 
     def _lacks_a_trade(self, answer: TradesPage, newest_held: datetime | None) -> bool:
         if not answer.rows and self.begins_with_a_trade:
@@ -153,13 +166,6 @@ class TapeRequest(Struct, frozen=True):
 def time_range(start: datetime, end: datetime) -> TimeRange | None:
     """The range, or None if it is empty."""
     return TimeRange(start, end) if start < end else None
-
-
-def _complete_to(answer: TradesPage, asked_at: datetime) -> datetime:
-    """Up to when an answer shows every trade: to its last trade, or to the present if nothing comes after it."""
-    if answer.rows < TRADES_PAGE:
-        return asked_at - REST_LAG
-    return answer.trades[-1].timestamp if answer.trades else utc_from_unix_ns(answer.last)
 
 
 def check_beginning(answer: TradesPage, symbol: str, since: int) -> None:
@@ -187,7 +193,7 @@ def passed_over(page: TapePage) -> IdRanges:
 
     The trades of the last instant of a full page may continue on the next page. They are left out.
     """
-    if not page.trades:
+    if not page.trades or page.unidentified:  # a row without an id may be any of them
         return IdRanges()
     end = max(trade.id for trade in page.trades)
     if page.is_full:

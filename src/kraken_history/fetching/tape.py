@@ -16,7 +16,6 @@ from kraken_history.completeness.covered_time import cover
 from kraken_history.completeness.holes import find_newest_held
 from kraken_history.database.connections import Connection
 from kraken_history.fetching.pages import (
-    REST_LAG,
     TapePage,
     TapeRequest,
     check_advance,
@@ -70,26 +69,29 @@ class TapeReader:
         self._now = now
         self._second_look_s = second_look_s
 
-    async def read(self, since: int, *, until: datetime | None, begins_with_a_trade: bool) -> TapePage:
+    async def read(
+        self, since: int, *, until: datetime | None, begins_with_a_trade: bool, continues: bool = False
+    ) -> TapePage:
         """Request the page from ``since`` on, a second time if its claim to be the last one is in doubt.
 
         Args:
             since: Nanoseconds, inclusive.
             until: Up to when trades are wanted; None if ids are wanted, not a time.
-            begins_with_a_trade: True if an earlier page ended with a trade at ``since``, which this one must repeat.
+            begins_with_a_trade: True if a trade is known at ``since``, which the page must show.
+            continues: True if ``since`` is the cursor of an earlier page.
 
         Raises:
             KrakenBusy, KrakenRefused, ServiceUnavailable, MalformedMessage: As the client raises them.
             MisleadingPage: The page begins long before ``since``: it answers another request.
         """
-        request = TapeRequest(self._pair.symbol, since, until, begins_with_a_trade)
+        request = TapeRequest(self._pair.symbol, since, until, begins_with_a_trade, continues)
         first, asked_at = await self._ask(since)
-        newest_held = await self._newest_held(first, asked_at)
+        newest_held = await self._newest_held(first, request.shown_until(asked_at))
         if not request.is_doubtful(first, asked_at=asked_at, newest_held=newest_held):
             return request.page(first, asked_at)
         await asyncio.sleep(self._second_look_s)
         second, asked_at = await self._ask(since)
-        newest_held = await self._newest_held(second, asked_at)
+        newest_held = await self._newest_held(second, request.shown_until(asked_at))
         if request.is_contradicted(second, first=first, newest_held=newest_held):
             return request.doubtful_page([first, second], asked_at)
         return request.page(second, asked_at)
@@ -97,13 +99,15 @@ class TapeReader:
     async def store(self, page: TapePage, *, also: Alongside = NOTHING_MORE) -> StoredPage:
         """Store a page, and record its time as covered in the same transactions; record the ids that it passes over.
 
-        Of a page in doubt only the trades are stored: neither coverage nor ``also`` is written.
+        A page in doubt has its trades stored, and ``also`` called, but nothing is concluded from it.
 
         Args:
             also: Further writes of the caller in these transactions, for example a cursor.
         """
-        alongside = NOTHING_MORE if page.is_in_doubt else _Covering(page, also)
+        alongside = also if page.is_in_doubt else _Covering(page, also)
         stored = await write_page(self._store, page.trades, also=alongside)
+        if not stored.parts:
+            return stored
         telemetry.FETCHED_PAGES.labels(symbol=self._pair.symbol, work=self._work).inc()
         telemetry.FETCHED_TRADES.labels(symbol=self._pair.symbol, work=self._work).inc(stored.new_trades)
         if not page.is_in_doubt:
@@ -116,11 +120,11 @@ class TapeReader:
         check_beginning(answer, self._pair.symbol, since)
         return answer, asked_at
 
-    async def _newest_held(self, answer: TradesPage, asked_at: datetime) -> datetime | None:
+    async def _newest_held(self, answer: TradesPage, until: datetime) -> datetime | None:
         """Time of the newest stored trade that a last page must show; a full page need not show it."""
         if answer.rows >= TRADES_PAGE:
             return None
-        return await find_newest_held(self._pool, self._pair.symbol, asked_at - REST_LAG)
+        return await find_newest_held(self._pool, self._pair.symbol, until)
 
     async def _note_absence(self, page: TapePage) -> None:
         absent = await note_passed_over(self._pool, page.symbol, passed_over(page), seen_at=page.asked_at)

@@ -34,9 +34,11 @@ class StoredPage(Stored, frozen=True):
     """The sums over the written parts of a page; ``holes`` are those of the last part with a new trade.
 
     Attributes:
+        parts: Number of parts that were written; 0 if the caller's hook refused the first one.
         is_stopped: True if one of the caller's hooks returned False.
     """
 
+    parts: int
     is_stopped: bool
 
 
@@ -78,15 +80,16 @@ async def write_page(store: Store, trades: Sequence[HistoricalTrade], *, also: A
     written: list[Stored] = []
     for part in _parts(trades):
         stored, goes_on = await write_again(partial(store.transact, part.trades, (), partial(_write, part, also)))
-        written.append(stored)
+        if stored is not None:
+            written.append(stored)
         if not goes_on:
             return _sum(written, is_stopped=True)
     return _sum(written, is_stopped=False)
 
 
-async def _write(part: Part, also: Alongside, connection: Connection) -> tuple[Stored, bool]:
+async def _write(part: Part, also: Alongside, connection: Connection) -> tuple[Stored | None, bool]:
     if not await also.before(connection):
-        return Stored(0, 0, 0, {}), False
+        return None, False
     stored = await write_within(connection, part.trades, (), candle_source="ohlc")
     return stored, await also.after(connection, part, stored)
 
@@ -96,9 +99,9 @@ def _sum(written: Sequence[Stored], *, is_stopped: bool) -> StoredPage:
         sum(each.new_trades for each in written),
         sum(each.known_trades for each in written),
         sum(each.new_candles for each in written),
-        next(
-            (each.holes for each in reversed(written) if each.new_trades), {}
-        ),  # only a write with a new trade reports holes
+        # Only a write with a new trade reports holes.
+        next((each.holes for each in reversed(written) if each.new_trades), {}),
+        len(written),
         is_stopped,
     )
 

@@ -1,0 +1,60 @@
+"""What a trusted page proves: the time that it covers, and the ids that it passes over."""
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from kraken_history.clock import CLOCK_SLACK
+from kraken_history.fetching.pages import REST_LAG, TapeRequest, passed_over
+from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
+from kraken_history.ledger import IdRanges
+from kraken_history.records import HistoricalTrade, TimeRange, unix_ns
+from tests.support.examples import NOON, make_trade
+
+SECOND = timedelta(seconds=1)
+ASKED_AT = NOON + timedelta(hours=2)
+
+
+def trades(count: int) -> list[HistoricalTrade]:
+    """One a second, from noon on."""
+    return [make_trade(n + 1, NOON + n * SECOND) for n in range(count)]
+
+
+def answer(count: int) -> TradesPage:
+    return TradesPage(trades(count), unix_ns(NOON + (count - 1) * SECOND))
+
+
+@pytest.mark.parametrize(
+    ("count", "until", "continues", "covered"),
+    [
+        (TRADES_PAGE, None, False, TimeRange(NOON, NOON + 999 * SECOND)),
+        (TRADES_PAGE, None, True, TimeRange(NOON - CLOCK_SLACK, NOON + 999 * SECOND)),
+        (3, None, False, TimeRange(NOON, ASKED_AT - REST_LAG)),
+        (3, ASKED_AT + SECOND, False, TimeRange(NOON, ASKED_AT - REST_LAG)),
+        (3, NOON + timedelta(hours=1), False, TimeRange(NOON, NOON + timedelta(hours=1))),
+        (3, NOON - SECOND, False, None),
+    ],
+)
+def test_a_page_covers_what_it_shows(
+    count: int, until: datetime | None, continues: bool, covered: TimeRange | None
+) -> None:
+    request = TapeRequest("BTC/USDT", unix_ns(NOON), until, begins_with_a_trade=True, continues=continues)
+
+    assert request.page(answer(count), ASKED_AT).covered == covered
+
+
+def test_a_page_without_its_trades_proves_the_time_before_them_and_is_not_the_last() -> None:
+    start = NOON - timedelta(hours=1)
+    request = TapeRequest("BTC/USDT", unix_ns(start), NOON, begins_with_a_trade=False)
+
+    page = request.page(answer(3), ASKED_AT).before_its_trades()
+
+    assert (page.covered, list(page.trades), page.is_full) == (TimeRange(start, NOON), [], True)
+
+
+def test_rows_without_an_id_may_be_any_of_the_ids_between() -> None:
+    shown = [make_trade(1, NOON), make_trade(4, NOON + SECOND)]
+    request = TapeRequest("BTC/USDT", 0, None, begins_with_a_trade=False)
+
+    assert passed_over(request.page(TradesPage(shown, 5), ASKED_AT)) == IdRanges([(2, 4)])
+    assert not passed_over(request.page(TradesPage(shown, 5, unidentified=1), ASKED_AT))
