@@ -1,6 +1,6 @@
 """Late imports: a command imports its modules only when it runs.
 
-All of them together take two seconds of processor time, and ``--help``, ``--version`` and completion need none.
+Loading all of them takes over a second of processor time, and ``--help``, ``--version`` and completion need none.
 """
 
 import os
