@@ -125,7 +125,7 @@ def test_mistakes_are_told_in_one_line(name: str, database_server: object) -> No
         (): "no database: set DATABASE_URL or give --database-url",
         ("--database-url", "postgresql://me@127.0.0.1:1/x"): "no database answers at 127.0.0.1:1/x",
         ("--database-url", "x", "--fast", "9", "--slow", "9"): "the fast average must be shorter",
-        ("--fee", "much"): "argument --fee: 'much' is no number",
+        ("--fee", "much"): "argument --fee: expected a number, got 'much'",
     }.items():
         done = run_example(name, *words, database_url=None)
 
@@ -137,15 +137,15 @@ def test_mistakes_are_told_in_one_line(name: str, database_server: object) -> No
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("--seconds", "-1"), "--seconds: '-1' is no number of seconds"),
-        (("--seconds", "nan"), "--seconds: 'nan' is no number of seconds"),
-        (("--grace", "nan"), "--grace: 'nan' is no number of seconds"),
+        (("--seconds", "-1"), "--seconds: expected a number of seconds"),
+        (("--seconds", "nan"), "--seconds: expected a number of seconds"),
+        (("--grace", "nan"), "--grace: expected a number of seconds"),
         (("--symbols", "FOO"), "expected BASE/QUOTE, such as BTC/USDT, got 'FOO'"),
         (("--symbols", ","), "expected BASE/QUOTE, such as BTC/USDT, got ''"),
         (("--interval", "0"), "a whole number of minutes from 1"),
-        (("--interval", "x"), "'x' is no number of minutes"),
-        (("--candles", "0"), "'0' is no whole number"),
-        (("--kraken-rest-url", "nonsense"), "'nonsense' is no address"),
+        (("--interval", "x"), "expected a number of minutes, got 'x'"),
+        (("--candles", "0"), "expected a whole number from 1 to 99999, got '0'"),
+        (("--kraken-rest-url", "nonsense"), "got 'nonsense'"),
         (("--database-url", "foo"), "postgresql://"),
     ],
 )

@@ -65,5 +65,5 @@ def test_what_a_job_has_failed_with_is_kept_in_words() -> None:
 
 
 def test_what_no_job_can_hold_is_refused() -> None:
-    with pytest.raises(NotImplementedError, match="a job cannot hold a object"):
+    with pytest.raises(NotImplementedError, match="expected a value that MessagePack can encode, got a object"):
         encode_job({"a": [object()]})
