@@ -10,7 +10,7 @@ from kraken_history.completeness.covered_time import find_uncovered
 from kraken_history.fetching.backfill import BackfillRunner
 from kraken_history.fetching.backfill_targets import Backfill, list_backfills, pause_backfills, request_backfill
 from kraken_history.kraken.client import KrakenRest
-from kraken_history.kraken.rest import TradesPage, decode_result, decode_trades_page
+from kraken_history.kraken.rest import TRADES_PAGE, TradesPage, decode_result, decode_trades_page
 from kraken_history.records import HistoricalTrade, TimeRange
 from kraken_history.runtime import telemetry
 from kraken_history.storing.store import Store
@@ -137,12 +137,12 @@ async def test_a_start_before_1970_does_not_mean_that_a_trade_is_known(pool: asy
 
 
 async def test_a_part_of_a_page_covers_its_own_time_only(pool: asyncpg.Pool) -> None:
-    """The page spans half a year, and the target ends within its first part: the rest is neither stored nor covered."""
-    await request_backfill(pool, BTC.symbol, start=BEGIN, end=BEGIN + 20 * DAY)
+    """The page spans months, and the target ends within its first part: the rest is neither stored nor covered."""
+    await request_backfill(pool, BTC.symbol, start=BEGIN, end=BEGIN + 10 * DAY)
 
-    await run(pool, page(*(row(n, n * 3 * 86_400) for n in range(1, 61))))
+    await run(pool, page(*(row(n, n * 3 * 3_600) for n in range(1, TRADES_PAGE + 1))))
 
-    last = BEGIN + 20 * 3 * DAY
-    assert await pool.fetchval("SELECT max(timestamp) FROM trades") == last
+    newest = await pool.fetchval("SELECT max(timestamp) FROM trades")
+    assert BEGIN + 10 * DAY < newest < BEGIN + 21 * DAY
     (found,) = await find_uncovered(pool, [BTC.symbol], BEGIN, BEGIN + 300 * DAY)
-    assert list(found.stretches) == [TimeRange(last, BEGIN + 300 * DAY)]
+    assert list(found.stretches) == [TimeRange(newest, BEGIN + 300 * DAY)]
