@@ -10,10 +10,7 @@ Value = TypeVar("Value", str, int)
 
 
 def whole_number(value: object) -> int | None:
-    """The number as a plain int, from whatever stands for one exactly, as a NumPy integer does; else None.
-
-    A bool is none.
-    """
+    """The value as a plain int if it is an integer, for example a NumPy integer; else None. A bool gives None."""
     if isinstance(value, bool):
         return None
     try:

@@ -53,8 +53,9 @@ class BlockingHistoricalDataProvider:
     where an event loop is running, as in a notebook, and by several threads at once. ``Ctrl-C`` cancels the call or
     the iteration that it interrupts; the provider stays open.
 
-    What replays or follows is a generator. It reads at most 1,000 records ahead of its consumer, and what it holds is
-    let go when it ends, when its ``close`` is called, and when nobody refers to it any more, as after a ``break``.
+    A replay and ``follow_candles`` return a generator. It reads at most 1,000 records ahead of its consumer. It
+    releases its resources when it ends, when its ``close`` is called, or when no reference to it remains, as after a
+    ``break``.
 
     In a process that was forked off it is closed, and may be opened anew.
 

@@ -136,7 +136,7 @@ class CoverageError(HistoryError):
 
 
 class ServiceUnavailable(HistoryError):
-    """A database, a Redis or Kraken is unreachable. A later attempt may succeed."""
+    """A service is unreachable, or could not do its work just now. A later attempt may succeed."""
 
 
 class SchemaMismatch(HistoryError):

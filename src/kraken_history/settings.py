@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     rest_total_spacing_s: PositiveFloat = Field(0.25, description="between any two REST calls")
     rest_slowest_spacing_s: PositiveFloat = Field(
         4.0,
-        description="upper bound for the spacing of a pair's calls while Kraken refuses them",
+        description="upper bound for the spacing of a pair's calls while Kraken refuses; it recovers by itself",
     )
     rest_first_backoff_s: PositiveFloat = Field(
         FIRST_BACKOFF_S, description="pause after a refused call; doubles with each refusal in a row"
