@@ -21,7 +21,7 @@ def trades(count: int) -> list[HistoricalTrade]:
 
 
 def answer(count: int) -> TradesPage:
-    return TradesPage(trades(count), unix_ns(NOON + (count - 1) * SECOND))
+    return TradesPage(trades(count), unix_ns(NOON + max(count - 1, 0) * SECOND))
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,8 @@ def answer(count: int) -> TradesPage:
     [
         (TRADES_PAGE, None, False, TimeRange(NOON, NOON + 999 * SECOND)),
         (TRADES_PAGE, None, True, TimeRange(NOON - CLOCK_SLACK, NOON + 999 * SECOND)),
-        (3, None, False, TimeRange(NOON, ASKED_AT - REST_LAG)),
+        (3, None, False, TimeRange(NOON, NOON + 2 * SECOND)),
+        (0, None, False, None),
         (3, ASKED_AT + SECOND, False, TimeRange(NOON, ASKED_AT - REST_LAG)),
         (3, NOON + timedelta(hours=1), False, TimeRange(NOON, NOON + timedelta(hours=1))),
         (3, NOON - SECOND, False, None),
@@ -58,3 +59,21 @@ def test_rows_without_an_id_may_be_any_of_the_ids_between() -> None:
 
     assert passed_over(request.page(TradesPage(shown, 5), ASKED_AT)) == IdRanges([(2, 4)])
     assert not passed_over(request.page(TradesPage(shown, 5, unidentified=1), ASKED_AT))
+
+
+@pytest.mark.parametrize(
+    ("until", "is_doubtful"),
+    [
+        (NOON + 2 * SECOND, False),  # shown to its end
+        (NOON + timedelta(minutes=4), True),  # cut off before its end, as the stored trade after it shows
+        (None, True),
+    ],
+)
+def test_a_page_that_lacks_a_stored_trade_is_believed_only_for_the_time_that_it_shows(
+    until: datetime | None, is_doubtful: bool
+) -> None:
+    request = TapeRequest("BTC/USDT", unix_ns(NOON), until, begins_with_a_trade=False)
+    held = NOON + timedelta(hours=1)
+
+    assert request.is_doubtful(answer(3), asked_at=ASKED_AT, newest_held=held) is is_doubtful
+    assert request.is_contradicted(answer(3), first=answer(3), newest_held=held) is is_doubtful

@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from kraken_history.completeness.covered_time import find_uncovered
 from kraken_history.completeness.gap_length import LONGEST_MIN_GAP_MINUTES
 from kraken_history.errors import InvalidNumber
 from kraken_history.fetching.gaps import GapFiller, GapSummary, run_gap_filler
+from kraken_history.fetching.healing import heal
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage, decode_result, decode_trades_page
-from kraken_history.records import HistoricalTrade
+from kraken_history.records import HistoricalTrade, TimeRange
 from kraken_history.storing.store import Store
 from kraken_history.symbols import DEFAULT_SYMBOLS, Pair
 from simulator import Simulator
@@ -168,3 +170,15 @@ async def test_a_shortest_gap_that_cannot_be_is_refused(pool: asyncpg.Pool, minu
     async with KrakenRest("http://127.0.0.1:9", NoLimit()) as rest:
         with pytest.raises(InvalidNumber, match="min_gap_minutes: expected a number from 0 to"):
             await filler_on(pool, rest).detect_gaps(minutes)
+
+
+async def test_healing_does_not_cover_the_time_after_its_last_trade(pool: asyncpg.Pool) -> None:
+    """One short answer, which fills the hole, made the hours since the newest trade count as quiet."""
+    await Store(pool).write(trades(row(1, 0), row(3, 2)))
+    answer = page(row(1, 0), row(2, 1), row(3, 2))
+    async with scripted_kraken(answer) as kraken, KrakenRest(kraken.url, NoLimit(), attempts=1) as rest:
+        healed = await heal(pool, Store(pool), rest, await find_pair(SYMBOL), (2, 3), now=lambda: NOW)
+
+    newest = BEGIN + timedelta(seconds=2)
+    (found,) = await find_uncovered(pool, [SYMBOL], BEGIN, NOW)
+    assert (healed.stored, list(found.stretches)) == (1, [TimeRange(newest, NOW)])

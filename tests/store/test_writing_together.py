@@ -15,9 +15,11 @@ from kraken_history.ledger import IdRanges
 from kraken_history.records import HistoricalTrade
 from kraken_history.storing.candle_changes import CANDLES_CHANNEL
 from kraken_history.storing.candle_deltas import build_candles
+from kraken_history.storing.ledger_writing import lock_ledger, lock_symbol
 from kraken_history.storing.store import Store, write_within
 from tests.support.contents import everything, ledger, stored_candles, stored_trades, sync_status
 from tests.support.examples import NOON, SYMBOLS, make_candle, make_trade
+from tests.support.waiting import until
 
 WRITERS = 4
 
@@ -65,6 +67,31 @@ async def test_the_very_first_writers_of_a_symbol_open_its_ledger_once(stores: l
 
     assert await ledger(pool) == {symbol: IdRanges([(1, 5)]) for symbol in SYMBOLS}
     assert len(await stored_trades(pool)) == 12
+
+
+async def test_a_writer_that_waits_for_a_new_symbol_holds_no_other(pool: asyncpg.Pool) -> None:
+    """It held the symbols that were there already, so that the first writers of new ones could deadlock."""
+    new, known = SYMBOLS[0], SYMBOLS[1]
+    assert new < known
+    async with pool.acquire() as first, pool.acquire() as second, pool.acquire() as third:
+        async with third.transaction():
+            await lock_symbol(third, known)
+
+        opening = first.transaction()
+        await opening.start()
+        await lock_symbol(first, new)
+
+        async def lock_both() -> None:
+            async with second.transaction():
+                await lock_ledger(second, [new, known], {})
+
+        waiting = asyncio.create_task(lock_both())
+        pid = second.get_server_pid()
+        await until(lambda: pool.fetchval("SELECT cardinality(pg_blocking_pids($1)) > 0", pid))
+        async with third.transaction():
+            await third.execute("SELECT FROM data_sync_status WHERE symbol = $1 FOR UPDATE NOWAIT", known)
+        await opening.rollback()
+        await waiting
 
 
 async def test_writers_of_trades_and_of_candles_do_not_lock_each_other_out(

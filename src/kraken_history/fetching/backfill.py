@@ -261,7 +261,7 @@ async def backfill_symbol(
     Raises:
         UnknownSymbol: Kraken does not list the symbol.
         KrakenBusy, ServiceUnavailable: Kraken does not answer. Fetched pages are stored; call again to continue.
-        KrakenError: The backfill failed, or was paused or cancelled; the message has the reason.
+        BackfillStopped: The backfill failed, or was paused or cancelled; the error has the reason.
     """
     async with AsyncExitStack() as stack:
         if rest is None:

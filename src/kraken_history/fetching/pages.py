@@ -97,11 +97,6 @@ class TapeRequest(Struct, frozen=True):
     begins_with_a_trade: bool
     continues: bool = False
 
-    def shown_until(self, asked_at: datetime) -> datetime:
-        """Up to when a last page must show every trade; Kraken may omit later ones, or they are not wanted."""
-        present = asked_at - REST_LAG
-        return present if self.until is None else min(self.until, present)
-
     def is_doubtful(self, answer: TradesPage, *, asked_at: datetime, newest_held: datetime | None) -> bool:
         """True if the answer claims to be the last page, but must be confirmed by a second one.
 
@@ -142,20 +137,28 @@ class TapeRequest(Struct, frozen=True):
         return TapePage(self.symbol, self.since, asked_at, ordered, self.since, False, 0, None, is_in_doubt=True)
 
     def _complete_to(self, answer: TradesPage, asked_at: datetime) -> datetime:
-        """Up to when an answer shows every trade: a full one to its last trade, a last one as far as it is checked."""
-        if answer.rows < TRADES_PAGE:
-            return self.shown_until(asked_at)
-        return answer.trades[-1].timestamp if answer.trades else utc_from_unix_ns(answer.last)
+        """Up to when an answer shows every trade: to its last one, or further if it is the last page.
+
+        The time behind the last trade is proven only up to the wanted time, because an early end was looked for up to
+        there. If no time is wanted, no early end was looked for.
+        """
+        if answer.rows < TRADES_PAGE and self.until is not None:
+            return min(self.until, asked_at - REST_LAG)
+        return utc_from_unix_ns(self._end_of(answer))
 
     def _lacks_a_trade(self, answer: TradesPage, newest_held: datetime | None) -> bool:
         if not answer.rows and self.begins_with_a_trade:
             return True
-        if newest_held is None:
+        if newest_held is None or self._reaches_the_end(answer):
             return False
         # The times of one trade over REST and over the WebSocket may differ by a microsecond.
         if answer.rows:
             return unix_ns(newest_held - CLOCK_SLACK) > self._end_of(answer)
         return unix_ns(newest_held + CLOCK_SLACK) >= self.since
+
+    def _reaches_the_end(self, answer: TradesPage) -> bool:
+        """True if the page shows the wanted time to its end, so that it does not matter which later trades it lacks."""
+        return self.until is not None and bool(answer.rows) and self._end_of(answer) >= unix_ns(self.until)
 
     def _end_of(self, answer: TradesPage) -> int:
         if answer.trades:

@@ -16,6 +16,7 @@ from kraken_history.completeness.covered_time import cover
 from kraken_history.completeness.holes import find_newest_held
 from kraken_history.database.connections import Connection
 from kraken_history.fetching.pages import (
+    REST_LAG,
     TapePage,
     TapeRequest,
     check_advance,
@@ -86,12 +87,12 @@ class TapeReader:
         """
         request = TapeRequest(self._pair.symbol, since, until, begins_with_a_trade, continues)
         first, asked_at = await self._ask(since)
-        newest_held = await self._newest_held(first, request.shown_until(asked_at))
+        newest_held = await self._newest_held(first, asked_at)
         if not request.is_doubtful(first, asked_at=asked_at, newest_held=newest_held):
             return request.page(first, asked_at)
         await asyncio.sleep(self._second_look_s)
         second, asked_at = await self._ask(since)
-        newest_held = await self._newest_held(second, request.shown_until(asked_at))
+        newest_held = await self._newest_held(second, asked_at)
         if request.is_contradicted(second, first=first, newest_held=newest_held):
             return request.doubtful_page([first, second], asked_at)
         return request.page(second, asked_at)
@@ -120,11 +121,11 @@ class TapeReader:
         check_beginning(answer, self._pair.symbol, since)
         return answer, asked_at
 
-    async def _newest_held(self, answer: TradesPage, until: datetime) -> datetime | None:
+    async def _newest_held(self, answer: TradesPage, asked_at: datetime) -> datetime | None:
         """Time of the newest stored trade that a last page must show; a full page need not show it."""
         if answer.rows >= TRADES_PAGE:
             return None
-        return await find_newest_held(self._pool, self._pair.symbol, until)
+        return await find_newest_held(self._pool, self._pair.symbol, asked_at - REST_LAG)
 
     async def _note_absence(self, page: TapePage) -> None:
         absent = await note_passed_over(self._pool, page.symbol, passed_over(page), seen_at=page.asked_at)

@@ -39,20 +39,24 @@ def _span(trades: Sequence[HistoricalTrade]) -> IdRange:
     return (min(ids), max(ids) + 1) if ids else (0, 0)
 
 
-# ORDER BY makes all writers lock in the same order. Only the part of the ledger near the batch is transferred.
+# ORDER BY makes all writers lock in the same order. If a symbol is new, none is locked here: a writer that held the
+# others while it opens the new one could deadlock. Only the part of the ledger near the batch is transferred.
 _LOCK_LEDGER = """
     SELECT s.symbol, s.id_ranges * int8multirange(int8range(w.low, w.high)) AS held
     FROM data_sync_status s
     JOIN unnest($1::text[], $2::bigint[], $3::bigint[]) AS w (symbol, low, high) USING (symbol)
-    WHERE s.data_type = 'trades'
+    WHERE s.data_type = 'trades' AND cardinality($1) = (
+        SELECT count(*) FROM data_sync_status WHERE symbol = ANY ($1) AND data_type = 'trades'
+    )
     ORDER BY s.symbol
     FOR UPDATE OF s
 """
 
+# The update changes nothing. It locks the symbols that are there in one order with those that are inserted.
 _OPEN_LEDGER = """
-    INSERT INTO data_sync_status (symbol, data_type)
+    INSERT INTO data_sync_status AS s (symbol, data_type)
     SELECT symbol, 'trades' FROM unnest($1::text[]) AS symbol ORDER BY symbol
-    ON CONFLICT DO NOTHING
+    ON CONFLICT (symbol, data_type) DO UPDATE SET last_sync_at = s.last_sync_at
 """
 
 
