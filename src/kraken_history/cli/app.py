@@ -271,7 +271,9 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _complain_about_usage(error: Any) -> int:
-    message = error.format_message()
+    with loading():
+        from kraken_history.cli.wrong_values import words_of
+    message = words_of(error) or error.format_message()
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(message)
         return EXIT_USAGE
