@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, ClassVar
@@ -45,12 +46,14 @@ from kraken_history.fetching.queue import (
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
 from kraken_history.kraken.resolver import Resolver
+from kraken_history.records import HistoricalTrade, RefusedTrade
 from kraken_history.runtime import liveness, telemetry
 from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE, see_that_redis_answers
 from kraken_history.runtime.signs import WorkerSign
 from kraken_history.runtime.tasks import end
 from kraken_history.settings import Settings, load_settings
 from kraken_history.storing.store import Store
+from kraken_history.stream.dead_letters import DeadLetters
 
 _MAX_TRIES = 100  # each stop of a worker counts as one; after the last, the sweep enqueues the job again
 
@@ -105,7 +108,18 @@ async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis, stop: 
     limiter = RateLimiter(arq, settings.pacing)
     rest = await stack.enter_async_context(KrakenRest(settings.kraken_rest_url, limiter))
     jobs = JobQueue(arq, heal_delay_s=settings.heal_delay_s)
-    return WorkerContext(settings, pool, Store(pool), rest, Resolver(rest.fetch_asset_pairs), jobs)
+    store = Store(
+        pool, put_aside=partial(keep_aside, DeadLetters(arq, max_letters=settings.dead_letters_max), settings)
+    )
+    return WorkerContext(settings, pool, store, rest, Resolver(rest.fetch_asset_pairs), jobs)
+
+
+async def keep_aside(
+    letters: DeadLetters, settings: Settings, refused: Sequence[RefusedTrade], reused: Sequence[HistoricalTrade]
+) -> None:
+    """Make dead letters of trades that REST showed and that are not stored. The database has recorded them."""
+    await letters.put_rows_of_pages(refused)
+    await letters.put_reused(reused, shards=settings.stream_shards)
 
 
 def sign_of(context: WorkerContext) -> WorkerSign:

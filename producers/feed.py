@@ -23,6 +23,7 @@ from kraken_history.kraken.websocket import (
     encode_ping,
     encode_subscribe,
 )
+from kraken_history.records import RefusedTrade
 from kraken_history.runtime import telemetry
 from kraken_history.stream.publisher import Publisher
 from producers.naming import Naming
@@ -221,7 +222,8 @@ class Feed:
 
     def _handle(self, frame: Frame) -> None:
         match frame:
-            case Trades(trades):
+            case Trades(trades, _, refused, unreadable):
+                self._put_aside(refused, unreadable)
                 for trade in trades:
                     if trade.id > self._last_ids.get(trade.symbol, -1):
                         self._last_ids[trade.symbol] = trade.id
@@ -240,6 +242,14 @@ class Feed:
                 self._refused(frame)
             case _:  # heartbeats, pongs and channels that were not subscribed
                 pass
+
+    def _put_aside(self, refused: Sequence[RefusedTrade], unreadable: Sequence[MalformedMessage]) -> None:
+        for trade in refused:
+            _log.error("refused_trade", symbol=trade.symbol, id=trade.id, reason=trade.reason)
+        self._publisher.add_refused(refused)
+        for error in unreadable:
+            _log.error("malformed_row", reason=error.reason)
+            self._publisher.add_malformed(error)
 
     def _look_into(self, listed: Sequence[str]) -> None:
         """Look up the open names in the list of all symbols."""

@@ -1,6 +1,7 @@
 """The feed against a server that misbehaves on purpose."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -248,8 +249,6 @@ async def test_a_silent_socket_is_given_up(redis: FakeAsyncRedis) -> None:
         "{}",
         '{"channel":"trade","type":"update","data":{}}',
         '{"channel":"trade","type":"update","data":[{"symbol":"BTC/USDT","side":"up"}]}',
-        '{"channel":"trade","data":[{"symbol":"BTC/USDT","side":"buy","price":-1,"qty":1,"ord_type":"limit",'
-        '"trade_id":1,"timestamp":"2025-11-10T12:00:00Z"}]}',
         '{"channel":"\\ud800"}',
     ],
 )
@@ -270,6 +269,29 @@ async def test_a_malformed_frame_is_kept_and_the_feed_goes_on(redis: FakeAsyncRe
     assert (letter.origin, letter.fields) == (WEBSOCKET, {b"frame": frame.encode()})
     assert letter.reason
     assert [trade.id for trade in await published_trades(redis)] == [1]
+
+
+async def test_good_rows_of_a_frame_are_published_and_bad_ones_kept(
+    redis: FakeAsyncRedis,
+) -> None:
+    """Of ten trades with one of volume 0, all ten once became one dead letter."""
+    rows = [{**row(id_), "qty": 0} if id_ == 25 else row(id_) for id_ in range(21, 31)]
+    nameless = {**row(31), "trade_id": "none"}
+
+    async def script(kraken: Conversation) -> None:
+        await kraken.accept_all()
+        await kraken.send({**trade_frame(1), "data": [*rows, nameless]})
+        await kraken.stay()
+
+    async with kraken_server(script) as server, running_feed(redis, server.url) as feed:
+        await until(lambda: feed.last_ids)
+
+    entries = [wire.decode_trades_entry(fields) for _, fields in await redis.xrange(wire.trades_stream(0))]
+    letters = [letter async for letter in DeadLetters(redis, max_letters=10).list()]
+    assert [trade.id for entry in entries for trade in entry.trades] == [*range(21, 25), *range(26, 31)]
+    assert [trade.id for entry in entries for trade in entry.refused] == [25]
+    assert ["positive price and volume" in letter.reason for letter in letters] == [False, True]
+    assert [json.loads(letter.fields[b"frame"])["data"][0]["trade_id"] for letter in letters] == ["none", 25]
 
 
 async def test_channels_fields_and_answers_that_nobody_knows_are_tolerated(redis: FakeAsyncRedis) -> None:

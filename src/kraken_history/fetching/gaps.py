@@ -24,7 +24,7 @@ from kraken_history.completeness.covered_time import (
 )
 from kraken_history.completeness.gap_length import LONGEST_MIN_GAP_MINUTES, MIN_GAP_MINUTES
 from kraken_history.completeness.hole_times import HoleSpan
-from kraken_history.completeness.holes import find_due_holes, find_holes
+from kraken_history.completeness.holes import find_due_holes, find_fetchable_holes
 from kraken_history.database.connections import create_pool, write_again
 from kraken_history.database.migrations import check_schema
 from kraken_history.errors import HistoryError, InvalidNumber, UsageError
@@ -115,6 +115,8 @@ class GapFiller:
     ) -> list[DataGap]:
         """The gaps, by symbol and time: holes in the ids, and wanted time that is not covered.
 
+        Ids that REST does not show are left out: nothing can be fetched for them.
+
         Args:
             min_gap_minutes: Shorter stretches of time do not count. Holes always count.
             live_ids: By symbol of a connected feed, the newest trade id that it has received. If that trade is
@@ -127,7 +129,7 @@ class GapFiller:
             raise InvalidNumber("min_gap_minutes", min_gap_minutes, f"a number from 0 to {LONGEST_MIN_GAP_MINUTES}")
         now = self._now()
         symbols = await self._our_symbols()
-        holes = await find_holes(self._pool)
+        holes = await find_fetchable_holes(self._pool)
         gaps = [
             gap
             for symbol in symbols

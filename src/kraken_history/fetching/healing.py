@@ -99,7 +99,7 @@ async def heal(
         pages += 1
         stored += written.new_trades
         missing = await missing_of(pool, pair.symbol, hole)
-        reached = max((trade.id + 1 for trade in page.trades), default=0)
+        reached = max(page.ids, default=-1) + 1
         ahead = missing - IdRanges([(0, reached)]) if page.is_full else IdRanges()
         cursor = page.last if ahead else None
         if ahead:

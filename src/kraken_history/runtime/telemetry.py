@@ -34,6 +34,12 @@ BATCHES = Counter("kraken_batches", "Batches written, by the limit that was reac
 DEAD_LETTERS = Counter(
     "kraken_dead_letters", "Messages put aside; kept is false if there was no room to keep them", ["kept"]
 )
+REFUSED = Counter(
+    "kraken_refused_trades", "Trades with a value that is not valid, which are not stored, by symbol", ["symbol"]
+)
+REUSED = Counter(
+    "kraken_reused_ids", "Trades whose id belongs to another stored trade, which is kept, by symbol", ["symbol"]
+)
 WRITE_SECONDS = Histogram("kraken_write_seconds", "Seconds to write and commit one batch")
 FETCHED_PAGES = Counter(
     "kraken_fetched_pages", "REST pages fetched and stored, by the work that needed them", ["symbol", "work"]
