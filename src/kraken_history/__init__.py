@@ -37,7 +37,9 @@ from kraken_history.records import (
     HistoricalCandle,
     HistoricalTrade,
     MadeUpCandle,
+    RefusedTrade,
     TimeRange,
+    UnreachableTrades,
 )
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ __all__ = [
     "MisleadingPage",
     "MissingExtra",
     "ProviderClosed",
+    "RefusedTrade",
     "RunSummary",
     "SavedRun",
     "SchemaMismatch",
@@ -87,6 +90,7 @@ __all__ = [
     "UnknownInterval",
     "UnknownRun",
     "UnknownSymbol",
+    "UnreachableTrades",
     "UsageError",
 ]
 

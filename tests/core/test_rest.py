@@ -206,8 +206,8 @@ def test_a_row_that_is_no_trade_takes_only_itself(row: object) -> None:
         (changed(0, "-1"), "expected a positive price and volume"),
         (changed(0, "NaN"), "expected a positive price and volume"),
         (changed(0, "1." + "0" * 60 + "1"), "expected a positive price and volume"),
-        (changed(2, 1e300), "expected a time of a trade"),
-        (changed(2, 5), "expected a time of a trade"),
+        (changed(2, 1e300), "expected a unix time in seconds"),
+        (changed(2, 5), "expected a positive price and volume, and a time in UTC"),
         (changed(3, "buy"), "expected the side b or s"),
     ],
 )

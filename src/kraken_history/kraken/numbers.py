@@ -25,9 +25,8 @@ _ZERO = Decimal(0)
 _LONGEST_TRADE_NUMBER = 48
 _LONGEST_CANDLE_NUMBER = 100
 
-# Bounds of the time of a trade. Kraken opened in 2011; a clock that is not set gives 1970.
-_EARLIEST = datetime(2009, 1, 3, tzinfo=UTC)
-_LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+# Years in which a trade can have been made. Kraken opened in 2011; a clock that is not set gives 1970.
+_FIRST_YEAR, _LAST_YEAR = 2009, 2099
 
 _MOST_TRADES_A_CANDLE = 2**31 - 1  # the column is an integer of four bytes
 
@@ -50,27 +49,30 @@ def canonical(number: Decimal) -> Decimal:
     The number must be within the bounds above: 1e999999999 would be written out.
     """
     text = str(number)
-    if text[-1] != "0" and "E" not in text:
-        return number
-    return _trimmed(f"{number:f}", number)
+    if "E" in text:
+        return _without_exponent(number)
+    if text[-1] == "0" and "." in text:
+        return Decimal(text.rstrip("0").rstrip("."))
+    return number
 
 
 def canonical_of(text: str) -> Decimal:
     """As :func:`canonical`, of a number that is still text."""
-    if "." in text and text[-1] == "0" and "e" not in text and "E" not in text:
+    if text[-1] == "0" and "." in text and "e" not in text and "E" not in text:
         return Decimal(text.rstrip("0").rstrip("."))
     return Decimal(text)
 
 
-def _trimmed(text: str, number: Decimal) -> Decimal:
-    trimmed = text.rstrip("0").rstrip(".") if "." in text else text
+def _without_exponent(number: Decimal) -> Decimal:
+    text = f"{number:f}"
+    shorter = Decimal(text.rstrip("0").rstrip(".") if "." in text else text)
     # The digits and the exponent decide, not the text: Python writes 0.00000001 as 1E-8.
-    return number if number.as_tuple() == (shorter := Decimal(trimmed)).as_tuple() else shorter
+    return number if number.as_tuple() == shorter.as_tuple() else shorter
 
 
 def is_possible_time(moment: datetime) -> bool:
     """True for an aware time in which a trade of Kraken's can have been made."""
-    return _EARLIEST <= moment < _LATEST
+    return _FIRST_YEAR <= moment.year <= _LAST_YEAR
 
 
 def checked_trade(trade: HistoricalTrade) -> HistoricalTrade:
@@ -88,7 +90,7 @@ def checked_trade(trade: HistoricalTrade) -> HistoricalTrade:
             and len(price_text := str(price)) <= _LONGEST_TRADE_NUMBER
             and len(volume_text := str(volume)) <= _LONGEST_TRADE_NUMBER
             and trade.timestamp.tzinfo is UTC
-            and _EARLIEST <= trade.timestamp < _LATEST
+            and _FIRST_YEAR <= trade.timestamp.year <= _LAST_YEAR
         ):
             if price_text[-1] != "0" != volume_text[-1] and "E" not in price_text and "E" not in volume_text:
                 return trade

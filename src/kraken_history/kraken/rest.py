@@ -54,7 +54,7 @@ Source: Kraken's support.
 
 _LONGEST_PAUSE_S = 3600.0  # longest pause accepted from an answer
 _NS = 1_000_000_000
-_FAR_OFF_S = 10**12
+_FAR_OFF_S = Decimal(10**12)
 # A row's time is a printed float64, up to a quarter of a microsecond off the nanoseconds of ``since``.
 _PRINT_NS = 500
 _LITTLE_NS = 1000
@@ -259,33 +259,49 @@ _INVALID_ROW = (ValueError, ArithmeticError, TypeError, LookupError)
 
 def _page(rows: list[Any], last: msgspec.Raw | None, symbol: str, since: int) -> TradesPage:
     trades: list[HistoricalTrade] = []
-    refused: list[RefusedTrade] = []
-    newest, unidentified, again = since, 0, 0
-    problem: Exception | None = None
+    others: list[tuple[Any, Exception | None]] = []
+    newest = since
     for row in rows:
-        nanoseconds = _time_of(row)
-        newest = newest if nanoseconds is None else max(newest, nanoseconds)
         try:
-            if not _is_unidentified(row):
+            if len(row) > 6 and row[6]:
+                nanoseconds = _nanoseconds(row[2])
                 trades.append(_trade(row, symbol, nanoseconds))
-                continue
+                if nanoseconds > newest:
+                    newest = nanoseconds
+            else:
+                others.append((row, None if _is_without_id(row) else ValueError(f"expected a trade, got {row!s:.60}")))
         except _INVALID_ROW as error:
-            problem = error
-            if (known := _refused(row, symbol, nanoseconds, str(error) or type(error).__name__)) is not None:
-                refused.append(known)
-                continue
-        unidentified += 1
-        again += nanoseconds is not None and nanoseconds - since < _PRINT_NS
+            others.append((row, error))
+    refused, unidentified, again = _set_apart(others, symbol, since)
+    problem = next((error for _, error in others if error is not None), None)
     if problem is not None and not trades and (not refused or len(refused) > MOST_REFUSED_ALONE):
         raise problem
+    newest = max([newest, *(moment for row, _ in others if (moment := _time_of(row)) is not None)])
     # The newest row's printed time may lie above its true time. A slightly lower cursor skips no trade.
     cursor = max(newest - _LITTLE_NS, since) if last is None else int(msgspec.json.decode(last))
     return TradesPage(trades, cursor, unidentified, again, refused)
 
 
-def _is_unidentified(row: Any) -> bool:
+def _set_apart(
+    rows: Sequence[tuple[Any, Exception | None]], symbol: str, since: int
+) -> tuple[list[RefusedTrade], int, int]:
+    """The refused trades of rows that are not valid, the number of rows without an id, and of those at ``since``."""
+    refused: list[RefusedTrade] = []
+    unidentified = again = 0
+    for row, error in rows:
+        known = None if error is None else _refused(row, symbol, str(error) or type(error).__name__)
+        if known is not None:
+            refused.append(known)
+            continue
+        moment = _time_of(row)
+        unidentified += 1
+        again += moment is not None and moment - since < _PRINT_NS
+    return refused, unidentified, again
+
+
+def _is_without_id(row: list[Any]) -> bool:
     """True for a row without an id, as Kraken sent them until 2022, or with id 0."""
-    return isinstance(row, list) and (len(row) == 6 or (len(row) > 6 and not row[6]))
+    return len(row) == 6 or (len(row) > 6 and not row[6])
 
 
 def _time_of(row: Any) -> int | None:
@@ -297,12 +313,10 @@ def _time_of(row: Any) -> int | None:
         return None
 
 
-def _trade(row: Any, symbol: str, nanoseconds: int | None) -> HistoricalTrade:
-    price, volume, time_s, side, order_type, misc, trade_id = row[:7]
+def _trade(row: list[Any], symbol: str, nanoseconds: int) -> HistoricalTrade:
+    price, volume, _, side, order_type, misc, trade_id = row[:7]
     if not _is_trade_id(trade_id) or not isinstance(misc, str):
         raise ValueError(f"expected a trade id and text flags, got {trade_id!r} and {misc!r}")
-    if nanoseconds is None:
-        raise ValueError(f"invalid trade {trade_id}: expected a time of a trade, got {time_s!s:.60}")
     if side not in _SIDES:
         raise ValueError(f"invalid trade {trade_id}: expected the side b or s, got {side!r:.60}")
     return checked_trade(
@@ -323,10 +337,11 @@ def _is_trade_id(trade_id: object) -> bool:
     return type(trade_id) is int and 0 < trade_id < 2**63 - 1
 
 
-def _refused(row: Any, symbol: str, nanoseconds: int | None, reason: str) -> RefusedTrade | None:
+def _refused(row: Any, symbol: str, reason: str) -> RefusedTrade | None:
     """The trade of a row that is not valid; None if its id cannot be read."""
     if not isinstance(row, list) or len(row) < 7 or not _is_trade_id(row[6]):
         return None
+    nanoseconds = _time_of(row)
     moment = None if nanoseconds is None else utc_from_unix_ns(nanoseconds)
     return RefusedTrade(row[6], symbol, moment, reason, msgspec.json.encode(row).decode(errors="replace"))
 
