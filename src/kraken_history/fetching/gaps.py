@@ -55,7 +55,8 @@ _log = telemetry.get_logger("gaps")
 class GapSummary(TypedDict):
     """The outcome of filling gaps.
 
-    ``candles_inserted`` counts minutes that had no candle before, ``trades_processed`` counts new trades.
+    ``candles_inserted`` counts minutes that had no candle before, whether Kraken's candle or the trades made one.
+    ``trades_processed`` counts new trades.
     A gap that was detected and not filled remains. ``errors`` has the reason, unless the gap waits for the
     second request that proves ids absent.
     """
@@ -257,6 +258,7 @@ class GapFiller:
                 since=since, max_pages=1, now=self._now, second_look_s=self._second_look_s,
             )  # fmt: skip
             tally.trades += healed.stored
+            tally.candles += healed.candles
             since = healed.next_since
 
     async def _fetch_forward(
@@ -273,6 +275,7 @@ class GapFiller:
             )
             written = await reader.store(page)
             tally.trades += written.new_trades
+            tally.candles += written.new_candles
             page.check()
             pages += 1
             if not page.is_full or (page.covered and page.covered.end >= gap.end_time):

@@ -19,7 +19,10 @@ def _backfill(
         typer.Option("--from", help="Start time, ISO 8601, by default in UTC. Default: the first trade."),
     ] = None,
     to: Annotated[str | None, typer.Option(help="End time. Default: now.")] = None,
-    follows: Annotated[bool, typer.Option("--follow", help="Show progress until the backfill ends.")] = False,
+    follows: Annotated[
+        bool,
+        typer.Option("--follow", help="Show progress until it ends; of a running one, without a range."),
+    ] = False,
     status: Annotated[bool, typer.Option("--status", help="List all backfills, or only the symbol's.")] = False,
     pause: Annotated[bool, typer.Option("--pause", help="Pause all backfills, or only the symbol's.")] = False,
     resume: Annotated[
