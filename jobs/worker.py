@@ -24,7 +24,7 @@ from jobs.ending import Ending
 from jobs.figures import keep_figures
 from jobs.gaps import EVERY_MINUTES, fill_gap, fill_gaps, look_names_up
 from jobs.heal import heal, sweep
-from jobs.indicators import fetch_indicators
+from jobs.indicators import fetch_indicator_history, fetch_indicators
 from jobs.partitions import apply_retention, make_partitions
 from jobs.patience import PatientRedis
 from kraken_history.clock import utc_now
@@ -33,6 +33,7 @@ from kraken_history.database.migrations import check_schema
 from kraken_history.errors import HistoryError, UsageError
 from kraken_history.fetching.queue import (
     BACKFILL,
+    FETCH_INDICATOR_HISTORY,
     FILL_GAP,
     HEAL,
     IMPORT_CSV,
@@ -85,6 +86,7 @@ async def start(ctx: dict[str, Any]) -> None:
     await fill_gaps(ctx)
     await make_partitions(ctx)
     await sweep_backfills(ctx)
+    await context.jobs.fetch_indicator_history()
     # The leases of this worker's predecessor may not have run out yet.
     await context.jobs.sweep_backfills(delay_s=context.settings.backfill_lease_s)
 
@@ -169,6 +171,7 @@ class WorkerSettings:
         func(sweep_backfills, name=SWEEP_BACKFILLS, keep_result=0),
         func(fill_gap, name=FILL_GAP, keep_result=0, max_tries=_MAX_TRIES),
         func(refresh_aggregates, name=REFRESH, keep_result=0, max_tries=1),
+        func(fetch_indicator_history, name=FETCH_INDICATOR_HISTORY, keep_result=0, max_tries=1),
         func(import_csv, name=IMPORT_CSV, keep_result=0, max_tries=IMPORT_TRIES, timeout=TIMEOUT_S),
     ]
     cron_jobs: ClassVar[list[CronJob]] = [
