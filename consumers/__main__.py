@@ -40,6 +40,7 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
                 batch_max_age_s=settings.batch_max_age_s,
                 reclaim_after_s=settings.reclaim_after_s,
                 dead_letters_max=settings.dead_letters_max,
+                shards=settings.stream_shards,
                 on_holes=jobs.heal_new_holes,
             )
 

@@ -1,8 +1,10 @@
 """Decides when a batch is written. No I/O; the caller passes the time."""
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
-from kraken_history.records import HistoricalCandle, HistoricalTrade
+from kraken_history.records import HistoricalCandle, HistoricalTrade, RefusedTrade
 
 
 class Entry(Struct, frozen=True):
@@ -13,11 +15,12 @@ class Entry(Struct, frozen=True):
     trades: list[HistoricalTrade]
     candles: list[HistoricalCandle]
     fields: dict[bytes, bytes]
+    refused: Sequence[RefusedTrade] = ()
 
     @property
     def rows(self) -> int:
         """Number of trades and candles in it."""
-        return len(self.trades) + len(self.candles)
+        return len(self.trades) + len(self.candles) + len(self.refused)
 
 
 class Batch:

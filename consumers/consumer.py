@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
-import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -13,22 +14,17 @@ from consumers.group import GroupReader, RawEntry
 from kraken_history.database.connections import is_transient
 from kraken_history.errors import MalformedMessage
 from kraken_history.ledger import IdRanges
+from kraken_history.records import HistoricalTrade, group_by_symbol
 from kraken_history.runtime import telemetry
 from kraken_history.runtime.tasks import end
+from kraken_history.storing.sifting import DATA_ERRORS, sift
 from kraken_history.storing.store import Store, Stored
 from kraken_history.stream import wire
 from kraken_history.stream.dead_letters import DeadLetters
 
-OnHoles = Callable[[dict[str, IdRanges]], Awaitable[None]]
+T = TypeVar("T")
 
-# Errors about data that the database will never accept, as opposed to a bug or an outage.
-_DATA_ERRORS = (
-    asyncpg.DataError,
-    asyncpg.IntegrityConstraintViolationError,
-    asyncpg.ProgramLimitExceededError,
-    ValueError,
-    OverflowError,
-)
+OnHoles = Callable[[dict[str, IdRanges]], Awaitable[None]]
 
 _READ_COUNT = 200
 _IDLE_BLOCK_S = 0.5
@@ -48,6 +44,7 @@ class Consumer:
     three batches are in memory.
 
     Args:
+        shards: Number of streams among which the symbols are divided.
         on_holes: Called after commits that brought trades, with the missing ids of each symbol. Writing does not wait
             for it: the next call gets the latest ids of each symbol. Once writing has ended, it is not called.
     """
@@ -64,6 +61,7 @@ class Consumer:
         batch_max_age_s: float = 0.05,
         reclaim_after_s: float = 30.0,
         dead_letters_max: int = 100_000,
+        shards: int = 1,
         on_holes: OnHoles | None = None,
     ) -> None:
         self._redis = redis
@@ -72,6 +70,7 @@ class Consumer:
         self._batch = Batch(max_rows=batch_max_rows, max_age_s=batch_max_age_s)
         self._reclaim_after_s = reclaim_after_s
         self._dead_letters = DeadLetters(redis, max_letters=dead_letters_max)
+        self._shards = shards
         self._on_holes = on_holes
         self._due: asyncio.Queue[list[Entry] | None] = asyncio.Queue(maxsize=1)
         self._next_maintenance = 0.0
@@ -142,10 +141,12 @@ class Consumer:
                 await self._acknowledge([(raw.stream, raw.id)])
                 continue
             try:
-                entry = _decode(raw)
+                entry, bad_rows = _decode(raw)
             except MalformedMessage as error:
                 telemetry.MALFORMED.labels(where="entry").inc()
                 await self._bury(raw.stream, raw.id, error.reason, raw.fields)
+                continue
+            if not await self._put_rows_aside(raw.stream, raw.id, bad_rows):
                 continue
             self._batch.add(entry, now_s=time.monotonic())
             await self._hand_over_if_due()
@@ -163,6 +164,7 @@ class Consumer:
     async def _store_and_acknowledge(self, entries: Sequence[Entry]) -> None:
         stored = await self._store_when_possible(entries)
         if stored is not None:
+            await self._put_reused_aside(stored.reused)
             await self._acknowledge([(entry.stream, entry.id) for entry in entries])
             self._report(stored)
 
@@ -170,38 +172,88 @@ class Consumer:
         """Store entries together. Return None if they were split and settled in parts, or left because of a stop."""
         trades = [trade for entry in entries for trade in entry.trades]
         candles = [candle for entry in entries for candle in entry.candles]
+        refused = [trade for entry in entries for trade in entry.refused]
+        try:
+            return await self._when_possible(partial(self._store.write, trades, candles, refused=refused))
+        except DATA_ERRORS as error:
+            await self._split(entries, error)
+            return None
+
+    async def _when_possible(self, write: Callable[[], Awaitable[T]]) -> T | None:
+        """Use the database, and wait while it is away. Return None if it is still away at a stop."""
         backoff_s = 0.0
         while True:
             started = self._writing_since = time.monotonic()
             try:
-                stored = await self._store.write(trades, candles)
+                result = await write()
                 telemetry.WRITE_SECONDS.observe(time.monotonic() - started)
-                self._writing_since = None
                 self._note_recovery("database")
-                return stored
-            except _DATA_ERRORS as error:
-                self._writing_since = None
-                await self._split(entries, error)
-                return None
+                return result
             except Exception as error:
-                self._writing_since = None
-                if not is_transient(error):
+                if isinstance(error, DATA_ERRORS) or not is_transient(error):
                     raise
                 self._note_trouble("database", error)
-                if self._stop.is_set():
-                    return None  # not acknowledged, so Redis delivers the entries again
-                backoff_s = min(max(2 * backoff_s, 0.1), _LONGEST_BACKOFF_S)
-                await self._pause(backoff_s)
+            finally:
+                self._writing_since = None
+            if self._stop.is_set():
+                return None  # not acknowledged, so Redis delivers the entries again
+            backoff_s = min(max(2 * backoff_s, 0.1), _LONGEST_BACKOFF_S)
+            await self._pause(backoff_s)
 
     async def _split(self, entries: Sequence[Entry], error: Exception) -> None:
-        """Halve the entries until each failing one is alone; store all others."""
+        """Halve the entries until each failing one is alone, and that one into its rows; store all others."""
         if len(entries) == 1:
-            entry = entries[0]
-            await self._bury(entry.stream, entry.id, f"{type(error).__name__}: {error}", entry.fields)
+            await self._store_by_rows(entries[0], error)
             return
         half = len(entries) // 2
         await self._store_and_acknowledge(entries[:half])
         await self._store_and_acknowledge(entries[half:])
+
+    async def _store_by_rows(self, entry: Entry, error: Exception) -> None:
+        """Store the rows of an entry that the database accepts, and put the others aside.
+
+        If it refuses each row of many, or none of them alone, the whole entry is put aside, and its ids are missing.
+        """
+        sifted = await self._when_possible(partial(sift, self._store, entry.trades))
+        if sifted is None:
+            return
+        if sifted.proves_nothing:
+            await self._bury(entry.stream, entry.id, f"{type(error).__name__}: {error}", entry.fields)
+            return
+        bad_rows = [wire.BadRow(why, wire.encode([trade])) for trade, why in sifted.rejects]
+        if not await self._put_rows_aside(entry.stream, entry.id, bad_rows):
+            return
+        for trade, _ in sifted.rejects:
+            telemetry.REFUSED.labels(symbol=trade.symbol).inc()
+        refused = [*entry.refused, *sifted.refused]
+        try:
+            stored = await self._when_possible(partial(self._store.write, sifted.trades, refused=refused))
+        except DATA_ERRORS as problem:
+            await self._bury(entry.stream, entry.id, f"{type(problem).__name__}: {problem}", entry.fields)
+            return
+        if stored is not None:
+            await self._acknowledge([(entry.stream, entry.id)])
+            self._report(stored)
+
+    async def _put_rows_aside(self, stream: str, id_: bytes, rows: Sequence[wire.BadRow]) -> bool:
+        """Make a dead letter of each row; return False if Redis is away, so that the entry must be read again."""
+        try:
+            for row in rows:
+                await self._dead_letters.put(stream, id_.decode(), row.reason, row.fields)
+        except (RedisError, OSError) as error:
+            self._reader.read_own_pending_again()
+            self._note_trouble("redis", error)
+            return False
+        return True
+
+    async def _put_reused_aside(self, trades: Sequence[HistoricalTrade]) -> None:
+        for symbol, group in group_by_symbol(trades).items():
+            telemetry.REUSED.labels(symbol=symbol).inc(len(group))
+            _log.error("ids_begin_again", symbol=symbol, first=group[0].id, count=len(group))
+        try:
+            await self._dead_letters.put_reused(trades, shards=self._shards)
+        except (RedisError, OSError) as error:  # their ids are recorded and counted
+            self._note_trouble("redis", error)
 
     async def _bury(self, stream: str, id_: bytes, reason: str, fields: dict[bytes, bytes]) -> None:
         try:
@@ -263,7 +315,8 @@ def _is_stuck(since: float | None) -> bool:
     return since is not None and time.monotonic() - since > STUCK_AFTER_S
 
 
-def _decode(raw: RawEntry) -> Entry:
+def _decode(raw: RawEntry) -> tuple[Entry, Sequence[wire.BadRow]]:
     if wire.holds_candles(raw.stream):
-        return Entry(raw.stream, raw.id, [], wire.decode_candles(raw.fields), raw.fields)
-    return Entry(raw.stream, raw.id, wire.decode_trades(raw.fields), [], raw.fields)
+        return Entry(raw.stream, raw.id, [], wire.decode_candles(raw.fields), raw.fields), ()
+    found = wire.decode_trades_entry(raw.fields)
+    return Entry(raw.stream, raw.id, found.trades, [], raw.fields, found.refused), found.bad_rows

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, ClassVar
@@ -23,7 +24,7 @@ from jobs.ending import Ending
 from jobs.figures import keep_figures
 from jobs.gaps import EVERY_MINUTES, fill_gap, fill_gaps, look_names_up
 from jobs.heal import heal, sweep
-from jobs.indicators import fetch_indicators
+from jobs.indicators import fetch_indicator_history, fetch_indicators
 from jobs.partitions import apply_retention, make_partitions
 from jobs.patience import PatientRedis
 from kraken_history.clock import utc_now
@@ -32,6 +33,7 @@ from kraken_history.database.migrations import check_schema
 from kraken_history.errors import HistoryError, UsageError
 from kraken_history.fetching.queue import (
     BACKFILL,
+    FETCH_INDICATOR_HISTORY,
     FILL_GAP,
     HEAL,
     IMPORT_CSV,
@@ -45,12 +47,14 @@ from kraken_history.fetching.queue import (
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
 from kraken_history.kraken.resolver import Resolver
+from kraken_history.records import HistoricalTrade, RefusedTrade
 from kraken_history.runtime import liveness, telemetry
 from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE, see_that_redis_answers
 from kraken_history.runtime.signs import WorkerSign
 from kraken_history.runtime.tasks import end
 from kraken_history.settings import Settings, load_settings
 from kraken_history.storing.store import Store
+from kraken_history.stream.dead_letters import DeadLetters
 
 _MAX_TRIES = 100  # each stop of a worker counts as one; after the last, the sweep enqueues the job again
 
@@ -82,6 +86,7 @@ async def start(ctx: dict[str, Any]) -> None:
     await fill_gaps(ctx)
     await make_partitions(ctx)
     await sweep_backfills(ctx)
+    await context.jobs.fetch_indicator_history()
     # The leases of this worker's predecessor may not have run out yet.
     await context.jobs.sweep_backfills(delay_s=context.settings.backfill_lease_s)
 
@@ -105,7 +110,18 @@ async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis, stop: 
     limiter = RateLimiter(arq, settings.pacing)
     rest = await stack.enter_async_context(KrakenRest(settings.kraken_rest_url, limiter))
     jobs = JobQueue(arq, heal_delay_s=settings.heal_delay_s)
-    return WorkerContext(settings, pool, Store(pool), rest, Resolver(rest.fetch_asset_pairs), jobs)
+    store = Store(
+        pool, put_aside=partial(keep_aside, DeadLetters(arq, max_letters=settings.dead_letters_max), settings)
+    )
+    return WorkerContext(settings, pool, store, rest, Resolver(rest.fetch_asset_pairs), jobs)
+
+
+async def keep_aside(
+    letters: DeadLetters, settings: Settings, refused: Sequence[RefusedTrade], reused: Sequence[HistoricalTrade]
+) -> None:
+    """Make dead letters of trades that REST showed and that are not stored. The database has recorded them."""
+    await letters.put_rows_of_pages(refused)
+    await letters.put_reused(reused, shards=settings.stream_shards)
 
 
 def sign_of(context: WorkerContext) -> WorkerSign:
@@ -155,6 +171,7 @@ class WorkerSettings:
         func(sweep_backfills, name=SWEEP_BACKFILLS, keep_result=0),
         func(fill_gap, name=FILL_GAP, keep_result=0, max_tries=_MAX_TRIES),
         func(refresh_aggregates, name=REFRESH, keep_result=0, max_tries=1),
+        func(fetch_indicator_history, name=FETCH_INDICATOR_HISTORY, keep_result=0, max_tries=1),
         func(import_csv, name=IMPORT_CSV, keep_result=0, max_tries=IMPORT_TRIES, timeout=TIMEOUT_S),
     ]
     cron_jobs: ClassVar[list[CronJob]] = [

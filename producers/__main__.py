@@ -54,8 +54,10 @@ async def produce(settings: Settings, stop: asyncio.Event) -> None:
 def sign_of(feed: Feed, publisher: Publisher) -> ProducerSign:
     """The producer's current sign of life."""
     trouble = {}
-    if not feed.connected:
-        trouble["kraken"] = feed.trouble or "connecting"
+    if feed.waiting_for:
+        trouble["start"] = feed.waiting_for
+    elif not feed.connected:
+        trouble["kraken" if feed.trouble else "start"] = feed.trouble or "connecting to Kraken"
     if publisher.is_held_back:
         trouble["redis"] = "Redis is away or full: trades wait in the producer"
     return ProducerSign(

@@ -23,6 +23,7 @@ from kraken_history.kraken.websocket import (
     encode_ping,
     encode_subscribe,
 )
+from kraken_history.records import RefusedTrade
 from kraken_history.runtime import telemetry
 from kraken_history.stream.publisher import Publisher
 from producers.naming import Naming
@@ -34,6 +35,9 @@ PING_EVERY_S = 30.0
 
 ASK_AGAIN_EVERY_S = 300.0
 """Seconds between requests for refused symbols. A refusal may be temporary, for example during maintenance."""
+
+SUBSCRIBE_AGAIN_AFTER_S = 2.0
+"""Seconds before unanswered subscriptions are sent again, if Kraken has refused a message as one too many."""
 
 _LIST_REQUEST = 9  # request id; other requests have the number of their channel, or 0
 _CONNECT_TIMEOUT_S = 15.0
@@ -58,7 +62,9 @@ class Feed:
         system: The matching engine's last reported state; empty before the first report.
         refused: Symbols that Kraken refused on this connection, and names without a symbol, each with the reason.
         connected: True while a socket is subscribed and not silent.
+        is_open: True while a socket is open, whether or not its subscriptions are answered.
         trouble: Why the last session ended or could not begin; empty while connected.
+        waiting_for: What an open socket waits for; empty while connected, or without a socket.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Feed:
         ack_timeout_s: float = 10.0,
         silence_timeout_s: float = 10.0,
         ask_again_every_s: float = ASK_AGAIN_EVERY_S,
+        subscribe_again_after_s: float = SUBSCRIBE_AGAIN_AFTER_S,
         on_connected: Callable[[], None] | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -79,6 +86,7 @@ class Feed:
         self._ack_timeout_s = ack_timeout_s
         self._silence_timeout_s = silence_timeout_s
         self._ask_again_every_s = ask_again_every_s
+        self._subscribe_again_after_s = subscribe_again_after_s
         self._on_connected = on_connected
         self._rng = rng or random.Random()
         self._failures = 0
@@ -87,7 +95,10 @@ class Feed:
         self._list_asked_at: float | None = None
         self._found: list[str] | None = None
         self._subscribed_at = 0.0
+        self._too_often: str = ""
+        self._too_often_at = 0.0
         self.system = ""
+        self.is_open = False
         self.connected = False
         self.trouble = ""
         self.sessions = 0
@@ -100,6 +111,13 @@ class Feed:
     def symbols(self) -> list[str]:
         """The symbols that are subscribed, refused ones included."""
         return self._names.symbols
+
+    @property
+    def waiting_for(self) -> str:
+        if not self.is_open or self.connected:
+            return ""
+        said = f" (it answered: {self._too_often})" if self._too_often else ""
+        return f"the socket to Kraken is open, and subscriptions are not answered yet{said}"
 
     @property
     def last_ids(self) -> dict[str, int]:
@@ -116,7 +134,7 @@ class Feed:
                 except (SessionEnded, aiohttp.ClientError, OSError, TimeoutError) as error:
                     self.trouble = str(error) or type(error).__name__
                 finally:
-                    self.connected = False
+                    self.connected = self.is_open = False
                 self._failures = 1 if time.monotonic() - started > _SOUND_SESSION_S else self._failures + 1
                 in_maintenance = self.system not in ("", "online")
                 delay_s = reconnect_delay_s(self._failures, in_maintenance=in_maintenance, rng=self._rng)
@@ -130,6 +148,8 @@ class Feed:
             socket = await http.ws_connect(self._url, timeout=timeout, max_msg_size=_LARGEST_FRAME_BYTES, compress=0)
         async with socket:
             self.sessions += 1
+            self.is_open = True
+            self._too_often = ""
             self._subscriptions = Subscriptions(self._names.symbols)
             self._list_asked_at = None
             self._found = None
@@ -143,6 +163,17 @@ class Feed:
         self._subscribed_at = time.monotonic()
         for req_id, channel in self._subscriptions.requests:
             await socket.send_str(encode_subscribe(channel, symbols, req_id=req_id).decode())
+
+    async def _subscribe_again_if_due(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Send unanswered subscriptions again, some time after Kraken refused a message as one too many."""
+        if not self._too_often or time.monotonic() - self._too_often_at < self._subscribe_again_after_s:
+            return
+        self._too_often = ""
+        self._subscribed_at = time.monotonic()
+        for req_id, channel in self._subscriptions.requests:
+            symbols = self._subscriptions.unanswered_of(channel)
+            if symbols:
+                await socket.send_str(encode_subscribe(channel, symbols, req_id=req_id).decode())
 
     async def _look_names_up(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         """Request the list of symbols if a name is open. Once it has come, unsubscribe it and subscribe the finds."""
@@ -171,6 +202,7 @@ class Feed:
             if message.type is not aiohttp.WSMsgType.TEXT:
                 raise SessionEnded(f"the socket closed ({socket.close_code or message.type.name})")
             self._take(message.data)
+            await self._subscribe_again_if_due(socket)
             now = time.monotonic()
             self._check_list()
             self._check_answers(now - self._subscribed_at)
@@ -221,7 +253,8 @@ class Feed:
 
     def _handle(self, frame: Frame) -> None:
         match frame:
-            case Trades(trades):
+            case Trades(trades, _, refused, unreadable):
+                self._put_aside(refused, unreadable)
                 for trade in trades:
                     if trade.id > self._last_ids.get(trade.symbol, -1):
                         self._last_ids[trade.symbol] = trade.id
@@ -240,6 +273,14 @@ class Feed:
                 self._refused(frame)
             case _:  # heartbeats, pongs and channels that were not subscribed
                 pass
+
+    def _put_aside(self, refused: Sequence[RefusedTrade], unreadable: Sequence[MalformedMessage]) -> None:
+        for trade in refused:
+            _log.error("refused_trade", symbol=trade.symbol, id=trade.id, reason=trade.reason)
+        self._publisher.add_refused(refused)
+        for error in unreadable:
+            _log.error("malformed_row", reason=error.reason)
+            self._publisher.add_malformed(error)
 
     def _look_into(self, listed: Sequence[str]) -> None:
         """Look up the open names in the list of all symbols."""
@@ -263,6 +304,8 @@ class Feed:
             self._note_unknown(dict.fromkeys(self._names.unsettled, answer.error))
             self._list_asked_at = -math.inf  # stop waiting for the list
             return
+        if not answer.method and self._subscriptions.unanswered:  # {"Error":"Exceeded msg rate"}
+            self._too_often, self._too_often_at = answer.error, time.monotonic()
         newly = self._subscriptions.refuse(answer) if answer.method == "subscribe" else []
         for symbol in newly:
             telemetry.SUBSCRIPTIONS_REFUSED.labels(symbol=symbol).inc()

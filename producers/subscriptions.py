@@ -33,6 +33,10 @@ class Subscriptions:
         self.unanswered |= {(channel, symbol) for channel in CHANNELS for symbol in new}
         return new
 
+    def unanswered_of(self, channel: Channel) -> list[str]:
+        """The symbols of a channel for which Kraken has not answered."""
+        return [symbol for symbol in self.symbols if (channel, symbol) in self.unanswered]
+
     def accept(self, answer: Subscribed) -> None:
         """Record that Kraken accepted a symbol of a channel, possibly after a refusal."""
         accepted = answer.channel, answer.symbol

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from simulator.books import Book
 from simulator.market import SeededMarket, UntimedTrade
 from simulator.notation import NS
@@ -137,6 +139,11 @@ class Exchange:
     def emit(self, count: int, *, spread_ns: int = 0, whole_orders: bool = False) -> Batch:
         """Make and keep trades; see :meth:`SeededFeed.take` for the options."""
         return self._keep(self._feed.take(count, spread_ns=spread_ns, whole_orders=whole_orders))
+
+    def emit_at_once(self, count: int) -> Batch:
+        """Make and keep trades that share one instant, to the nanosecond."""
+        trades = self._feed.take(count)
+        return self._keep([replace(trade, time_ns=trades[-1].time_ns) for trade in trades])
 
     def emit_history(self, count: int, hours: float) -> None:
         """Make trades of the last ``hours``, before any client connects."""

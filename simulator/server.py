@@ -131,6 +131,15 @@ class Simulator:
         self.hub.publish(batch)
         return batch
 
+    def emit_at_once(self, count: int) -> Batch:
+        """As :meth:`emit`, with all trades in one instant, as when one order sweeps a book.
+
+        If more of them are of one book than a page of REST holds, REST never shows the others.
+        """
+        batch = self.exchange.emit_at_once(count)
+        self.hub.publish(batch)
+        return batch
+
     def skip_ids(self, symbol: str, count: int) -> None:
         """Leave out the next ids of a book: no seeded trade will ever have them. A recording keeps its ids."""
         self._seeded.skip_ids(symbol, count)

@@ -27,6 +27,7 @@ from kraken_history.errors import (
     ProviderClosed,
     SchemaMismatch,
     ServiceUnavailable,
+    UnknownIndicator,
     UnknownInterval,
     UnknownSymbol,
     UsageError,
@@ -37,7 +38,9 @@ from kraken_history.records import (
     HistoricalCandle,
     HistoricalTrade,
     MadeUpCandle,
+    RefusedTrade,
     TimeRange,
+    UnreachableTrades,
 )
 
 if TYPE_CHECKING:
@@ -78,15 +81,18 @@ __all__ = [
     "MisleadingPage",
     "MissingExtra",
     "ProviderClosed",
+    "RefusedTrade",
     "RunSummary",
     "SavedRun",
     "SchemaMismatch",
     "ServiceUnavailable",
     "SyncStatus",
     "TimeRange",
+    "UnknownIndicator",
     "UnknownInterval",
     "UnknownRun",
     "UnknownSymbol",
+    "UnreachableTrades",
     "UsageError",
 ]
 

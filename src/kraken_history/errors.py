@@ -63,6 +63,22 @@ class UnknownSymbol(UsageError):
 _MOST_SHOWN = 20
 
 
+class UnknownIndicator(UsageError):
+    """A name of no stored external indicator.
+
+    Attributes:
+        name: The name as it was given.
+        known: The stored indicators.
+    """
+
+    def __init__(self, name: object, known: Sequence[str]) -> None:
+        hint = f"expected one of {', '.join(known)}" if known else "it holds none"
+        super().__init__(
+            f"the database holds no indicator {name!r}: {hint}; `kraken-history indicators fetch` fetches them"
+        )
+        self.name, self.known = name, tuple(known)
+
+
 class UnknownInterval(UsageError):
     """An interval for which candles cannot be made."""
 

@@ -1,10 +1,10 @@
 """External indicators: fear and greed from alternative.me, bitcoin's dominance from coingecko.
 
-Off unless enabled, one figure a day each. A day that is fetched again is replaced, so fetching may be repeated.
+The worker fetches them only if they are enabled. A figure has the time that its source gives it, so that none is known
+before it was. A figure that is fetched again is replaced, so fetching may be repeated.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from decimal import Decimal, InvalidOperation
 
 import aiohttp
@@ -15,11 +15,14 @@ from msgspec import Struct
 from kraken_history.errors import MalformedMessage, ServiceUnavailable
 from kraken_history.records import ExternalIndicator, utc_from_unix_ns
 
+WHOLE_HISTORY = 0
+"""Days of :func:`fetch_fear_greed`: all that the source has, since 2018-02-01."""
+
 FEAR_GREED = "fear_greed"
 BTC_DOMINANCE = "btc_dominance"
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
-_LONGEST_ANSWER = 1_000_000  # bytes; the real ones have a hundredth of that
+_LONGEST_ANSWER = 10_000_000  # bytes; the whole history of fear and greed has a thirtieth of that
 
 
 class _FearGreedDay(Struct):
@@ -51,7 +54,7 @@ def decode_fear_greed(body: bytes) -> list[ExternalIndicator]:
         found = [(utc_from_unix_ns(int(day.timestamp) * 10**9), Decimal(day.value)) for day in days]
     except (msgspec.MsgspecError, ValueError, OverflowError, InvalidOperation) as error:
         raise MalformedMessage(f"alternative.me did not answer with fear and greed: {error}", body) from error
-    return _checked([_daily(at, FEAR_GREED, value, "alternative.me") for at, value in found], body)
+    return _checked([ExternalIndicator(at, FEAR_GREED, value, "alternative.me") for at, value in found], body)
 
 
 def decode_btc_dominance(body: bytes) -> list[ExternalIndicator]:
@@ -65,11 +68,7 @@ def decode_btc_dominance(body: bytes) -> list[ExternalIndicator]:
         at, value = utc_from_unix_ns(market.updated_at * 10**9), market.market_cap_percentage["btc"]
     except (msgspec.MsgspecError, KeyError, OverflowError) as error:
         raise MalformedMessage(f"coingecko did not answer with bitcoin's dominance: {error}", body) from error
-    return _checked([_daily(at, BTC_DOMINANCE, value, "coingecko")], body)
-
-
-def _daily(at: datetime, name: str, value: Decimal, source: str) -> ExternalIndicator:
-    return ExternalIndicator(at.replace(hour=0, minute=0, second=0, microsecond=0), name, value, source)
+    return _checked([ExternalIndicator(at, BTC_DOMINANCE, value, "coingecko")], body)
 
 
 def _checked(found: list[ExternalIndicator], body: bytes) -> list[ExternalIndicator]:
@@ -82,6 +81,9 @@ def _checked(found: list[ExternalIndicator], body: bytes) -> list[ExternalIndica
 async def fetch_fear_greed(base_url: str = "https://api.alternative.me", *, days: int = 30) -> list[ExternalIndicator]:
     """The latest days, newest first; more than one, so that days without a worker are made up for.
 
+    Args:
+        days: Number of days, or :data:`WHOLE_HISTORY`.
+
     Raises:
         ServiceUnavailable: The source is unreachable, or answers with an error.
         MalformedMessage: It answers with something else.
@@ -90,7 +92,7 @@ async def fetch_fear_greed(base_url: str = "https://api.alternative.me", *, days
 
 
 async def fetch_btc_dominance(base_url: str = "https://api.coingecko.com") -> list[ExternalIndicator]:
-    """Today's figure; coingecko gives no other for free. Errors as :func:`fetch_fear_greed`."""
+    """The present figure; coingecko gives no other for free. Errors as :func:`fetch_fear_greed`."""
     return decode_btc_dominance(await _get(f"{base_url.rstrip('/')}/api/v3/global", {}))
 
 

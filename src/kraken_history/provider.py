@@ -353,7 +353,13 @@ class HistoricalDataProvider:
         return await status.read_data_range(self._database, symbol)
 
     async def get_external_indicators(self, name: str, start: datetime, end: datetime) -> list[ExternalIndicator]:
-        """The figures of ``[start, end)``, oldest first: ``fear_greed`` or ``btc_dominance``, if fetched."""
+        """The figures of ``[start, end)``, oldest first: of ``fear_greed`` or ``btc_dominance``.
+
+        A figure has the time at which its source gave it, so none is known before it was.
+
+        Raises:
+            UnknownIndicator: No figure of this name was fetched.
+        """
         return await indicators.read_indicators(self._database, name, start, end)
 
     async def health_check(self) -> Health:

@@ -1,7 +1,8 @@
 """The nouns of the project: frozen, complete, and without I/O.
 
-Prices and volumes are :class:`~decimal.Decimal` with the digits that Kraken wrote, trailing zeros
-included. Times are aware and in UTC. Ranges are half-open, ``[start, end)``.
+Prices and volumes are :class:`~decimal.Decimal` in canonical form: without trailing zeros after the decimal point,
+and never with a positive exponent, so the same trade has the same digits whichever way it came. Times are aware and in
+UTC. Ranges are half-open, ``[start, end)``.
 """
 
 from collections.abc import Iterable
@@ -52,6 +53,37 @@ class HistoricalTrade(Struct, frozen=True, array_like=True, gc=False):
     side: Side
     order_type: str
     misc: str = ""
+
+
+class RefusedTrade(Struct, frozen=True, array_like=True, gc=False):
+    """A trade that Kraken showed, and that cannot be stored, because one of its values is not valid.
+
+    Attributes:
+        timestamp: Time of the trade; None if it could not be read, or is impossible.
+        reason: The value that is not valid.
+        row: The row as it came, as text.
+    """
+
+    id: TradeId
+    symbol: str
+    timestamp: AwareDatetime | None
+    reason: str
+    row: str = ""
+
+
+class UnreachableTrades(Struct, frozen=True):
+    """Missing trades of one instant that REST cannot show, because Kraken has more of that instant than a page holds.
+
+    Attributes:
+        timestamp: The instant.
+        first_id: Lowest missing id.
+        last_id: Highest missing id. Ids in between may be stored, if they came over the WebSocket.
+    """
+
+    symbol: str
+    timestamp: AwareDatetime
+    first_id: TradeId
+    last_id: TradeId
 
 
 class HistoricalCandle(Struct, frozen=True, array_like=True, gc=False):
@@ -171,11 +203,12 @@ class DataGap(Struct, frozen=True):
 
 
 Record = TypeVar("Record", HistoricalTrade, HistoricalCandle)
+Grouped = TypeVar("Grouped", HistoricalTrade, HistoricalCandle, RefusedTrade)
 
 
-def group_by_symbol(records: Iterable[Record]) -> dict[str, list[Record]]:
+def group_by_symbol(records: Iterable[Grouped]) -> dict[str, list[Grouped]]:
     """Records by symbol, in their order."""
-    groups: dict[str, list[Record]] = {}
+    groups: dict[str, list[Grouped]] = {}
     for record in records:
         groups.setdefault(record.symbol, []).append(record)
     return groups

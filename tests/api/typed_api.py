@@ -149,6 +149,8 @@ def answers(coverage: Coverage, span: CoveredSpan, range_: DataRange, health: He
     """What is in them."""
     assert_type(coverage.missing, list[TimeRange])
     assert_type(coverage.is_complete, bool)
+    assert_type(coverage.refused[0].timestamp, datetime | None)
+    assert_type(coverage.unreachable[0].first_id, int)
     assert_type(span.duration, timedelta)
     assert_type(range_["oldest"], datetime | None)
     assert_type(health.latency_s, float)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
@@ -93,6 +94,34 @@ def test_without_a_worker_it_says_that_nothing_will_happen(command: Run, environ
 
     assert outcome.code == 0
     assert outcome.err == f"requested {SYMBOL} from 2025-01-01T00:00:00Z to 2025-02-01T12:00:00Z\n{NO_WORKER}"
+
+
+@POSTGRESQL
+def test_following_a_running_backfill_leaves_its_target_as_it_is(
+    command: Run, environment: dict[str, str], kraken: CountedSimulator
+) -> None:
+    """``--follow`` once replaced the target by "from the beginning"."""
+    command("backfill", SYMBOL, "--from", "2025-01-01", "--to", "2025-02-01", **environment)
+    before = json.loads(command("backfill", "--status", "--json").out)
+    calls = len(kraken.calls)
+
+    async def end_it() -> None:
+        async with asyncpg.create_pool(environment["DATABASE_URL"], min_size=1, max_size=1) as pool:
+            await asyncio.sleep(1)
+            await pool.execute("UPDATE backfills SET state = 'cancelled'")
+
+    ending = threading.Thread(target=lambda: asyncio.run(end_it()))
+    ending.start()
+    outcome = command("backfill", "xbtusdt", "--follow", **environment)
+    ending.join()
+
+    after = json.loads(command("backfill", "--status", "--json").out)
+    shown = "following the running backfill of BTC/USDT from 2025-01-01T00:00:00Z to 2025-02-01T00:00:00Z"
+    assert shown in outcome.err
+    assert "the backfill of BTC/USDT is cancelled" in outcome.err
+    assert len(kraken.calls) == calls
+    for field in ("target_start", "target_end", "created_at", "next_since"):
+        assert after[0][field] == before[0][field]
 
 
 @POSTGRESQL

@@ -5,6 +5,7 @@ from decimal import Decimal
 import asyncpg
 import pytest
 
+from kraken_history.completeness.holes import find_holes
 from kraken_history.errors import BackfillStopped, KrakenBusy, MisleadingPage
 from kraken_history.fetching.backfill import (
     MOST_FAILURES,
@@ -56,11 +57,11 @@ async def test_without_last_the_newest_row_is_gone_on_from(pool: asyncpg.Pool) -
 
 @POSTGRESQL
 async def test_a_full_page_that_does_not_advance_is_an_alarm(pool: asyncpg.Pool) -> None:
-    """More trades in one instant than a page holds once made clients ask for the same page for ever."""
+    """Kraken repeats one page for ever, whatever it is asked for."""
     instant = [row(1001 + n, 999) for n in range(TRADES_PAGE)]
     backfill, asked = await run(pool, full_page(1, 0), page(*instant, last=(BEGIN_S + 999) * NS))
 
-    assert (backfill.state, backfill.pages, len(asked)) == ("failed", 2, 2)
+    assert (backfill.state, backfill.pages, len(asked)) == ("failed", 2, 2 + 3)  # three steps past the instant
     assert await pool.fetchval("SELECT count(*) FROM trades") == 2 * TRADES_PAGE
     assert "does not advance" in backfill.reason
     assert backfill.lease_until is None
@@ -97,8 +98,56 @@ async def test_an_answer_that_is_no_page_is_asked_for_again_but_not_for_ever(poo
 
 
 @POSTGRESQL
+async def test_a_row_of_volume_zero_takes_only_itself(pool: asyncpg.Pool) -> None:
+    """A backfill once failed at 0 of 100 for good, and nothing behind the row could be reached."""
+    rows = [row(1 + n, n) for n in range(100)]
+    rows[40][1] = "0.00000000"
+    asides: list[object] = []
+
+    async def put_aside(*aside: object) -> None:
+        asides.append(aside)
+
+    await request_backfill(pool, SYMBOL)
+    async with scripted_kraken(page(*rows)) as kraken, KrakenRest(kraken.url, NoLimit(), attempts=1) as rest:
+        await BackfillRunner(pool, Store(pool, put_aside=put_aside), rest, second_look_s=0.01).run(BTC)
+        await request_backfill(pool, SYMBOL)
+        await BackfillRunner(pool, Store(pool, put_aside=put_aside), rest, second_look_s=0.01).run(BTC)
+
+    (backfill,) = await list_backfills(pool)
+    assert (backfill.state, backfill.reason) == ("done", "")
+    assert await pool.fetchval("SELECT count(*) FROM trades") == 99
+    (refused,) = await pool.fetch("SELECT id, timestamp, reason, row FROM refused_trades")
+    assert (refused["id"], refused["timestamp"].timestamp()) == (41, BEGIN_S + 40)
+    assert "expected a positive price and volume" in refused["reason"]
+    assert '"0.00000000"' in refused["row"]
+    assert len(asides) == 1
+    assert await find_holes(pool) == {}
+
+
+@POSTGRESQL
+async def test_a_full_page_of_which_the_last_row_is_refused_is_followed_by_the_next(pool: asyncpg.Pool) -> None:
+    rows = [row(1 + n, n) for n in range(TRADES_PAGE)]
+    rows[-1][0] = "NaN"
+    rest = page(rows[-1], row(1001, 1000))
+    backfill, _ = await run(pool, page(*rows, last=(BEGIN_S + 999) * NS), rest, rest)
+
+    assert (backfill.state, backfill.trades) == ("done", 1000)
+    assert await pool.fetchval("SELECT id FROM refused_trades") == 1000
+
+
+@POSTGRESQL
+async def test_a_row_that_the_database_refuses_takes_only_itself(pool: asyncpg.Pool) -> None:
+    rows = [row(1 + n, n) for n in range(30)]
+    rows[7][5] = "a\x00b"
+    backfill, _ = await run(pool, page(*rows))
+
+    assert (backfill.state, backfill.trades) == ("done", 29)
+    assert await pool.fetchval("SELECT id FROM refused_trades") == 8
+
+
+@POSTGRESQL
 async def test_a_page_forgives_the_answers_before_it(pool: asyncpg.Pool) -> None:
-    await run(pool, "not json")
+    await run(pool, '{"error":[],"result":7}')
     backfill, _ = await run(pool, page(row(1, 0)))
 
     assert (backfill.state, backfill.failures, backfill.reason) == ("done", 0, "")
@@ -119,7 +168,7 @@ async def test_what_the_database_refuses_fails_with_the_reason_and_is_not_silent
     await pool.execute("ALTER TABLE candles ADD CONSTRAINT cheap CHECK (high < 30000)")
 
     await request_backfill(pool, SYMBOL)
-    answers = [page(row(1, 0))] * 2 * MOST_FAILURES
+    answers = [page(*(row(n, n) for n in range(1, 21)))] * 2 * MOST_FAILURES
     async with scripted_kraken(*answers) as kraken, KrakenRest(kraken.url, NoLimit(), attempts=1) as rest:
         for tried in range(MOST_FAILURES):
             (backfill,) = await list_backfills(pool)

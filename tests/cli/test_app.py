@@ -26,6 +26,8 @@ COMMANDS = (
     "refresh",
     "dead-letters list",
     "dead-letters replay",
+    "indicators fetch",
+    "indicators list",
     "env",
     "health",
 )
@@ -34,9 +36,11 @@ POSTGRESQL = pytest.mark.parametrize("database_server", ["postgresql"], indirect
 
 def test_these_are_all_the_commands() -> None:
     from kraken_history.cli.app import app, letters_app
+    from kraken_history.cli.commands.indicators import indicators_app
 
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     names |= {f"dead-letters {command.name}" for command in letters_app.registered_commands}
+    names |= {f"indicators {command.name}" for command in indicators_app.registered_commands}
 
     assert names == set(COMMANDS)
 

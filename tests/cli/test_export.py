@@ -68,7 +68,7 @@ def test_csv_is_what_the_candles_command_writes(filled_url: str, command: Run) -
     )
 
     assert exported.out == shown.out
-    assert "0.000000100" in exported.out
+    assert ",0.0000001," in exported.out
     assert exported.err == "11 candle(s) of BTC/USDT, 1 min, written to standard output\n"
 
 

@@ -9,8 +9,9 @@ import pytest
 from fakeredis import FakeAsyncRedis
 
 from kraken_history.errors import MalformedMessage
+from kraken_history.records import RefusedTrade
 from kraken_history.stream import wire
-from kraken_history.stream.dead_letters import WEBSOCKET, DeadLetter, DeadLetters
+from kraken_history.stream.dead_letters import REST, WEBSOCKET, DeadLetter, DeadLetters
 from tests.support.records import trade, trades
 
 STREAM = wire.trades_stream(0)
@@ -134,3 +135,38 @@ async def test_a_letter_replayed_twice_makes_two_entries_which_the_ledger_forgiv
     await dead_letters.replay(letter, shards=1)
 
     assert await redis.xlen(STREAM) == 2
+
+
+async def test_a_row_that_is_refused_by_now_stays_a_letter_and_the_good_rows_go_on(redis: FakeAsyncRedis) -> None:
+    dead_letters = DeadLetters(redis, max_letters=10)
+    rows = [ROW, {**ROW, "trade_id": 8, "qty": 0}]
+    frame = json.dumps({"channel": "trade", "type": "update", "data": rows}).encode()
+    await dead_letters.put_frame(MalformedMessage("an older decoder kept whole frames", frame))
+    await dead_letters.replay((await all_of(dead_letters))[0], shards=1)
+
+    ((_, fields),) = await redis.xrange(STREAM)
+    entry = wire.decode_trades_entry(fields)
+    assert ([trade.id for trade in entry.trades], [trade.id for trade in entry.refused]) == ([7], [8])
+    (letter,) = await all_of(dead_letters)
+    assert json.loads(letter.fields[b"frame"])["data"] == [rows[1]]
+    with pytest.raises(MalformedMessage, match="positive price and volume"):
+        await dead_letters.replay(letter, shards=1)
+    assert await all_of(dead_letters) == [letter]
+
+
+async def test_a_row_of_a_page_is_replayed_once_it_is_valid(redis: FakeAsyncRedis) -> None:
+    dead_letters = DeadLetters(redis, max_letters=10)
+    good, bad = '["1.50","2",1762776000.5,"b","l","",7]', '["1.50","0",1762776000.5,"b","l","",8]'
+    refused = [RefusedTrade(id_, "BTC/USDT", None, "no", row) for id_, row in ((7, good), (8, bad))]
+    await dead_letters.put_rows_of_pages(refused)
+    first, second = await all_of(dead_letters)
+
+    await dead_letters.replay(first, shards=1)
+    with pytest.raises(MalformedMessage, match="positive price and volume"):
+        await dead_letters.replay(second, shards=1)
+
+    assert (first.origin, first.origin_id) == (REST, "7")
+    ((_, fields),) = await redis.xrange(STREAM)
+    (stored,) = wire.decode_trades(fields)
+    assert (stored.id, str(stored.price)) == (7, "1.5")
+    assert await all_of(dead_letters) == [second]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 from aiohttp import web
 
-from kraken_history.errors import KrakenBusy, KrakenRefused, MalformedMessage, ServiceUnavailable
+from kraken_history.errors import KrakenBusy, KrakenHttpError, KrakenRefused, MalformedMessage, ServiceUnavailable
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.pairs import PairMap
 from kraken_history.kraken.rest import Refusal
@@ -111,7 +111,20 @@ async def test_a_refusal_is_passed_on_at_once(rest: KrakenRest, kraken: FakeKrak
     assert limiter.count("refusal") == 0
 
 
-@pytest.mark.parametrize("body", ["not json", b"\xff\xfe", '{"error":[],"result":{"XBTUSDT":[["1"]]}}', '{"error":[]}'])
+@pytest.mark.parametrize("body", ["", "null", "not json", b"\xff\xfe", '{"error":[],"result":{"XXBT'])
+async def test_an_empty_or_cut_answer_is_asked_for_again_with_the_patience_of_an_outage(
+    rest: KrakenRest, kraken: FakeKraken, limiter: CountingLimiter, body: str | bytes
+) -> None:
+    """With HTTP 200 such an answer counted as a failure of the backfill, and five of them ended it after 4.4 s."""
+    kraken.answers = [(200, body)]
+
+    with pytest.raises(KrakenHttpError, match="got HTTP 200 with a body that is not JSON"):
+        await rest.fetch_trades_page(PAIR)
+
+    assert limiter.count("refusal") == len(kraken.requests) > 1
+
+
+@pytest.mark.parametrize("body", ['{"error":[],"result":{"XBTUSDT":[["1"]]}}', '{"error":[]}', '["text"]'])
 async def test_an_answer_that_is_none_is_malformed_and_not_asked_for_again(
     rest: KrakenRest, kraken: FakeKraken, body: str | bytes
 ) -> None:

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kraken_history.errors import MalformedMessage
-from kraken_history.records import HistoricalCandle, HistoricalTrade
+from kraken_history.records import HistoricalCandle, HistoricalTrade, RefusedTrade
 from kraken_history.stream import wire
-from tests.support.examples import NOON, candles, digits, make_trade, trades
+from tests.support.examples import NOON, candles, make_trade, trades
 
 
 @given(st.lists(trades(), max_size=20))
@@ -20,7 +20,7 @@ def test_trades_come_out_as_they_went_in(batch: list[HistoricalTrade]) -> None:
     decoded = wire.decode_trades(wire.encode(batch))
 
     assert decoded == batch
-    assert [*map(digits, decoded)] == [*map(digits, batch)]
+    assert all(is_canonical(trade) for trade in decoded)
 
 
 @given(st.lists(candles(), max_size=20))
@@ -28,7 +28,14 @@ def test_candles_come_out_as_they_went_in(batch: list[HistoricalCandle]) -> None
     decoded = wire.decode_candles(wire.encode(batch))
 
     assert decoded == batch
-    assert [*map(digits, decoded)] == [*map(digits, batch)]
+    assert all(is_canonical(candle) for candle in decoded)
+
+
+def is_canonical(record: HistoricalTrade | HistoricalCandle) -> bool:
+    """No number has a zero after its last digit behind the decimal point, or a positive exponent."""
+    numbers = [n for field in record.__struct_fields__ if isinstance(n := getattr(record, field), Decimal)]
+    exponents = [(number.as_tuple().exponent, number.as_tuple().digits) for number in numbers]
+    return all(isinstance(e, int) and (e == 0 or (e < 0 and digits[-1] != 0)) for e, digits in exponents)
 
 
 def test_any_text_of_kraken_comes_out_as_it_went_in() -> None:
@@ -68,13 +75,36 @@ def changed(at: int, value: object) -> list[Any]:
         changed(5, "b"), changed(6, None), changed(7, 3),
     ],
 )  # fmt: skip
-def test_an_entry_with_one_row_that_is_no_trade_is_malformed(row: object) -> None:
+def test_an_entry_with_one_row_that_is_no_trade(row: object) -> None:
+    """As a whole it is malformed; a reader that goes row by row gets the good one, and knows the other if it can."""
     fields = entry(ROW, row)
 
     with pytest.raises(MalformedMessage) as refusal:
         wire.decode_trades(fields)
+    found = wire.decode_trades_entry(fields)
 
     assert refusal.value.payload == fields[b"d"]
+    assert [trade.id for trade in found.trades] == [7]
+    (bad,) = found.bad_rows
+    assert bad.fields == entry(row)
+    assert [(one.id, one.symbol, one.reason) for one in found.refused] in ([], [(7, "BTC/USDT", bad.reason)])
+    assert bool(found.refused) == (isinstance(row, list) and row[:2] == ROW[:2])
+
+
+def test_refused_trades_travel_with_an_entry_and_an_older_reader_does_not_see_them() -> None:
+    refused = [RefusedTrade(8, "BTC/USDT", NOON, "volume 0", "{}"), RefusedTrade(9, "BTC/USDT", None, "no time")]
+
+    fields = wire.encode([make_trade(7)], refused)
+
+    assert wire.decode_trades_entry(fields) == wire.TradesEntry([make_trade(7)], refused)
+    assert wire.decode_trades(fields) == [make_trade(7)]
+    assert wire.decode_trades_entry(wire.encode([make_trade(7)])).refused == ()
+    assert wire.decode_trades_entry(wire.encode((), refused)).trades == []
+
+
+def test_an_entry_of_many_bad_rows_alone_is_malformed() -> None:
+    with pytest.raises(MalformedMessage):
+        wire.decode_trades_entry(entry(*[changed(3, "0")] * 11))
 
 
 CANDLE_ROW: list[Any] = ["BTC/USDT", NOON, 1, "100", "102", "99", "101", "2.5", "250", 3, "100.5"]
@@ -142,7 +172,8 @@ def test_a_row_with_a_field_changed_is_a_record_or_malformed(row: list[Any], at:
 
 
 def decode_both(fields: dict[bytes, bytes]) -> None:
-    for decode in (wire.decode_trades, wire.decode_candles):
+    decoders: list[Any] = [wire.decode_trades, wire.decode_candles, lambda it: wire.decode_trades_entry(it).trades]
+    for decode in decoders:
         try:
             records: list[Any] = decode(fields)
         except MalformedMessage:

@@ -81,6 +81,9 @@ SHORT = page(*(row(1000 + n, 999 + n) for n in range(992)), LAST)
 ONE_INSTANT = page(*(row(1001 + n, 999) for n in range(TRADES_PAGE)), last=(BEGIN_S + 999) * NS)
 PASSING_OVER = page(FIRST, *(row(3 + n, 2 + n) for n in range(900)), LAST)
 
+SHORT_AFTER = page(*(row(3401 + n, 1_000 + n) for n in range(591)), LAST)
+"""Behind the instant, of which the ids 2,001 to 3,400 are not shown."""
+
 LACKS, STUCK, BEGINS = "lacks a trade that is known there", "does not advance past", "begins at 2023-11-14 19:43:20"
 
 CASES: dict[str, tuple[tuple[str, ...], Outcome]] = {
@@ -92,7 +95,10 @@ CASES: dict[str, tuple[tuple[str, ...], Outcome]] = {
     "a short answer without the last trade of the page before": (
         (full_page(1, 0), page(last=(BEGIN_S + 999) * NS)), Outcome(3, 1000, LACKS),
     ),
-    "more trades in one instant than a page holds": ((full_page(1, 0), ONE_INSTANT), Outcome(2, 2000, STUCK)),
+    "a page that is repeated for ever": ((full_page(1, 0), ONE_INSTANT), Outcome(2 + 3, 2000, STUCK)),
+    "more trades in one instant than a page holds": (
+        (full_page(1, 0), ONE_INSTANT, SHORT_AFTER), Outcome(3, 2591, "done"),
+    ),
     "a page of another time": ((full_page(1, 0), full_page(1, -9_000)), Outcome(2, 1000, BEGINS)),
     "a page that passes over ids": ((PASSING_OVER,), Outcome(1, 901, "done")),
 }  # fmt: skip

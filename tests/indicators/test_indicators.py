@@ -1,7 +1,8 @@
 """External indicators against a server of our own that answers as alternative.me and coingecko do."""
 
+import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
 
@@ -11,8 +12,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from arq import Retry
 
-from jobs.indicators import fetch_indicators
-from kraken_history.errors import InvalidTime, MalformedMessage, ServiceUnavailable
+from jobs.indicators import fetch_indicator_history, fetch_indicators
+from kraken_history.errors import InvalidTime, MalformedMessage, ServiceUnavailable, UnknownIndicator
 from kraken_history.indicators import (
     decode_btc_dominance,
     decode_fear_greed,
@@ -30,7 +31,8 @@ FEAR_GREED = b"""{"name": "Fear and Greed Index", "data": [
 ], "metadata": {"error": null}}"""
 DOMINANCE = b"""{"data": {"active_cryptocurrencies": 13690, "updated_at": 1712512855,
     "market_cap_percentage": {"btc": 50.446604803167920, "eth": 14.9}}}"""
-DAYS = [datetime(2019, 2, 25, tzinfo=UTC), datetime(2019, 2, 26, tzinfo=UTC)]
+DAYS = [datetime(2019, 2, 25, 5, tzinfo=UTC), datetime(2019, 2, 26, 5, tzinfo=UTC)]
+"""As the source stamps them: at midnight of these days, nobody knew the figures."""
 START, END = datetime(2019, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)
 
 
@@ -79,7 +81,7 @@ async def test_dominance_is_fetched_to_the_last_digit(url: str) -> None:
     (found,) = await fetch_btc_dominance(url.rstrip("/"))
 
     assert (found.timestamp, found.indicator_name, found.source) == (
-        datetime(2024, 4, 7, tzinfo=UTC), "btc_dominance", "coingecko"
+        datetime(2024, 4, 7, 18, 0, 55, tzinfo=UTC), "btc_dominance", "coingecko"
     )  # fmt: skip
     assert str(found.value) == "50.446604803167920"
 
@@ -98,7 +100,7 @@ async def test_nobody_there_may_pass() -> None:
 
 
 async def test_an_answer_without_end_is_not_read(url: str, answers: Answers) -> None:
-    answers.fear_greed = b" " * 1_000_001
+    answers.fear_greed = b" " * 10_000_001
 
     with pytest.raises(MalformedMessage, match="more than"):
         await fetch_fear_greed(url)
@@ -156,13 +158,57 @@ async def test_reading_is_by_name_and_half_open(pool: asyncpg.Pool, provider: Hi
 
     assert await provider.get_external_indicators("fear_greed", DAYS[0], DAYS[1]) == [days[1]]
     assert await provider.get_external_indicators("btc_dominance", START, END) == decode_btc_dominance(DOMINANCE)
-    assert await provider.get_external_indicators("moon_phase", START, END) == []
+    assert await provider.get_external_indicators("fear_greed", END, END + timedelta(days=1)) == []
     with pytest.raises(InvalidTime):
         await provider.get_external_indicators("fear_greed", datetime(2019, 1, 1), END)  # noqa: DTZ001 — that is the point
 
 
 async def run_job(pool: asyncpg.Pool, **settings: object) -> int:
     return await fetch_indicators({"context": SimpleNamespace(pool=pool, settings=Settings.model_validate(settings))})
+
+
+async def test_an_unknown_indicator_is_an_error_like_an_unknown_symbol(
+    pool: asyncpg.Pool, provider: HistoricalDataProvider
+) -> None:
+    """A strategy with a misspelt name once read an empty list, as if there were no figures in that time."""
+    with pytest.raises(UnknownIndicator, match="it holds none; `kraken-history indicators fetch`"):
+        await provider.get_external_indicators("fear_greed", START, END)
+    await store_indicators(pool, decode_fear_greed(FEAR_GREED))
+
+    with pytest.raises(UnknownIndicator, match="no indicator 'moon_phase': expected one of fear_greed") as refusal:
+        await provider.get_external_indicators("moon_phase", START, END)
+
+    assert (refusal.value.name, refusal.value.known) == ("moon_phase", ("fear_greed",))
+
+
+async def test_no_figure_is_known_before_its_source_gave_it(
+    pool: asyncpg.Pool, provider: HistoricalDataProvider
+) -> None:
+    """The figure of 18:00 was once stored under the midnight before, and a backtest knew it all day."""
+    await store_indicators(pool, decode_btc_dominance(DOMINANCE))
+    day, given = datetime(2024, 4, 7, tzinfo=UTC), datetime(2024, 4, 7, 18, 0, 55, tzinfo=UTC)
+
+    assert await provider.get_external_indicators("btc_dominance", day, given) == []
+    assert len(await provider.get_external_indicators("btc_dominance", day, given + timedelta(seconds=1))) == 1
+
+
+async def test_the_whole_history_is_fetched_at_the_start(pool: asyncpg.Pool, url: str, answers: Answers) -> None:
+    first = datetime(2018, 2, 1, tzinfo=UTC)
+    days = [{"value": "30", "timestamp": str(int((first + timedelta(days=n)).timestamp()))} for n in range(3200)]
+    answers.fear_greed = json.dumps({"data": days}).encode()
+    settings = Settings.model_validate({"fear_greed_url": url, "fear_greed_enabled": True})
+
+    assert await fetch_indicator_history({"context": SimpleNamespace(pool=pool, settings=settings)}) == 3200
+    assert await fetch_indicators({"context": SimpleNamespace(pool=pool, settings=settings)}) == 0
+    assert answers.asked == ["/fng/?limit=0&format=json", "/fng/?limit=30&format=json"]
+    assert await pool.fetchval("SELECT min(timestamp) FROM external_indicators") == first
+
+
+async def test_a_source_that_is_away_at_the_start_does_no_harm(pool: asyncpg.Pool, url: str, answers: Answers) -> None:
+    answers.fear_greed = web.Response(status=503)
+    settings = Settings.model_validate({"fear_greed_url": url, "fear_greed_enabled": True})
+
+    assert await fetch_indicator_history({"context": SimpleNamespace(pool=pool, settings=settings)}) == 0
 
 
 async def test_the_job_fetches_nothing_unless_enabled(pool: asyncpg.Pool, url: str, answers: Answers) -> None:

@@ -1,6 +1,7 @@
 """The feed against a server that misbehaves on purpose."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -17,9 +18,10 @@ from kraken_history.embedded.process import free_port
 from kraken_history.stream import wire
 from kraken_history.stream.dead_letters import WEBSOCKET, DeadLetters
 from kraken_history.stream.publisher import Publisher
+from producers.__main__ import sign_of
 from producers.feed import Feed
 from producers.reconnect import SLOW_RETRY_S
-from tests.producers.kraken_server import STATUS, Conversation, kraken_server
+from tests.producers.kraken_server import HEARTBEAT, STATUS, Conversation, kraken_server
 from tests.producers.streams import published_candles, published_trades
 from tests.support.waiting import until
 
@@ -35,6 +37,7 @@ async def running_feed(
     ack_timeout_s: float = 5,
     silence_timeout_s: float = 5,
     ask_again_every_s: float = 300,
+    subscribe_again_after_s: float = 2,
 ) -> AsyncIterator[Feed]:
     async with Publisher(redis, publish_after_s=0.001) as publisher:
         feed = Feed(
@@ -44,6 +47,7 @@ async def running_feed(
             ack_timeout_s=ack_timeout_s,
             silence_timeout_s=silence_timeout_s,
             ask_again_every_s=ask_again_every_s,
+            subscribe_again_after_s=subscribe_again_after_s,
             rng=random.Random(1),
         )
         task = asyncio.create_task(feed.run())
@@ -227,6 +231,54 @@ async def test_what_is_not_acknowledged_in_time_is_named_and_subscribed_again(re
         assert server.connections == 2
 
 
+async def test_subscriptions_refused_as_one_message_too_many_are_sent_again_on_the_open_socket(
+    redis: FakeAsyncRedis,
+) -> None:
+    """After `Exceeded msg rate`, Kraken was reported as out of reach, although the socket was open."""
+    again: list[dict[str, Any]] = []
+
+    async def script(kraken: Conversation) -> None:
+        await kraken.acknowledge(await kraken.request())
+        request = await kraken.request()
+        await kraken.acknowledge(request, [BTC])
+        await kraken.send({"Error": "Exceeded msg rate"})
+        stay = asyncio.create_task(keep_alive(kraken))
+        again.append(await kraken.request())
+        await kraken.acknowledge(again[0])
+        await stay
+
+    async def keep_alive(kraken: Conversation) -> None:
+        while not kraken.socket.closed:
+            await kraken.send(HEARTBEAT)
+            await asyncio.sleep(0.02)
+
+    async with (
+        kraken_server(script) as server,
+        running_feed(redis, server.url, subscribe_again_after_s=0.2) as feed,
+    ):
+        await until(lambda: "Exceeded msg rate" in feed.waiting_for)
+        assert (feed.is_open, feed.connected, feed.trouble) == (True, False, "")
+        await until(lambda: feed.connected)
+        assert (feed.waiting_for, server.connections) == ("", 1)
+
+    assert [(each["params"]["channel"], each["params"]["symbol"]) for each in again] == [("ohlc", [ETH])]
+
+
+async def test_an_open_socket_is_not_reported_as_out_of_reach(redis: FakeAsyncRedis) -> None:
+    """On a slow machine, the answers to the subscriptions took longer than the patience of `up`."""
+
+    async def script(kraken: Conversation) -> None:
+        await kraken.request()
+        await kraken.stay()
+
+    async with kraken_server(script) as server, running_feed(redis, server.url) as feed, Publisher(redis) as publisher:
+        assert sign_of(feed, publisher).trouble == {"start": "connecting to Kraken"}
+        await until(lambda: feed.is_open)
+        assert sign_of(feed, publisher).trouble == {
+            "start": "the socket to Kraken is open, and subscriptions are not answered yet"
+        }
+
+
 async def test_a_silent_socket_is_given_up(redis: FakeAsyncRedis) -> None:
     async def script(kraken: Conversation) -> None:
         await kraken.accept_all()
@@ -248,8 +300,6 @@ async def test_a_silent_socket_is_given_up(redis: FakeAsyncRedis) -> None:
         "{}",
         '{"channel":"trade","type":"update","data":{}}',
         '{"channel":"trade","type":"update","data":[{"symbol":"BTC/USDT","side":"up"}]}',
-        '{"channel":"trade","data":[{"symbol":"BTC/USDT","side":"buy","price":-1,"qty":1,"ord_type":"limit",'
-        '"trade_id":1,"timestamp":"2025-11-10T12:00:00Z"}]}',
         '{"channel":"\\ud800"}',
     ],
 )
@@ -270,6 +320,29 @@ async def test_a_malformed_frame_is_kept_and_the_feed_goes_on(redis: FakeAsyncRe
     assert (letter.origin, letter.fields) == (WEBSOCKET, {b"frame": frame.encode()})
     assert letter.reason
     assert [trade.id for trade in await published_trades(redis)] == [1]
+
+
+async def test_good_rows_of_a_frame_are_published_and_bad_ones_kept(
+    redis: FakeAsyncRedis,
+) -> None:
+    """Of ten trades with one of volume 0, all ten once became one dead letter."""
+    rows = [{**row(id_), "qty": 0} if id_ == 25 else row(id_) for id_ in range(21, 31)]
+    nameless = {**row(31), "trade_id": "none"}
+
+    async def script(kraken: Conversation) -> None:
+        await kraken.accept_all()
+        await kraken.send({**trade_frame(1), "data": [*rows, nameless]})
+        await kraken.stay()
+
+    async with kraken_server(script) as server, running_feed(redis, server.url) as feed:
+        await until(lambda: feed.last_ids)
+
+    entries = [wire.decode_trades_entry(fields) for _, fields in await redis.xrange(wire.trades_stream(0))]
+    letters = [letter async for letter in DeadLetters(redis, max_letters=10).list()]
+    assert [trade.id for entry in entries for trade in entry.trades] == [*range(21, 25), *range(26, 31)]
+    assert [trade.id for entry in entries for trade in entry.refused] == [25]
+    assert ["positive price and volume" in letter.reason for letter in letters] == [False, True]
+    assert [json.loads(letter.fields[b"frame"])["data"][0]["trade_id"] for letter in letters] == ["none", 25]
 
 
 async def test_channels_fields_and_answers_that_nobody_knows_are_tolerated(redis: FakeAsyncRedis) -> None:

@@ -1,6 +1,7 @@
 """Recordings of REST Trades as a source, and what is wrong with files that are not."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,8 @@ def test_candles_from_the_websocket_frames_equal_krakens_own(played: Exchange, r
     assert len(shared) == 273
     for time, open_, high, low, close, _, volume, _ in shared:
         candle = made[time]
-        texts = [str(number) for number in (candle.open, candle.high, candle.low, candle.close, candle.volume)]
-        assert texts == [open_, high, low, close, volume]
+        numbers = (candle.open, candle.high, candle.low, candle.close, candle.volume)
+        assert numbers == tuple(map(Decimal, (open_, high, low, close, volume)))
 
 
 @pytest.mark.parametrize(

@@ -158,12 +158,12 @@ def test_prices_and_volumes_keep_their_trailing_zeros() -> None:
     exchange = seeded_exchange(symbols=["BTC/USDT"])
     session = session_of(exchange)
     subscribe(session, "trade", "BTC/USDT")
-    (frame,) = updates(session, exchange.emit(300))
+    (frame,) = session.updates(exchange.emit(300), {})
 
-    assert isinstance(frame, Trades)
-    assert {trade.price.as_tuple().exponent for trade in frame.trades} == {-1}
-    assert {trade.volume.as_tuple().exponent for trade in frame.trades} == {-8}
-    assert any(str(trade.volume).endswith("0") for trade in frame.trades)
+    rows = json.loads(frame, parse_float=Decimal)["data"]
+    assert {row["price"].as_tuple().exponent for row in rows} == {-1}
+    assert {row["qty"].as_tuple().exponent for row in rows} == {-8}
+    assert any(str(row["qty"]).endswith("0") for row in rows)
 
 
 def test_the_rest_twin_of_a_trade_differs_in_nothing_but_about_a_microsecond() -> None:

@@ -16,6 +16,7 @@ from kraken_history.cli.commands import backfill as backfill_command
 from kraken_history.cli.commands import export as export_command
 from kraken_history.cli.commands import fill_gaps as fill_gaps_command
 from kraken_history.cli.commands import import_csv as import_csv_command
+from kraken_history.cli.commands import indicators as indicators_command
 from kraken_history.cli.commands import refresh as refresh_command
 from kraken_history.cli.instants import MOST_DAYS, range_options
 from kraken_history.cli.loading import EXIT_INTERRUPTED, loading
@@ -40,6 +41,7 @@ export_command.register(app)
 fill_gaps_command.register(app)
 import_csv_command.register(app)
 refresh_command.register(app)
+indicators_command.register(app)
 
 
 class Format(StrEnum):

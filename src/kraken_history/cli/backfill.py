@@ -76,7 +76,10 @@ def run_command(
 def run_backfill(
     settings: Settings, symbol: str, *, start: datetime | None, end: datetime | None, follows: bool
 ) -> int:
-    """Request a backfill, and follow it if ``follows``; return the exit code."""
+    """Request a backfill, and follow it if ``follows``; return the exit code.
+
+    If a backfill of the symbol is running and no range is given, ``follows`` follows that one.
+    """
     with server_choice.endpoints(settings) as endpoints:
         return asyncio.run(_run(endpoints, settings, symbol, start=start, end=end, follows=follows))
 
@@ -117,6 +120,8 @@ async def _run(
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(await connect_redis(endpoints.redis_url))
         pool = await stack.enter_async_context(await _pool(endpoints.database_url))
+        if follows and start is None and end is None and (running := await _running(pool, symbol)) is not None:
+            return await _watch(pool, redis, running)
         limiter = RateLimiter(redis, settings.pacing)
         async with KrakenRest(settings.kraken_rest_url, limiter, attempts=2) as rest:
             pair = await Resolver(rest.fetch_asset_pairs).find(symbol)
@@ -128,16 +133,35 @@ async def _run(
             sys.stderr.write(FUTURE)
         if not await has_worker(redis):
             sys.stderr.write(NO_WORKER)
-        if not follows:
-            return 0
-        try:
-            return _verdict(await follow(pool, asked.symbol))
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            sys.stderr.write(
-                f"the backfill of {asked.symbol} stays with the worker: see it with"
-                f" `kraken-history backfill {asked.symbol} --status`, stop it with --pause or --cancel\n"
-            )
-            raise
+        return await _follow(pool, asked.symbol) if follows else 0
+
+
+async def _running(pool: asyncpg.Pool, name: str) -> Backfill | None:
+    """The running backfill of the symbol that a name stands for."""
+    running = [backfill for backfill in await list_backfills(pool) if backfill.state == "running"]
+    return next((backfill for backfill in running if backfill.symbol in _meant(name, running)), None)
+
+
+async def _watch(pool: asyncpg.Pool, redis: Redis, running: Backfill) -> int:
+    """Follow a running backfill, and leave its target as it is."""
+    beginning = "the beginning" if running.target_start is None else instant(running.target_start)
+    sys.stderr.write(
+        f"following the running backfill of {running.symbol} from {beginning} to {instant(running.target_end)}\n"
+    )
+    if not await has_worker(redis):
+        sys.stderr.write(NO_WORKER)
+    return await _follow(pool, running.symbol)
+
+
+async def _follow(pool: asyncpg.Pool, symbol: str) -> int:
+    try:
+        return _verdict(await follow(pool, symbol))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        sys.stderr.write(
+            f"the backfill of {symbol} stays with the worker: see it with"
+            f" `kraken-history backfill {symbol} --status`, stop it with --pause or --cancel\n"
+        )
+        raise
 
 
 def _verdict(ended: Backfill) -> int:

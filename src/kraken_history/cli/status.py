@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kraken_history.cli import servers as server_choice
+from kraken_history.cli.asides import Asides, fetch_asides
 from kraken_history.cli.backfill_progress import rough
 from kraken_history.cli.instants import instant
 from kraken_history.cli.progress import Progress, fetch_progress
@@ -42,6 +43,7 @@ class Status(Struct, frozen=True):
     streams: list[StreamState]
     services: Mapping[str, AnySign]
     dead_letters: int
+    asides: Mapping[str, Asides]
 
 
 def run_status(settings: Settings, *, as_json: bool) -> None:
@@ -66,6 +68,7 @@ async def _fetch(endpoints: server_choice.Endpoints, settings: Settings) -> Stat
         await check_schema(connection)
         now = datetime.now(UTC)
         known = await fetch_progress(connection)
+        asides = await fetch_asides(connection)
         wanted_days = signs.wanted_days or {
             symbol: settings.history_days
             for name in settings.symbols
@@ -83,6 +86,7 @@ async def _fetch(endpoints: server_choice.Endpoints, settings: Settings) -> Stat
         streams,
         signs.by_name,
         dead_letters,
+        asides,
     )
 
 
@@ -104,6 +108,7 @@ def _as_json(status: Status) -> dict[str, object]:
                 "uncovered_s": _uncovered_s(status, symbol),
                 "candles": symbol.candles,
                 "lag_s": _lag_s(status, symbol),
+                **msgspec.to_builtins(status.asides.get(symbol.symbol, Asides())),
             }
             for symbol in status.symbols
         },
@@ -128,6 +133,8 @@ def _print(status: Status) -> None:
         if table.row_count:
             print_table(table)
     sys.stdout.write(f"dead letters: {status.dead_letters}\n")
+    for symbol, asides in status.asides.items():
+        sys.stdout.write(f"{symbol}: {asides.sentence}\n")
 
 
 def _symbols(status: Status) -> Table:

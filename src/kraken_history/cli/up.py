@@ -20,7 +20,9 @@ from kraken_history.runtime.signs import ProducerSign, Signs
 from kraken_history.settings import Settings
 from kraken_history.urls import without_password
 
-_PATIENCE_S = 5.0  # seconds of trouble before it is printed: a service may be starting, or the producer connecting
+_PATIENCE_S = 5.0  # seconds of trouble before it is printed
+_START_PATIENCE_S = 30.0  # the same, of a service that is starting, or of a producer that has not failed yet
+_STARTING = ("it is starting", "start: ")
 _CHECK_EVERY_S = 0.5
 
 
@@ -109,7 +111,7 @@ class Watch:
 
     def _changes(self, troubles: dict[str, str], now_s: float) -> list[str]:
         self._since_s = {name: self._since_s.get(name, now_s) for name in troubles}
-        lasting = {name: why for name, why in troubles.items() if now_s - self._since_s[name] >= _PATIENCE_S}
+        lasting = {name: why for name, why in troubles.items() if now_s - self._since_s[name] >= _patience_s(why)}
         changes = [self._trouble(name, why) for name, why in lasting.items() if name not in self._reported]
         if self._was_ready:
             changes += [f"{name} is healthy again" for name in sorted(self._reported - troubles.keys())]
@@ -139,6 +141,10 @@ class Watch:
         symbols = [symbol for symbol in self._settings.symbols if symbol not in self._refused]
         place = without_password(self._chain.endpoints.database_url)
         return [f"ready: {len(symbols)} symbols, database {place}, stop with Ctrl-C"]
+
+
+def _patience_s(why: str) -> float:
+    return _START_PATIENCE_S if why.startswith(_STARTING) else _PATIENCE_S
 
 
 def _say(line: str) -> None:

@@ -1,10 +1,12 @@
 """The missing trade ids: the holes in the ledger."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import asyncpg
 
 from kraken_history.completeness.absence import find_waiting
+from kraken_history.completeness.unreachable import UNREACHABLE_IDS, find_unreachable
 from kraken_history.ledger import IdRange, IdRanges
 
 
@@ -34,20 +36,28 @@ async def count_missing(pool: asyncpg.Pool) -> dict[str, int]:
     return {row["symbol"]: row["missing"] for row in rows}
 
 
+async def find_fetchable_holes(pool: asyncpg.Pool) -> dict[str, IdRanges]:
+    """As :func:`find_holes`, without the ids that REST does not show."""
+    return _without(await find_holes(pool), await find_unreachable(pool))
+
+
 async def find_due_holes(pool: asyncpg.Pool, *, now: datetime) -> dict[str, IdRanges]:
-    """As :func:`find_holes`, without the ids that a page passed over less than a minute ago."""
-    waiting = await find_waiting(pool, now=now)
-    holes = {s: missing - waiting.get(s, IdRanges()) for s, missing in (await find_holes(pool)).items()}
+    """As :func:`find_fetchable_holes`, without the ids that a page passed over less than a minute ago."""
+    return _without(await find_fetchable_holes(pool), await find_waiting(pool, now=now))
+
+
+def _without(found: Mapping[str, IdRanges], others: Mapping[str, IdRanges]) -> dict[str, IdRanges]:
+    holes = {symbol: missing - others.get(symbol, IdRanges()) for symbol, missing in found.items()}
     return {symbol: missing for symbol, missing in holes.items() if missing}
 
 
 async def missing_of(pool: asyncpg.Pool, symbol: str, ids: IdRange) -> IdRanges:
-    """The ids of this range that are neither held nor absent."""
+    """The ids of this range that are neither held nor absent, and that REST may show."""
     ranges = await pool.fetchval(
-        """
-        SELECT int8multirange(int8range($2, $3)) - id_ranges - absent_id_ranges
-        FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'
-        """,
+        f"""
+        SELECT int8multirange(int8range($2, $3)) - s.id_ranges - s.absent_id_ranges - {UNREACHABLE_IDS}
+        FROM data_sync_status s WHERE s.symbol = $1 AND s.data_type = 'trades'
+        """,  # noqa: S608 — a constant is put in
         symbol,
         *ids,
     )

@@ -24,7 +24,7 @@ from kraken_history.completeness.covered_time import (
 )
 from kraken_history.completeness.gap_length import LONGEST_MIN_GAP_MINUTES, MIN_GAP_MINUTES
 from kraken_history.completeness.hole_times import HoleSpan
-from kraken_history.completeness.holes import find_due_holes, find_holes
+from kraken_history.completeness.holes import find_due_holes, find_fetchable_holes
 from kraken_history.database.connections import create_pool, write_again
 from kraken_history.database.migrations import check_schema
 from kraken_history.errors import HistoryError, InvalidNumber, UsageError
@@ -55,7 +55,8 @@ _log = telemetry.get_logger("gaps")
 class GapSummary(TypedDict):
     """The outcome of filling gaps.
 
-    ``candles_inserted`` counts minutes that had no candle before, ``trades_processed`` counts new trades.
+    ``candles_inserted`` counts minutes that had no candle before, whether Kraken's candle or the trades made one.
+    ``trades_processed`` counts new trades.
     A gap that was detected and not filled remains. ``errors`` has the reason, unless the gap waits for the
     second request that proves ids absent.
     """
@@ -115,6 +116,8 @@ class GapFiller:
     ) -> list[DataGap]:
         """The gaps, by symbol and time: holes in the ids, and wanted time that is not covered.
 
+        Ids that REST does not show are left out: nothing can be fetched for them.
+
         Args:
             min_gap_minutes: Shorter stretches of time do not count. Holes always count.
             live_ids: By symbol of a connected feed, the newest trade id that it has received. If that trade is
@@ -127,7 +130,7 @@ class GapFiller:
             raise InvalidNumber("min_gap_minutes", min_gap_minutes, f"a number from 0 to {LONGEST_MIN_GAP_MINUTES}")
         now = self._now()
         symbols = await self._our_symbols()
-        holes = await find_holes(self._pool)
+        holes = await find_fetchable_holes(self._pool)
         gaps = [
             gap
             for symbol in symbols
@@ -255,6 +258,7 @@ class GapFiller:
                 since=since, max_pages=1, now=self._now, second_look_s=self._second_look_s,
             )  # fmt: skip
             tally.trades += healed.stored
+            tally.candles += healed.candles
             since = healed.next_since
 
     async def _fetch_forward(
@@ -271,6 +275,7 @@ class GapFiller:
             )
             written = await reader.store(page)
             tally.trades += written.new_trades
+            tally.candles += written.new_candles
             page.check()
             pages += 1
             if not page.is_full or (page.covered and page.covered.end >= gap.end_time):

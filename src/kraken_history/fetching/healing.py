@@ -34,12 +34,14 @@ class Healed(Struct, frozen=True):
         missing: The ids of the range that are still missing.
         stored: Trades that were new to the database.
         next_since: The cursor from which fetching continues, in nanoseconds; None if there is nothing more to fetch.
+        candles: Minutes that had no candle before.
     """
 
     missing: IdRanges
     stored: int
     pages: int
     next_since: int | None
+    candles: int = 0
 
 
 async def wanted_span(
@@ -85,7 +87,7 @@ async def heal(
         KrakenError, ServiceUnavailable, MalformedMessage: As the client raises them. Fetched pages are stored.
     """
     reader = TapeReader(pool, store, rest, pair, work="heal", now=now, second_look_s=second_look_s)
-    stored = pages = 0
+    stored = pages = candles = 0
     reached: int | None = None  # every id below it has been on a page, or passed over
     cursor = since
     ahead = missing = await missing_of(pool, pair.symbol, hole)
@@ -98,11 +100,12 @@ async def heal(
         page.check()
         pages += 1
         stored += written.new_trades
+        candles += written.new_candles
         missing = await missing_of(pool, pair.symbol, hole)
-        reached = max((trade.id + 1 for trade in page.trades), default=0)
+        reached = max(page.ids, default=-1) + 1
         ahead = missing - IdRanges([(0, reached)]) if page.is_full else IdRanges()
         cursor = page.last if ahead else None
         if ahead:
             page.check_advance()
     _log.info("healed", symbol=pair.symbol, first=hole[0], stored=stored, missing=len(missing), pages=pages)
-    return Healed(missing, stored, pages, cursor)
+    return Healed(missing, stored, pages, cursor, candles)

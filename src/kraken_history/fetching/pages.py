@@ -16,7 +16,14 @@ from kraken_history.clock import CLOCK_SLACK
 from kraken_history.errors import IncompletePage, MisleadingPage
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
 from kraken_history.ledger import IdRanges
-from kraken_history.records import HistoricalTrade, TimeRange, unix_ns, utc_from_unix_ns
+from kraken_history.records import (
+    HistoricalTrade,
+    RefusedTrade,
+    TimeRange,
+    UnreachableTrades,
+    unix_ns,
+    utc_from_unix_ns,
+)
 
 REST_LAG = timedelta(seconds=5)
 """How far a page may lag behind the time of its request.
@@ -24,6 +31,7 @@ REST_LAG = timedelta(seconds=5)
 Kraken's proxy caches an answer for about two seconds, and Kraken's clock may be a little behind ours.
 """
 
+_MICROSECOND = timedelta(microseconds=1)
 _EARLY_END = timedelta(minutes=5)  # a page that ends longer before the wanted time is requested again
 _EARLY_BEGINNING = timedelta(seconds=1)  # a page that begins longer before its cursor answers another request
 
@@ -40,6 +48,9 @@ class TapePage(Struct, frozen=True):
         unidentified: Rows without a trade id that the page before did not have. They cannot be stored exactly once.
         covered: Time of which the page shows every trade; None if it proves nothing.
         is_in_doubt: True if the page proves nothing, because it lacks a trade that is known.
+        refused: Trades of the page with a value that is not valid.
+        unreachable: Trades between those of the page that Kraken does not show, because a page cannot hold all trades
+            of their instant.
     """
 
     symbol: str
@@ -51,6 +62,39 @@ class TapePage(Struct, frozen=True):
     unidentified: int
     covered: TimeRange | None
     is_in_doubt: bool = False
+    refused: Sequence[RefusedTrade] = ()
+    unreachable: Sequence[UnreachableTrades] = ()
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of its trades, refused ones included."""
+        return [*(trade.id for trade in self.trades), *(trade.id for trade in self.refused)]
+
+    @property
+    def is_stuck(self) -> bool:
+        """True if the page is full and ends where it begins, so that its cursor leads to the same page again."""
+        return self.is_full and self.last <= self.since
+
+    def followed_by(self, further: "TapePage") -> "TapePage":
+        """One page of a stuck one, and of one that begins after its instant.
+
+        The instant itself is not proven, and the ids between the two pages are out of reach.
+        """
+        instant = utc_from_unix_ns(self.last)
+        reached = max(self.ids, default=0)
+        lost = [*self.unreachable, *further.unreachable]
+        if self.ids and further.ids and not further.is_in_doubt and min(further.ids) > reached + 1:
+            lost.append(UnreachableTrades(self.symbol, instant, reached + 1, min(further.ids) - 1))
+        covered = further.covered
+        return msgspec.structs.replace(
+            further,
+            since=self.since,
+            trades=[*self.trades, *further.trades],
+            refused=[*self.refused, *further.refused],
+            unidentified=self.unidentified + further.unidentified,
+            covered=covered and time_range(max(covered.start, instant + _MICROSECOND), covered.end),
+            unreachable=lost,
+        )
 
     def check(self) -> None:
         """Raise if the page proves nothing.
@@ -72,13 +116,16 @@ class TapePage(Struct, frozen=True):
 
     def begins_after(self, end: datetime) -> bool:
         """True if all trades of the page were made at ``end`` or later."""
-        return bool(self.trades) and not self.unidentified and self.trades[0].timestamp >= end
+        if not self.trades or self.unidentified:
+            return False
+        times = [self.trades[0].timestamp, *(trade.timestamp for trade in self.refused)]
+        return all(moment is not None and moment >= end for moment in times)
 
     def before_its_trades(self) -> "TapePage":
         """The page without its trades. It proves that nobody traded between ``since`` and the first of them."""
         first = self.trades[0].timestamp
         covered = self.covered and time_range(self.covered.start, first)
-        return msgspec.structs.replace(self, trades=(), last=unix_ns(first), is_full=True, covered=covered)
+        return msgspec.structs.replace(self, trades=(), refused=(), last=unix_ns(first), is_full=True, covered=covered)
 
 
 class TapeRequest(Struct, frozen=True):
@@ -89,6 +136,7 @@ class TapeRequest(Struct, frozen=True):
         until: Up to when trades are wanted; None if ids are wanted, not a time.
         begins_with_a_trade: True if a trade is known at ``since``, which the page must show.
         continues: True if ``since`` is the cursor of an earlier page, which proved the time before it.
+        after: The instant that ``since`` passes over. The page need not show trades up to there.
     """
 
     symbol: str
@@ -96,6 +144,7 @@ class TapeRequest(Struct, frozen=True):
     until: datetime | None
     begins_with_a_trade: bool
     continues: bool = False
+    after: datetime | None = None
 
     def is_doubtful(self, answer: TradesPage, *, asked_at: datetime, newest_held: datetime | None) -> bool:
         """True if the answer claims to be the last page, but must be confirmed by a second one.
@@ -128,13 +177,17 @@ class TapeRequest(Struct, frozen=True):
             answer.rows >= TRADES_PAGE,
             answer.unidentified - answer.unidentified_again,
             time_range(start, self._complete_to(answer, asked_at)),
+            refused=answer.refused,
         )
 
     def doubtful_page(self, answers: Sequence[TradesPage], asked_at: datetime) -> TapePage:
         """A page with the trades of all answers, which proves nothing."""
         trades = {trade.id: trade for answer in answers for trade in answer.trades}
         ordered = sorted(trades.values(), key=lambda trade: trade.id)
-        return TapePage(self.symbol, self.since, asked_at, ordered, self.since, False, 0, None, is_in_doubt=True)
+        refused = [trade for answer in answers for trade in answer.refused]
+        return TapePage(
+            self.symbol, self.since, asked_at, ordered, self.since, False, 0, None, is_in_doubt=True, refused=refused
+        )
 
     def _complete_to(self, answer: TradesPage, asked_at: datetime) -> datetime:
         """Up to when an answer shows every trade: to its last one, or further if it is the last page.
@@ -151,6 +204,8 @@ class TapeRequest(Struct, frozen=True):
             return True
         if newest_held is None or self._reaches_the_end(answer):
             return False
+        if self.after is not None and newest_held <= self.after + CLOCK_SLACK:
+            return False
         # The times of one trade over REST and over the WebSocket may differ by a microsecond.
         if answer.rows:
             return unix_ns(newest_held - CLOCK_SLACK) > self._end_of(answer)
@@ -162,7 +217,8 @@ class TapeRequest(Struct, frozen=True):
 
     def _end_of(self, answer: TradesPage) -> int:
         if answer.trades:
-            return unix_ns(answer.trades[-1].timestamp)
+            times = [trade.timestamp for trade in answer.refused if trade.timestamp is not None]
+            return unix_ns(max([answer.trades[-1].timestamp, *times]))
         return answer.last if answer.rows else self.since
 
 
@@ -192,7 +248,7 @@ def check_advance(symbol: str, since: int, last: int, *, is_full: bool) -> None:
 
 
 def passed_over(page: TapePage) -> IdRanges:
-    """The ids between a page's first and last trade that are not on it.
+    """The ids between a page's first and last trade that are not on it, and that REST may show.
 
     The trades of the last instant of a full page may continue on the next page. They are left out.
     """
@@ -202,4 +258,5 @@ def passed_over(page: TapePage) -> IdRanges:
     if page.is_full:
         newest = page.trades[-1].timestamp
         end = min(trade.id for trade in page.trades if trade.timestamp == newest)
-    return IdRanges.of(trade.id for trade in page.trades if trade.id <= end).holes
+    unreachable = IdRanges((each.first_id, each.last_id + 1) for each in page.unreachable)
+    return IdRanges.of(trade_id for trade_id in page.ids if trade_id <= end).holes - unreachable

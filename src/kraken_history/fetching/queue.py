@@ -21,6 +21,7 @@ BACKFILL = "backfill"
 SWEEP_BACKFILLS = "sweep-backfills"
 FILL_GAP = "fill-gap"
 REFRESH = "refresh"
+FETCH_INDICATOR_HISTORY = "fetch-indicator-history"
 IMPORT_CSV = "import-csv"
 
 
@@ -106,6 +107,10 @@ class JobQueue:
     async def sweep_backfills(self, *, delay_s: float) -> None:
         """Request a later check for backfills without a worker."""
         await self._arq.enqueue_job(SWEEP_BACKFILLS, _defer_by=delay_s)
+
+    async def fetch_indicator_history(self) -> None:
+        """Request the whole history of the enabled external indicators."""
+        await self._arq.enqueue_job(FETCH_INDICATOR_HISTORY, _job_id=FETCH_INDICATOR_HISTORY)
 
     async def heal_new_holes(self, holes: dict[str, IdRanges]) -> None:
         """Request holes that were not requested recently. Never raises: the worker's sweep requests them again."""

@@ -14,6 +14,7 @@ from kraken_history.clock import Clock, utc_now
 from kraken_history.completeness.absence import note_passed_over
 from kraken_history.completeness.covered_time import cover
 from kraken_history.completeness.holes import find_newest_held
+from kraken_history.completeness.unreachable import note_unreachable
 from kraken_history.database.connections import Connection
 from kraken_history.fetching.pages import (
     REST_LAG,
@@ -26,7 +27,7 @@ from kraken_history.fetching.pages import (
 )
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
-from kraken_history.records import TimeRange
+from kraken_history.records import TimeRange, utc_from_unix_ns
 from kraken_history.runtime import telemetry
 from kraken_history.storing.pages import NOTHING_MORE, Alongside, Part, StoredPage, write_page
 from kraken_history.storing.store import Store, Stored
@@ -35,6 +36,15 @@ from kraken_history.symbols import Pair
 SECOND_LOOK_S = 2.5
 """Seconds before a page in doubt is requested again: Cloudflare caches an answer for about two."""
 
+
+_PAST_AN_INSTANT_NS = (1, 300, 1_000)
+"""Steps in nanoseconds past an instant of which Kraken has more trades than a page holds.
+
+The longer ones are needed if Kraken compares the cursor as the 64-bit float that its rows show, of which neighbours
+lie about 240 ns apart.
+"""
+
+_MOST_INSTANTS = 20  # passed over in one read
 
 Work = Literal["backfill", "gap", "heal"]
 
@@ -75,6 +85,9 @@ class TapeReader:
     ) -> TapePage:
         """Request the page from ``since`` on, a second time if its claim to be the last one is in doubt.
 
+        If Kraken has more trades of the instant ``since`` than a page holds, the page after that instant is part of the
+        result, and the ids between the two are out of reach.
+
         Args:
             since: Nanoseconds, inclusive.
             until: Up to when trades are wanted; None if ids are wanted, not a time.
@@ -85,7 +98,30 @@ class TapeReader:
             KrakenBusy, KrakenRefused, ServiceUnavailable, MalformedMessage: As the client raises them.
             MisleadingPage: The page begins long before ``since``: it answers another request.
         """
-        request = TapeRequest(self._pair.symbol, since, until, begins_with_a_trade, continues)
+        page = latest = await self._read(TapeRequest(self._pair.symbol, since, until, begins_with_a_trade, continues))
+        for _ in range(_MOST_INSTANTS):
+            further = await self._read_past(latest, until) if latest.is_stuck else None
+            if further is None:
+                break
+            page, latest = page.followed_by(further), further
+        for lost in page.unreachable:
+            _log.warning(
+                "instant_overfull", symbol=lost.symbol, at=str(lost.timestamp), first=lost.first_id, last=lost.last_id
+            )
+        return page
+
+    async def _read_past(self, stuck: TapePage, until: datetime | None) -> TapePage | None:
+        """The page that begins after the instant of a stuck one; None if Kraken only repeats itself."""
+        instant = utc_from_unix_ns(stuck.last)
+        for step in _PAST_AN_INSTANT_NS:
+            request = TapeRequest(stuck.symbol, stuck.last + step, until, begins_with_a_trade=False, after=instant)
+            page = await self._read(request)
+            if max(page.ids, default=0) > max(stuck.ids, default=0) or not (page.ids or page.unidentified):
+                return page
+        return None
+
+    async def _read(self, request: TapeRequest) -> TapePage:
+        since = request.since
         first, asked_at = await self._ask(since)
         newest_held = await self._newest_held(first, asked_at)
         if not request.is_doubtful(first, asked_at=asked_at, newest_held=newest_held):
@@ -106,7 +142,8 @@ class TapeReader:
             also: Further writes of the caller in these transactions, for example a cursor.
         """
         alongside = also if page.is_in_doubt else _Covering(page, also)
-        stored = await write_page(self._store, page.trades, also=alongside)
+        stored = await write_page(self._store, page.trades, refused=page.refused, also=alongside)
+        await self._put_aside(stored)
         if not stored.parts:
             return stored
         telemetry.FETCHED_PAGES.labels(symbol=self._pair.symbol, work=self._work).inc()
@@ -127,6 +164,17 @@ class TapeReader:
             return None
         return await find_newest_held(self._pool, self._pair.symbol, asked_at - REST_LAG)
 
+    async def _put_aside(self, stored: Stored) -> None:
+        """Report the trades of a page that were not stored."""
+        for trade in stored.refused:
+            telemetry.REFUSED.labels(symbol=trade.symbol).inc()
+            _log.error("refused_trade", symbol=trade.symbol, id=trade.id, reason=trade.reason)
+        if stored.reused:
+            telemetry.REUSED.labels(symbol=self._pair.symbol).inc(len(stored.reused))
+            first = stored.reused[0].id
+            _log.error("ids_begin_again", symbol=self._pair.symbol, first=first, count=len(stored.reused))
+        await self._store.put_aside(stored.refused, stored.reused)
+
     async def _note_absence(self, page: TapePage) -> None:
         absent = await note_passed_over(self._pool, page.symbol, passed_over(page), seen_at=page.asked_at)
         if absent:
@@ -144,6 +192,8 @@ class _Covering(Alongside):
         return await self._also.before(connection)
 
     async def after(self, connection: Connection, part: Part, stored: Stored) -> bool:
+        if part.is_last:
+            await note_unreachable(connection, self._page.unreachable)
         covered = self._covered_by(part)
         if covered is not None:
             await cover(connection, self._page.symbol, covered)

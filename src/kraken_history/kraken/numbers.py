@@ -1,8 +1,15 @@
-"""Validation of symbols, trades and candles before they are stored."""
+"""Validation of symbols, trades and candles before they are stored, and the canonical form of their numbers.
+
+The same number has several Decimals: 1.5 and 1.50, 100 and 1E+2. Every decoder returns the canonical one, so that the
+same trade prints the same digits whichever way it came: no zeros after the last digit behind the decimal point, and no
+positive exponent.
+"""
 
 import re
-from datetime import UTC
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+
+from msgspec.structs import replace
 
 from kraken_history.records import HistoricalCandle, HistoricalTrade, floor_minute
 
@@ -18,7 +25,16 @@ _ZERO = Decimal(0)
 _LONGEST_TRADE_NUMBER = 48
 _LONGEST_CANDLE_NUMBER = 100
 
+# Years in which a trade can have been made. Kraken opened in 2011; a clock that is not set gives 1970.
+_FIRST_YEAR, _LAST_YEAR = 2009, 2099
+
 _MOST_TRADES_A_CANDLE = 2**31 - 1  # the column is an integer of four bytes
+
+MOST_REFUSED_ALONE = 10
+"""Maximum number of refused rows in a message without one good row.
+
+If more rows, and only such, are not valid, the format of the message has changed: nothing is concluded from it.
+"""
 
 
 def check_symbol(symbol: str) -> None:
@@ -27,18 +43,58 @@ def check_symbol(symbol: str) -> None:
         raise ValueError(f"expected a symbol such as BTC/USDT, got {symbol!r}")
 
 
-def check_trade(trade: HistoricalTrade) -> None:
-    """Raise ValueError unless price and volume are positive numbers within the bounds above, and the time is UTC."""
+def canonical(number: Decimal) -> Decimal:
+    """The same number without trailing zeros after the decimal point, and without a positive exponent.
+
+    The number must be within the bounds above: 1e999999999 would be written out.
+    """
+    text = str(number)
+    if "E" in text:
+        return _without_exponent(number)
+    if text[-1] == "0" and "." in text:
+        return Decimal(text.rstrip("0").rstrip("."))
+    return number
+
+
+def canonical_of(text: str) -> Decimal:
+    """As :func:`canonical`, of a number that is still text."""
+    if text[-1] == "0" and "." in text and "e" not in text and "E" not in text:
+        return Decimal(text.rstrip("0").rstrip("."))
+    return Decimal(text)
+
+
+def _without_exponent(number: Decimal) -> Decimal:
+    text = f"{number:f}"
+    shorter = Decimal(text.rstrip("0").rstrip(".") if "." in text else text)
+    # The digits and the exponent decide, not the text: Python writes 0.00000001 as 1E-8.
+    return number if number.as_tuple() == shorter.as_tuple() else shorter
+
+
+def is_possible_time(moment: datetime) -> bool:
+    """True for an aware time in which a trade of Kraken's can have been made."""
+    return _FIRST_YEAR <= moment.year <= _LAST_YEAR
+
+
+def checked_trade(trade: HistoricalTrade) -> HistoricalTrade:
+    """The trade with canonical numbers.
+
+    Raises:
+        ValueError: Price or volume are not positive numbers within the bounds above, or the time is not UTC or
+            impossible.
+    """
     price, volume = trade.price, trade.volume
     try:
         if (
             _SMALLEST < price < _LARGEST
             and _SMALLEST < volume < _LARGEST
-            and len(str(price)) <= _LONGEST_TRADE_NUMBER
-            and len(str(volume)) <= _LONGEST_TRADE_NUMBER
+            and len(price_text := str(price)) <= _LONGEST_TRADE_NUMBER
+            and len(volume_text := str(volume)) <= _LONGEST_TRADE_NUMBER
             and trade.timestamp.tzinfo is UTC
+            and _FIRST_YEAR <= trade.timestamp.year <= _LAST_YEAR
         ):
-            return
+            if price_text[-1] != "0" != volume_text[-1] and "E" not in price_text and "E" not in volume_text:
+                return trade
+            return _canonical_trade(trade)
     except InvalidOperation:  # NaN has no order
         pass
     raise ValueError(
@@ -47,10 +103,22 @@ def check_trade(trade: HistoricalTrade) -> None:
     )
 
 
-def check_candle(candle: HistoricalCandle) -> None:
-    """Raise ValueError unless the candle starts at a full minute (UTC) and its numbers are consistent.
+def _canonical_trade(trade: HistoricalTrade) -> HistoricalTrade:
+    price, volume = canonical(trade.price), canonical(trade.volume)
+    if price is trade.price and volume is trade.volume:
+        return trade
+    return HistoricalTrade(
+        trade.id, trade.symbol, trade.timestamp, price, volume, trade.side, trade.order_type, trade.misc
+    )
+
+
+def checked_candle(candle: HistoricalCandle) -> HistoricalCandle:
+    """The candle with canonical numbers.
 
     Prices must be positive, volumes must not be negative, and high and low must enclose open and close.
+
+    Raises:
+        ValueError: The candle does not start at a full minute (UTC), or its numbers are not consistent.
     """
     try:
         if (
@@ -64,10 +132,22 @@ def check_candle(candle: HistoricalCandle) -> None:
             and candle.timestamp.tzinfo is UTC
             and candle.timestamp == floor_minute(candle.timestamp)
         ):
-            return
+            return canonical_candle(candle)
     except InvalidOperation:
         pass
     raise ValueError(f"invalid candle {candle.timestamp}: start time, prices or volumes out of range")
+
+
+def canonical_candle(candle: HistoricalCandle) -> HistoricalCandle:
+    """The candle with canonical numbers; its numbers must be within the bounds above."""
+    numbers = (*_numbers(candle), candle.quote_volume)
+    shorter = tuple(map(canonical, numbers))
+    if all(one is other for one, other in zip(numbers, shorter, strict=True)):
+        return candle
+    open_, high, low, close, volume, vwap, quote_volume = shorter
+    return replace(
+        candle, open=open_, high=high, low=low, close=close, volume=volume, quote_volume=quote_volume, vwap=vwap
+    )
 
 
 def _numbers(candle: HistoricalCandle) -> tuple[Decimal, ...]:

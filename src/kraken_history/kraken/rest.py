@@ -13,8 +13,21 @@ import msgspec
 from msgspec import Struct
 
 from kraken_history.errors import KrakenBusy, KrakenError, KrakenHttpError, KrakenRefused, MalformedMessage
-from kraken_history.kraken.numbers import check_candle, check_trade
-from kraken_history.records import EXACT, HistoricalCandle, HistoricalTrade, Side, utc_from_unix_ns
+from kraken_history.kraken.numbers import (
+    MOST_REFUSED_ALONE,
+    canonical_of,
+    checked_candle,
+    checked_trade,
+    is_possible_time,
+)
+from kraken_history.records import (
+    EXACT,
+    HistoricalCandle,
+    HistoricalTrade,
+    RefusedTrade,
+    Side,
+    utc_from_unix_ns,
+)
 from kraken_history.symbols import CURRENCY, Pair, symbol_from_wsname
 
 TRADES_PAGE = 1000
@@ -41,6 +54,7 @@ Source: Kraken's support.
 
 _LONGEST_PAUSE_S = 3600.0  # longest pause accepted from an answer
 _NS = 1_000_000_000
+_FAR_OFF_S = Decimal(10**12)
 # A row's time is a printed float64, up to a quarter of a microsecond off the nanoseconds of ``since``.
 _PRINT_NS = 500
 _LITTLE_NS = 1000
@@ -54,20 +68,22 @@ class TradesPage(Struct, frozen=True):
     Attributes:
         trades: In Kraken's order. One or more of them repeat the page before, because ``since`` is inclusive.
         last: Cursor of the next page, in nanoseconds.
-        unidentified: Rows without a trade id (six fields, as before 2022) or with id 0. They cannot be
-            stored exactly once and are left out of ``trades``.
+        unidentified: Rows without a trade id (six fields, as before 2022), with id 0, or with an id that cannot be
+            read. They cannot be stored exactly once and are left out of ``trades``.
         unidentified_again: The number of these rows at ``since`` itself, which the page before had too.
+        refused: Trades with a value that is not valid. The other trades of the page are not affected.
     """
 
     trades: Sequence[HistoricalTrade]
     last: int
     unidentified: int = 0
     unidentified_again: int = 0
+    refused: Sequence[RefusedTrade] = ()
 
     @property
     def rows(self) -> int:
         """Rows of the answer. Fewer than :data:`TRADES_PAGE` mean that no later trade exists yet."""
-        return len(self.trades) + self.unidentified
+        return len(self.trades) + self.unidentified + len(self.refused)
 
 
 class OhlcPage(Struct, frozen=True):
@@ -127,6 +143,7 @@ class _PairRow(Struct):
 _answer = msgspec.json.Decoder(_Answer)
 _raw_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _trade_rows = msgspec.json.Decoder(list[tuple[Any, ...]], float_hook=Decimal)  # no digit passes through a float
+_any_rows = msgspec.json.Decoder(list[Any], float_hook=Decimal)
 _pair_rows = msgspec.json.Decoder(dict[str, _PairRow])
 _system_status = msgspec.json.Decoder(SystemStatus)
 _time = msgspec.json.Decoder(_TimeRow)
@@ -191,14 +208,15 @@ def decode_result(status: int, body: bytes) -> msgspec.Raw:
 
     Raises:
         KrakenBusy: Kraken is throttling or unavailable; try again later.
-        KrakenHttpError: Likewise, from the proxy before Kraken: an HTML page, or a status other than 200.
+        KrakenHttpError: Likewise, from the proxy before Kraken: an HTML page, a body that is empty or cut, or a status
+            other than 200.
         KrakenRefused: Kraken refused the request; repeating it does not help.
-        MalformedMessage: HTTP 200 with a body that is not an answer of Kraken's.
+        MalformedMessage: HTTP 200 with JSON that does not have the form of Kraken's answers.
     """
     try:
         answer = _answer.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        if status != 200 or body.lstrip()[:1] == b"<":
+        if status != 200 or not _is_whole(body):
             raise KrakenHttpError(status, is_json=False) from error
         raise MalformedMessage(f"invalid answer of Kraken: {error}", body) from error
     failure = error_of(answer.error)
@@ -209,58 +227,142 @@ def decode_result(status: int, body: bytes) -> msgspec.Raw:
     return answer.result
 
 
+def _is_whole(body: bytes) -> bool:
+    """True if the body is a whole JSON document with content: not empty, cut, HTML, or null."""
+    try:
+        return msgspec.json.decode(body) is not None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    except RecursionError:
+        return True
+
+
 def decode_trades_page(result: msgspec.Raw, symbol: str, *, since: int) -> TradesPage:
     """One page of Trades; ``since`` is the requested cursor, in nanoseconds.
 
     Kraken spells the pair's key differently from the request, so the only key other than ``last`` is used.
 
     Raises:
-        MalformedMessage: A row is not a trade, or there is not exactly one pair.
+        MalformedMessage: None of the rows is a trade, or there is not exactly one pair.
     """
     try:
         fields = _raw_fields.decode(result)
         last = fields.pop("last", None)
         (rows,) = fields.values()
-        return _page(_trade_rows.decode(rows), last, symbol, since)
+        return _page(_any_rows.decode(rows), last, symbol, since)
     except (msgspec.MsgspecError, ValueError, ArithmeticError, TypeError, LookupError, RecursionError) as error:
         raise MalformedMessage(f"invalid page of Trades: {error}", bytes(result)) from error
 
 
-def _page(rows: list[tuple[Any, ...]], last: msgspec.Raw | None, symbol: str, since: int) -> TradesPage:
-    trades, newest, unidentified, again = [], since, 0, 0
+_INVALID_ROW = (ValueError, ArithmeticError, TypeError, LookupError)
+
+
+def _page(rows: list[Any], last: msgspec.Raw | None, symbol: str, since: int) -> TradesPage:
+    trades: list[HistoricalTrade] = []
+    others: list[tuple[Any, Exception | None]] = []
+    newest = since
     for row in rows:
-        nanoseconds = _nanoseconds(row[2])
-        newest = max(newest, nanoseconds)
-        if len(row) < 7 or not row[6]:
-            unidentified += 1
-            again += nanoseconds - since < _PRINT_NS
-            continue
-        trades.append(_trade(row, symbol, utc_from_unix_ns(nanoseconds)))
+        try:
+            if len(row) > 6 and row[6]:
+                nanoseconds = _nanoseconds(row[2])
+                trades.append(_trade(row, symbol, nanoseconds))
+                if nanoseconds > newest:
+                    newest = nanoseconds
+            else:
+                others.append((row, None if _is_without_id(row) else ValueError(f"expected a trade, got {row!s:.60}")))
+        except _INVALID_ROW as error:
+            others.append((row, error))
+    refused, unidentified, again = _set_apart(others, symbol, since)
+    problem = next((error for _, error in others if error is not None), None)
+    if problem is not None and not trades and (not refused or len(refused) > MOST_REFUSED_ALONE):
+        raise problem
+    newest = max([newest, *(moment for row, _ in others if (moment := _time_of(row)) is not None)])
     # The newest row's printed time may lie above its true time. A slightly lower cursor skips no trade.
     cursor = max(newest - _LITTLE_NS, since) if last is None else int(msgspec.json.decode(last))
-    return TradesPage(trades, cursor, unidentified, again)
+    return TradesPage(trades, cursor, unidentified, again, refused)
 
 
-def _trade(row: tuple[Any, ...], symbol: str, timestamp: datetime) -> HistoricalTrade:
+def _set_apart(
+    rows: Sequence[tuple[Any, Exception | None]], symbol: str, since: int
+) -> tuple[list[RefusedTrade], int, int]:
+    """The refused trades of rows that are not valid, the number of rows without an id, and of those at ``since``."""
+    refused: list[RefusedTrade] = []
+    unidentified = again = 0
+    for row, error in rows:
+        known = None if error is None else _refused(row, symbol, str(error) or type(error).__name__)
+        if known is not None:
+            refused.append(known)
+            continue
+        moment = _time_of(row)
+        unidentified += 1
+        again += moment is not None and moment - since < _PRINT_NS
+    return refused, unidentified, again
+
+
+def _is_without_id(row: list[Any]) -> bool:
+    """True for a row without an id, as Kraken sent them until 2022, or with id 0."""
+    return len(row) == 6 or (len(row) > 6 and not row[6])
+
+
+def _time_of(row: Any) -> int | None:
+    """The time of a row in nanoseconds; None if it cannot be read, or no trade can have been made then."""
+    try:
+        nanoseconds = _nanoseconds(row[2])
+        return nanoseconds if is_possible_time(utc_from_unix_ns(nanoseconds)) else None
+    except _INVALID_ROW:
+        return None
+
+
+def _trade(row: list[Any], symbol: str, nanoseconds: int) -> HistoricalTrade:
     price, volume, _, side, order_type, misc, trade_id = row[:7]
-    if type(trade_id) is not int or not 0 < trade_id < 2**63 - 1 or not isinstance(misc, str):
+    if not _is_trade_id(trade_id) or not isinstance(misc, str):
         raise ValueError(f"expected a trade id and text flags, got {trade_id!r} and {misc!r}")
-    trade = HistoricalTrade(
-        trade_id,
-        symbol,
-        timestamp,
-        Decimal(price),
-        Decimal(volume),
-        _SIDES[side],
-        _ORDER_TYPES.get(order_type, str(order_type)),
-        misc,
+    if side not in _SIDES:
+        raise ValueError(f"invalid trade {trade_id}: expected the side b or s, got {side!r:.60}")
+    return checked_trade(
+        HistoricalTrade(
+            trade_id,
+            symbol,
+            utc_from_unix_ns(nanoseconds),
+            canonical_of(price),
+            canonical_of(volume),
+            _SIDES[side],
+            _ORDER_TYPES.get(order_type, str(order_type)),
+            misc,
+        )
     )
-    check_trade(trade)
-    return trade
+
+
+def _is_trade_id(trade_id: object) -> bool:
+    return type(trade_id) is int and 0 < trade_id < 2**63 - 1
+
+
+def _refused(row: Any, symbol: str, reason: str) -> RefusedTrade | None:
+    """The trade of a row that is not valid; None if its id cannot be read."""
+    if not isinstance(row, list) or len(row) < 7 or not _is_trade_id(row[6]):
+        return None
+    nanoseconds = _time_of(row)
+    moment = None if nanoseconds is None else utc_from_unix_ns(nanoseconds)
+    return RefusedTrade(row[6], symbol, moment, reason, msgspec.json.encode(row).decode(errors="replace"))
+
+
+def decode_trade_row(row: bytes, symbol: str) -> HistoricalTrade:
+    """One row of a page of Trades.
+
+    Raises:
+        MalformedMessage: It is not a valid trade.
+    """
+    page = decode_trades_page(msgspec.Raw(b'{"row":[%b],"last":"0"}' % row), symbol, since=0)
+    for trade in page.trades:
+        return trade
+    reason = page.refused[0].reason if page.refused else "the row has no trade id"
+    raise MalformedMessage(reason, row)
 
 
 def _nanoseconds(seconds: Decimal | int) -> int:
     """Converts a unix time in seconds to whole nanoseconds."""
+    if not -_FAR_OFF_S < seconds < _FAR_OFF_S:  # 1e999000 would be a number of a million digits
+        raise ValueError(f"expected a unix time in seconds, got {seconds!s:.60}")
     return int(Decimal(seconds).scaleb(9))
 
 
@@ -285,22 +387,21 @@ def _ohlc_candle(row: tuple[Any, ...], symbol: str) -> HistoricalCandle:
     begin_s, open_, high, low, close, vwap, volume, count = row[:8]
     if type(begin_s) is not int or type(count) is not int or count < 0:
         raise ValueError(f"expected a start time and a count as integers, got {begin_s!r} and {count!r}")
-    average, amount = Decimal(vwap), Decimal(volume)
+    average, amount = canonical_of(vwap), canonical_of(volume)
     candle = HistoricalCandle(
         symbol,
         utc_from_unix_ns(begin_s * _NS),
         1,
-        Decimal(open_),
-        Decimal(high),
-        Decimal(low),
-        Decimal(close),
+        canonical_of(open_),
+        canonical_of(high),
+        canonical_of(low),
+        canonical_of(close),
         amount,
         EXACT.multiply(amount, average),
         count,
         average,
     )
-    check_candle(candle)
-    return candle
+    return checked_candle(candle)
 
 
 def decode_asset_pairs(result: msgspec.Raw) -> list[Pair]:

@@ -14,13 +14,20 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from kraken_history.errors import MalformedMessage
-from kraken_history.kraken.numbers import check_candle, check_symbol, check_trade
+from kraken_history.kraken.numbers import (
+    MOST_REFUSED_ALONE,
+    check_symbol,
+    checked_candle,
+    checked_trade,
+    is_possible_time,
+)
 from kraken_history.records import (
     EXACT,
     AwareDatetime,
     Count,
     HistoricalCandle,
     HistoricalTrade,
+    RefusedTrade,
     Side,
     TradeId,
     floor_minute,
@@ -37,10 +44,14 @@ class Trades(Struct, frozen=True):
 
     Attributes:
         is_snapshot: True for the latest 50 trades, sent once after a subscribe; False for an update.
+        refused: Trades with a value that is not valid. The other trades of the frame are not affected.
+        unreadable: Rows whose symbol or id cannot be read. The payload of each is a frame of that row alone.
     """
 
     trades: Sequence[HistoricalTrade]
     is_snapshot: bool
+    refused: Sequence[RefusedTrade] = ()
+    unreadable: Sequence[MalformedMessage] = ()
 
 
 class Candles(Struct, frozen=True):
@@ -120,6 +131,12 @@ class _TradeRow(Struct):
     timestamp: str  # not datetime: msgspec rounds past the sixth digit, which could move a trade to the next minute
 
 
+class _AnyTradeRow(Struct):
+    symbol: Any = None
+    trade_id: Any = None
+    timestamp: Any = None
+
+
 class _OhlcRow(Struct):
     symbol: str
     open: Decimal
@@ -154,10 +171,14 @@ class _AckResult(Struct):
 
 _envelope = msgspec.json.Decoder(_Envelope)
 _trade_rows = msgspec.json.Decoder(list[_TradeRow])
+_raw_rows = msgspec.json.Decoder(list[msgspec.Raw])
+_any_trade_row = msgspec.json.Decoder(_AnyTradeRow)
 _ohlc_rows = msgspec.json.Decoder(list[_OhlcRow])
 _status_rows = msgspec.json.Decoder(list[_StatusRow])
 _instrument_data = msgspec.json.Decoder(_InstrumentData)
 _ack_result = msgspec.json.Decoder(_AckResult)
+
+_INVALID = (msgspec.MsgspecError, ValueError, OverflowError, ArithmeticError, RecursionError)
 
 
 def decode_frame(frame: bytes | str) -> Frame:
@@ -165,11 +186,12 @@ def decode_frame(frame: bytes | str) -> Frame:
 
     Raises:
         MalformedMessage: The frame is not JSON, a field of a used channel is missing or has the wrong type, or a number
-            or symbol is invalid. The error carries the frame.
+            or symbol is invalid. The error carries the frame. A frame of trades is malformed only if none of its rows
+            can be read.
     """
     try:
         return _decode(_envelope.decode(frame))
-    except (msgspec.MsgspecError, ValueError, OverflowError, ArithmeticError, RecursionError) as error:
+    except _INVALID as error:
         payload = frame.encode(errors="surrogatepass") if isinstance(frame, str) else bytes(frame)
         raise MalformedMessage(str(error) or type(error).__name__, payload) from error
 
@@ -183,7 +205,21 @@ def trade_from_dict(symbol: str, row: Mapping[str, Any]) -> HistoricalTrade:
         MalformedMessage: A field is missing or wrong; the error carries the row as JSON. A row without
             ``trade_id`` is refused too, because it cannot be stored exactly once.
     """
-    return _from_row("trade", symbol, row).trades[0]  # type: ignore[union-attr]
+    frame = trades_from_dict(symbol, row)
+    for refused in frame.refused:
+        raise MalformedMessage(refused.reason, refused.row.encode())
+    return frame.trades[0]
+
+
+def trades_from_dict(symbol: str, row: Mapping[str, Any]) -> Trades:
+    """As :func:`trade_from_dict`, in a frame, which refuses the trade if its id can be read.
+
+    Raises:
+        MalformedMessage: The id or the symbol cannot be read.
+    """
+    frame = _from_row("trade", symbol, row)
+    assert isinstance(frame, Trades)
+    return frame
 
 
 def candle_from_dict(symbol: str, row: Mapping[str, Any]) -> HistoricalCandle:
@@ -209,7 +245,7 @@ def _decode(envelope: _Envelope) -> Frame:
         return _decode_answer(envelope)
     match envelope.channel:
         case "trade":
-            return Trades(_decode_trades(envelope.data), envelope.type == "snapshot")
+            return _decode_trades(envelope.data, is_snapshot=envelope.type == "snapshot")
         case "ohlc":
             return Candles(_decode_candles(envelope.data), envelope.type == "snapshot")
         case "heartbeat":
@@ -238,25 +274,79 @@ def _decode_answer(envelope: _Envelope) -> Frame:
     return Ignored(envelope.method)
 
 
-def _decode_trades(data: msgspec.Raw) -> list[HistoricalTrade]:
+def frame_of_row(row: str) -> bytes:
+    """A frame with one row of trades, which is JSON."""
+    return b'{"channel":"trade","type":"update","data":[%b]}' % row.encode(errors="replace")
+
+
+def _decode_trades(data: msgspec.Raw, *, is_snapshot: bool) -> Trades:
+    try:
+        return Trades(_trades_of(data), is_snapshot)
+    except _INVALID as error:
+        return _row_by_row(_raw_rows.decode(data), is_snapshot=is_snapshot, error=error)
+
+
+def _row_by_row(rows: Sequence[msgspec.Raw], *, is_snapshot: bool, error: Exception) -> Trades:
+    """The good rows of a frame, and the others one by one; ``error`` is raised if none of the rows can be read."""
+    trades: list[HistoricalTrade] = []
+    refused: list[RefusedTrade] = []
+    unreadable: list[MalformedMessage] = []
+    for row in rows:
+        try:
+            trades += _trades_of(b"[%b]" % row)
+        except _INVALID as problem:
+            reason, text = str(problem) or type(problem).__name__, bytes(row).decode(errors="replace")
+            known = _refused(row, reason, text)
+            if known is None:
+                unreadable.append(MalformedMessage(reason, frame_of_row(text)))
+            else:
+                refused.append(known)
+    if not trades and (not refused or len(refused) > MOST_REFUSED_ALONE):
+        raise error
+    return Trades(trades, is_snapshot, refused, unreadable)
+
+
+def _refused(row: msgspec.Raw, reason: str, text: str) -> RefusedTrade | None:
+    """The trade of a row that is not valid; None if its symbol or its id cannot be read."""
+    try:
+        fields = _any_trade_row.decode(row)
+        check_symbol(fields.symbol)
+        trade_id = msgspec.convert(fields.trade_id, TradeId)
+    except (*_INVALID, TypeError):
+        return None
+    try:
+        moment = _cut_to_microseconds(fields.timestamp)
+    except (*_INVALID, TypeError):
+        moment = None
+    return RefusedTrade(
+        trade_id, fields.symbol, moment if moment is not None and is_possible_time(moment) else None, reason, text
+    )
+
+
+def _trades_of(data: msgspec.Raw | bytes) -> list[HistoricalTrade]:
     trades = [
-        HistoricalTrade(
-            row.trade_id, row.symbol, _cut_to_microseconds(row.timestamp), row.price, row.qty, row.side, row.ord_type
+        checked_trade(
+            HistoricalTrade(
+                row.trade_id,
+                row.symbol,
+                _cut_to_microseconds(row.timestamp),
+                row.price,
+                row.qty,
+                row.side,
+                row.ord_type,
+            )
         )
         for row in _trade_rows.decode(data)
     ]
-    for trade in trades:
-        check_trade(trade)
     for symbol in {trade.symbol for trade in trades}:
         check_symbol(symbol)
     return trades
 
 
 def _decode_candles(data: msgspec.Raw) -> list[HistoricalCandle]:
-    candles = [_candle(row) for row in _ohlc_rows.decode(data)]
-    for candle in candles:
-        check_symbol(candle.symbol)
-        check_candle(candle)
+    candles = [checked_candle(_candle(row)) for row in _ohlc_rows.decode(data)]
+    for symbol in {candle.symbol for candle in candles}:
+        check_symbol(symbol)
     return candles
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from kraken_history.intervals import Span, as_utc, bucket_end, bucket_start, checked_interval, closed_window, width_of
-from kraken_history.reading.candle_query import COLUMNS
+from kraken_history.reading.candle_query import CANONICAL_COLUMNS, COLUMNS
 from kraken_history.reading.candles import candles_of, checked_limit, read_candles, read_extent
 from kraken_history.reading.database import Database
 from kraken_history.reading.names import by_any_name
@@ -65,7 +65,7 @@ async def read_candles_as_of(
         most = "" if left is None else f"LIMIT {left}"
         candles += candles_of(
             await database.fetch(
-                f"SELECT {COLUMNS} FROM ({query}) AS c ORDER BY timestamp {most}",  # noqa: S608 — our own SQL
+                f"SELECT {CANONICAL_COLUMNS} FROM ({query}) AS c ORDER BY timestamp {most}",  # noqa: S608 — our own SQL
                 symbol,
                 start_of_part,
                 end_of_part,

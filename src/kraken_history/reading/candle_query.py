@@ -18,6 +18,16 @@ from kraken_history.storing.candle_rules import longer_candles
 COLUMNS = ", ".join(HistoricalCandle.__struct_fields__)
 """The columns of a candle, in the order of the record's fields."""
 
+_NUMBERS = ("open", "high", "low", "close", "volume", "quote_volume", "vwap")
+
+CANONICAL_COLUMNS = ", ".join(
+    f"trim_scale({name}) AS {name}" if name in _NUMBERS else name for name in HistoricalCandle.__struct_fields__
+)
+"""As :data:`COLUMNS`, without zeros after the last digit behind the decimal point.
+
+For the outermost SELECT of a read: candles that were stored earlier, or are sums, have such zeros.
+"""
+
 
 class StoredView(Struct, frozen=True):
     """Where the candles of a stored interval are read, for one symbol.

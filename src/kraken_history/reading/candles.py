@@ -20,7 +20,7 @@ from kraken_history.intervals import (
     width_of,
 )
 from kraken_history.reading.candle_query import (
-    COLUMNS,
+    CANONICAL_COLUMNS,
     Marks,
     Query,
     StoredView,
@@ -128,7 +128,7 @@ async def read_span(
         marks = await _read_marks(connection, symbol, interval, span)
         select = select_candles(query, symbol, interval, span, marks)
         rows = await connection.fetch(
-            f"SELECT {COLUMNS} FROM ({select}) AS c ORDER BY timestamp {order} {most}",  # noqa: S608 — our own SQL
+            f"SELECT {CANONICAL_COLUMNS} FROM ({select}) AS c ORDER BY timestamp {order} {most}",  # noqa: S608 — our own SQL
             *query.arguments,
         )
     candles = candles_of(rows)

@@ -22,7 +22,7 @@ from kraken_history.intervals import Span, bucket_start, checked_interval, check
 from kraken_history.reading.candles import checked_limit, read_latest_of, read_span, require_symbol
 from kraken_history.reading.database import Database
 from kraken_history.reading.names import by_any_name
-from kraken_history.records import MINUTE, HistoricalCandle, MadeUpCandle, TimeRange
+from kraken_history.records import MINUTE, HistoricalCandle, MadeUpCandle, RefusedTrade, TimeRange, UnreachableTrades
 
 GapsChoice = Literal["ignore", "raise", "pad", "fill"]
 """How a read of candles handles missing data; ``fill`` is an older name of ``pad``."""
@@ -51,12 +51,19 @@ class Coverage(Struct, frozen=True):
     Attributes:
         spans: In order. Each begins where the one before it ends, and has another kind. The first begins at
             ``start``, the last ends at ``end``.
+        refused: Trades of this time that Kraken showed, and that are not stored, because a value of them is not valid.
+            Nothing waits for them: time whose other trades are stored is ``proven``. If the time of a refused trade is
+            not known, it is listed if its id lies between those of the range's trades.
+        unreachable: Trades of this time that Kraken's REST API cannot show, because more than a page of them share an
+            instant. Their time is ``missing``, and filling gaps does not bring them.
     """
 
     symbol: str
     start: datetime
     end: datetime
     spans: Sequence[CoveredSpan]
+    refused: Sequence[RefusedTrade] = ()
+    unreachable: Sequence[UnreachableTrades] = ()
 
     @property
     def missing(self) -> list[TimeRange]:
@@ -101,9 +108,11 @@ async def _coverage_of(database: Database, symbol: str, start: datetime, end: da
     async with database.connection() as connection:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             known = await _classify(connection, symbol, span)
+            refused = [RefusedTrade(*row) for row in await connection.fetch(_REFUSED, symbol, *span)]
+            unreachable = [UnreachableTrades(*row) for row in await connection.fetch(_UNREACHABLE, symbol, *span)]
         # Read after that snapshot: it may lack candles that were dropped meanwhile.
         kept = await _kept(connection, span)
-    return Coverage(symbol, *span, _with_missing(_within(kept, known), *span))
+    return Coverage(symbol, *span, _with_missing(_within(kept, known), *span), refused, unreachable)
 
 
 @asynccontextmanager
@@ -317,4 +326,30 @@ _KEPT = """
         tstzmultirange(tstzrange($1, $2))
         - coalesce((SELECT ranges FROM dropped_ranges WHERE relation = 'candles'), '{}')
     ) AS kept
+"""
+
+# The subqueries run only if there is a refused trade without a time.
+_REFUSED = """
+    SELECT r.id, r.symbol, r.timestamp, r.reason, r.row
+    FROM refused_trades r
+    WHERE r.symbol = $1 AND CASE
+        WHEN r.timestamp IS NOT NULL THEN r.timestamp >= $2 AND r.timestamp < $3
+        ELSE r.id BETWEEN (
+            SELECT min(first_trade_id) FROM candles
+            WHERE symbol = $1 AND interval_minutes = 1 AND timestamp >= $2 AND timestamp < $3
+        ) AND (
+            SELECT max(last_trade_id) FROM candles
+            WHERE symbol = $1 AND interval_minutes = 1 AND timestamp >= $2 AND timestamp < $3
+        )
+    END
+    ORDER BY r.id
+"""
+
+_UNREACHABLE = """
+    SELECT u.symbol, u.timestamp, lower(m.ids) AS first_id, upper(m.ids) - 1 AS last_id
+    FROM unreachable_trades u
+    JOIN data_sync_status s ON s.symbol = u.symbol AND s.data_type = 'trades'
+    CROSS JOIN LATERAL (SELECT u.ids - s.id_ranges - s.absent_id_ranges AS ids) AS m
+    WHERE u.symbol = $1 AND u.timestamp >= $2 AND u.timestamp < $3 AND NOT isempty(m.ids)
+    ORDER BY u.timestamp
 """

@@ -67,8 +67,14 @@ class TradePages(Pages[HistoricalTrade]):
         return oldest
 
 
+# Trades that were stored earlier have zeros at the end of their numbers.
+_COLUMNS = ", ".join(
+    f"trim_scale({name}) AS {name}" if name in ("price", "volume") else name
+    for name in HistoricalTrade.__struct_fields__
+)
+
 _PAGE = f"""
-    SELECT {", ".join(HistoricalTrade.__struct_fields__)} FROM trades
+    SELECT {_COLUMNS} FROM trades
     WHERE symbol = $1 AND timestamp >= $2 AND timestamp < $3 AND (timestamp > $2 OR id >= $4)
     ORDER BY timestamp, id LIMIT $5
 """  # noqa: S608 — only names of columns are put in

@@ -34,6 +34,12 @@ BATCHES = Counter("kraken_batches", "Batches written, by the limit that was reac
 DEAD_LETTERS = Counter(
     "kraken_dead_letters", "Messages put aside; kept is false if there was no room to keep them", ["kept"]
 )
+REFUSED = Counter(
+    "kraken_refused_trades", "Trades with a value that is not valid, which are not stored, by symbol", ["symbol"]
+)
+REUSED = Counter(
+    "kraken_reused_ids", "Trades whose id belongs to another stored trade, which is kept, by symbol", ["symbol"]
+)
 WRITE_SECONDS = Histogram("kraken_write_seconds", "Seconds to write and commit one batch")
 FETCHED_PAGES = Counter(
     "kraken_fetched_pages", "REST pages fetched and stored, by the work that needed them", ["symbol", "work"]
@@ -88,10 +94,48 @@ def configure_logging(level: str, *, as_json: bool | None) -> None:
     )
 
 
-def get_logger(component: str) -> structlog.typing.FilteringBoundLogger:
+class Logger:
+    """Logs events with fields, as structlog is configured by a service, a command, or the program that imports us.
+
+    If nobody has configured it, structlog would print to standard output. Then events go to the logger
+    ``kraken_history`` of Python's ``logging`` instead, which is silent until the program gives it a handler.
+    """
+
+    def __init__(self, component: str) -> None:
+        self._component = component
+        self._structured: structlog.typing.FilteringBoundLogger = structlog.get_logger(component=component)
+        self._plain = logging.getLogger(f"kraken_history.{component}")
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Log an event that only developers need."""
+        self.log(logging.DEBUG, event, **fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """Log an event of normal operation."""
+        self.log(logging.INFO, event, **fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Log an event that may pass by itself."""
+        self.log(logging.WARNING, event, **fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """Log an event that a person should look at."""
+        self.log(logging.ERROR, event, **fields)
+
+    def log(self, level: int, event: str, **fields: object) -> None:
+        """Log an event at a level of :mod:`logging`."""
+        if structlog.is_configured():
+            self._structured.log(level, event, **fields)
+        elif self._plain.isEnabledFor(level):
+            self._plain.log(level, "%s %s", event, " ".join(f"{name}={value!r}" for name, value in fields.items()))
+
+
+logging.getLogger("kraken_history").addHandler(logging.NullHandler())
+
+
+def get_logger(component: str) -> Logger:
     """A logger that adds the component to each event."""
-    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(component=component)
-    return logger
+    return Logger(component)
 
 
 def serve_metrics(port: int | None) -> None:

@@ -6,9 +6,11 @@ from functools import partial
 from itertools import groupby
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from kraken_history.database.connections import Connection, write_again
-from kraken_history.records import HistoricalTrade
+from kraken_history.records import HistoricalTrade, RefusedTrade
+from kraken_history.storing.sifting import DATA_ERRORS, sift
 from kraken_history.storing.store import Store, Stored, write_within
 
 _MOST_DAYS = 20  # per transaction: each day has a partition, whose locks count
@@ -19,10 +21,12 @@ class Part(Struct, frozen=True):
 
     Attributes:
         is_last: True if the page has no further part.
+        refused: Refused trades to be recorded with the part; the first part has those of the whole page.
     """
 
     trades: Sequence[HistoricalTrade]
     is_last: bool
+    refused: Sequence[RefusedTrade] = ()
 
     @property
     def newest(self) -> datetime | None:
@@ -30,7 +34,7 @@ class Part(Struct, frozen=True):
         return self.trades[-1].timestamp if self.trades else None
 
 
-class StoredPage(Stored, frozen=True):
+class StoredPage(Stored, frozen=True, kw_only=True):
     """The sums over the written parts of a page; ``holes`` are those of the last part with a new trade.
 
     Attributes:
@@ -65,21 +69,29 @@ class Alongside:
 NOTHING_MORE = Alongside()
 
 
-async def write_page(store: Store, trades: Sequence[HistoricalTrade], *, also: Alongside = NOTHING_MORE) -> StoredPage:
+async def write_page(
+    store: Store,
+    trades: Sequence[HistoricalTrade],
+    *,
+    refused: Sequence[RefusedTrade] = (),
+    also: Alongside = NOTHING_MORE,
+) -> StoredPage:
     """Store a page's trades, in one transaction or, if they span months, in one per part.
 
-    A part is written again if it lost a deadlock, or if its partition was dropped meanwhile.
+    A part is written again if it lost a deadlock, or if its partition was dropped meanwhile. If the database refuses a
+    part, the rows that it refuses are recorded as refused, and the others are stored.
 
     Args:
         trades: In order of time. If there are none, the hooks are called once, with an empty part.
+        refused: Refused trades of the page.
         also: Hooks that are called in each of the transactions.
 
     Raises:
         asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver raises them. Earlier parts are committed.
     """
     written: list[Stored] = []
-    for part in _parts(trades):
-        stored, goes_on = await write_again(partial(store.transact, part.trades, (), partial(_write, part, also)))
+    for part in _parts(trades, refused):
+        stored, goes_on = await _write_part(store, part, also)
         if stored is not None:
             written.append(stored)
         if not goes_on:
@@ -87,10 +99,21 @@ async def write_page(store: Store, trades: Sequence[HistoricalTrade], *, also: A
     return _sum(written, is_stopped=False)
 
 
+async def _write_part(store: Store, part: Part, also: Alongside) -> tuple[Stored | None, bool]:
+    try:
+        return await write_again(partial(store.transact, part.trades, (), partial(_write, part, also)))
+    except DATA_ERRORS:
+        sifted = await sift(store, part.trades)
+        if sifted.proves_nothing:
+            raise
+        rest = replace(part, trades=sifted.trades, refused=[*part.refused, *sifted.refused])
+        return await write_again(partial(store.transact, rest.trades, (), partial(_write, rest, also)))
+
+
 async def _write(part: Part, also: Alongside, connection: Connection) -> tuple[Stored | None, bool]:
     if not await also.before(connection):
         return None, False
-    stored = await write_within(connection, part.trades, (), candle_source="ohlc")
+    stored = await write_within(connection, part.trades, (), candle_source="ohlc", refused=part.refused)
     return stored, await also.after(connection, part, stored)
 
 
@@ -101,14 +124,17 @@ def _sum(written: Sequence[Stored], *, is_stopped: bool) -> StoredPage:
         sum(each.new_candles for each in written),
         # Only a write with a new trade reports holes.
         next((each.holes for each in reversed(written) if each.new_trades), {}),
-        len(written),
-        is_stopped,
+        [trade for each in written for trade in each.refused],
+        [trade for each in written for trade in each.reused],
+        parts=len(written),
+        is_stopped=is_stopped,
     )
 
 
-def _parts(trades: Sequence[HistoricalTrade]) -> list[Part]:
+def _parts(trades: Sequence[HistoricalTrade], refused: Sequence[RefusedTrade]) -> list[Part]:
     *earlier, last = parts_of(trades) or [()]
-    return [*(Part(each, is_last=False) for each in earlier), Part(last, is_last=True)]
+    first, *others = [*(Part(each, is_last=False) for each in earlier), Part(last, is_last=True)]
+    return [replace(first, refused=refused), *others]
 
 
 def parts_of(trades: Sequence[HistoricalTrade]) -> list[Sequence[HistoricalTrade]]:

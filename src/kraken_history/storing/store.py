@@ -5,7 +5,7 @@ extend the ledger, add them to their candles, merge the other candles, notify. T
 alone, so redelivery, two producers, or a backfill beside the live feed store no trade twice.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -18,11 +18,12 @@ from msgspec.structs import astuple
 
 from kraken_history.database.connections import Connection
 from kraken_history.ledger import IdRanges
-from kraken_history.records import CandleSource, HistoricalCandle, HistoricalTrade, group_by_symbol
+from kraken_history.records import CandleSource, HistoricalCandle, HistoricalTrade, RefusedTrade, group_by_symbol
 from kraken_history.storing.candle_changes import TouchedMinutes, note_touched
 from kraken_history.storing.candle_writing import add_to_candles, fullest, merge_candles
 from kraken_history.storing.ledger_writing import extend_ledger, lock_ledger
 from kraken_history.storing.partitions import ensure_partitions
+from kraken_history.storing.refusals import differ, note_refused, note_reused
 
 T = TypeVar("T")
 
@@ -37,19 +38,33 @@ class Stored(Struct, frozen=True):
         known_trades: Trades that the ledger already held, and repeats within the batch.
         new_candles: Minutes that had no candle before.
         holes: By symbol with new trades: ids missing between the lowest and the highest held.
+        refused: Refused trades of the batch that were not recorded before.
+        reused: Known trades of the batch that are other trades than the stored ones with their ids, if their ids were
+            not recorded before. The stored ones are kept.
     """
 
     new_trades: int
     known_trades: int
     new_candles: int
     holes: dict[str, IdRanges]
+    refused: Sequence[RefusedTrade] = ()
+    reused: Sequence[HistoricalTrade] = ()
+
+
+PutAside = Callable[[Sequence[RefusedTrade], Sequence[HistoricalTrade]], Awaitable[None]]
+"""Keeps trades that were not stored, for a person to see: refused ones, and others with a known id."""
 
 
 class Store:
-    """Writes to one database; safe to use from many tasks and processes at once."""
+    """Writes to one database; safe to use from many tasks and processes at once.
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    Args:
+        put_aside: Called after commits that recorded trades which are not stored; see :meth:`put_aside`.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, *, put_aside: PutAside | None = None) -> None:
         self._pool = pool
+        self._put_aside = put_aside
         self._days_with_partitions: set[datetime] = set()
 
     async def write(
@@ -58,8 +73,9 @@ class Store:
         candles: Sequence[HistoricalCandle] = (),
         *,
         candle_source: CandleSource = "ohlc",
+        refused: Sequence[RefusedTrade] = (),
     ) -> Stored:
-        """Store trades, and one-minute candles of another source, in one transaction.
+        """Store trades, and one-minute candles of another source, and record refused trades, in one transaction.
 
         If it is cancelled or fails, nothing of the batch is stored; otherwise all of it is. Writing it again
         changes nothing.
@@ -68,9 +84,13 @@ class Store:
             asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver raises them.
                 :func:`kraken_history.database.connections.is_transient` decides which may succeed later.
         """
-        return await self.transact(
-            trades, candles, partial(write_within, trades=trades, candles=candles, candle_source=candle_source)
-        )
+        write = partial(write_within, trades=trades, candles=candles, candle_source=candle_source, refused=refused)
+        return await self.transact(trades, candles, write)
+
+    async def put_aside(self, refused: Sequence[RefusedTrade], reused: Sequence[HistoricalTrade]) -> None:
+        """Pass on the trades of committed writes that were not stored, if there are any, and somebody keeps them."""
+        if self._put_aside is not None and (refused or reused):
+            await self._put_aside(refused, reused)
 
     async def transact(
         self,
@@ -124,15 +144,17 @@ async def write_within(
     candles: Sequence[HistoricalCandle],
     *,
     candle_source: CandleSource,
+    refused: Sequence[RefusedTrade] = (),
 ) -> Stored:
     """As :meth:`Store.write`, inside a transaction of the caller."""
     merged = fullest(candles, candle_source)
     by_symbol = group_by_symbol(trades)
-    symbols = sorted(by_symbol.keys() | {candle.symbol for candle in merged})
+    symbols = sorted(by_symbol.keys() | {candle.symbol for candle in merged} | {trade.symbol for trade in refused})
     if not symbols:
         return Stored(0, 0, 0, {})
     held = await lock_ledger(connection, symbols, by_symbol)
     new = {symbol: unheld for symbol, group in by_symbol.items() if (unheld := _unheld(group, held[symbol]))}
+    reused = await _find_reused(connection, by_symbol, held, new)
     new_count = sum(map(len, new.values()))
     holes: dict[str, IdRanges] = {}
     minutes = TouchedMinutes()
@@ -141,11 +163,13 @@ async def write_within(
         await _copy_trades(connection, added)
         holes = await extend_ledger(connection, new)
         minutes.add(await add_to_candles(connection, added))
+    newly_refused = await note_refused(connection, refused) if refused else ()
     if merged:
         minutes.add(await merge_candles(connection, merged, candle_source))
     if minutes:
         await note_touched(connection, minutes)
-    return Stored(new_count, len(trades) - new_count, sum(minutes.new.values()), holes)
+    known_count = len(trades) - new_count
+    return Stored(new_count, known_count, sum(minutes.new.values()), holes, newly_refused, reused)
 
 
 def _day(moment: datetime) -> datetime:
@@ -161,6 +185,25 @@ def _unheld(trades: Sequence[HistoricalTrade], held: IdRanges) -> Sequence[Histo
         if trade.id not in held:
             first_seen.setdefault(trade.id, trade)
     return list(first_seen.values())
+
+
+async def _find_reused(
+    connection: Connection,
+    by_symbol: Mapping[str, Sequence[HistoricalTrade]],
+    held: Mapping[str, IdRanges],
+    new: Mapping[str, Sequence[HistoricalTrade]],
+) -> Sequence[HistoricalTrade]:
+    """The trades that are not new, and are other trades than those with their ids, stored or earlier in the batch."""
+    known: list[HistoricalTrade] = []
+    differing: list[HistoricalTrade] = []
+    for symbol, group in by_symbol.items():
+        added = new.get(symbol, ())
+        if len(added) == len(group):
+            continue
+        known += [trade for trade in group if trade.id in held[symbol]]
+        first_seen = {trade.id: trade for trade in added}
+        differing += [trade for trade in group if (one := first_seen.get(trade.id)) is not None and differ(one, trade)]
+    return await note_reused(connection, known, differing) if known or differing else ()
 
 
 async def _copy_trades(connection: Connection, trades: Sequence[HistoricalTrade]) -> None:

@@ -1,19 +1,28 @@
-"""Dead letters: frames and entries that could not be decoded or stored, kept with the reason, replayed on command."""
+"""Dead letters: frames, entries and single rows that could not be decoded or stored, with the reason.
 
-from collections.abc import AsyncIterator, Mapping
+They are kept until a person deletes them, and replayed on command.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 
 from msgspec import Struct
 from redis.asyncio import Redis
 
 from kraken_history.errors import MalformedMessage
-from kraken_history.kraken.websocket import Candles, Trades, decode_frame
-from kraken_history.records import group_by_symbol, utc_from_unix_ns
+from kraken_history.kraken.rest import decode_trade_row
+from kraken_history.kraken.websocket import Candles, Trades, decode_frame, frame_of_row
+from kraken_history.records import HistoricalTrade, RefusedTrade, group_by_symbol, utc_from_unix_ns
 from kraken_history.runtime import telemetry
 from kraken_history.stream import wire
 
 WEBSOCKET = "websocket"
-"""Origin of a dead letter that is a raw frame; otherwise the origin is the name of a stream."""
+"""Origin of a dead letter that is a raw frame."""
+
+REST = "rest"
+"""Origin of a dead letter that is a row of a page of trades. All other origins are names of streams."""
+
+_KNOWN_ID = "its id belongs to another stored trade, which is kept"
 
 _log = telemetry.get_logger("dead-letters")
 
@@ -23,8 +32,8 @@ class DeadLetter(Struct, frozen=True):
 
     Attributes:
         id: Its id in the dead-letter stream.
-        origin: The stream that it was read from, or ``websocket``.
-        fields: The entry's fields, unchanged; a frame is under ``frame``.
+        origin: The stream that it was read from, or ``websocket`` or ``rest``.
+        fields: The entry's fields, unchanged; a frame is under ``frame``, a row of a page under ``row``.
     """
 
     id: str
@@ -50,10 +59,7 @@ class DeadLetters:
         """Add an entry; return False if the stream is full."""
         kept = int(await self._redis.xlen(wire.DEAD_LETTERS)) < self._max_letters
         if kept:
-            letter: wire.Fields = {b"field:" + name: value for name, value in fields.items()}
-            # A reason may quote half a surrogate pair, which UTF-8 cannot encode.
-            letter |= {b"origin": origin, b"origin_id": origin_id, b"reason": reason[:1000].encode(errors="replace")}
-            await self._redis.xadd(wire.DEAD_LETTERS, letter)
+            await self._redis.xadd(wire.DEAD_LETTERS, _letter_fields(origin, origin_id, reason, fields))
         telemetry.DEAD_LETTERS.labels(kept=str(kept).lower()).inc()
         _log.error("dead_letter", origin=origin, origin_id=origin_id, reason=reason[:200], kept=kept)
         return kept
@@ -61,6 +67,22 @@ class DeadLetters:
     async def put_frame(self, error: MalformedMessage) -> bool:
         """Add a frame of the WebSocket that could not be decoded."""
         return await self.put(WEBSOCKET, "", error.reason, {b"frame": error.payload})
+
+    async def put_refused(self, trade: RefusedTrade) -> bool:
+        """Add a refused row of a WebSocket frame, as a frame of that row alone."""
+        return await self.put(WEBSOCKET, "", trade.reason, {b"frame": frame_of_row(trade.row)})
+
+    async def put_rows_of_pages(self, refused: Sequence[RefusedTrade]) -> None:
+        """Add refused rows of pages of trades."""
+        for trade in refused:
+            fields = {b"row": trade.row.encode(errors="replace"), b"symbol": trade.symbol.encode()}
+            await self.put(REST, str(trade.id), trade.reason, fields)
+
+    async def put_reused(self, trades: Sequence[HistoricalTrade], *, shards: int) -> None:
+        """Add trades whose ids belong to other stored trades: one letter per symbol."""
+        for symbol, group in group_by_symbol(trades).items():
+            stream = wire.trades_stream(wire.shard_of(symbol, shards))
+            await self.put(stream, f"{group[0].id}", f"{symbol} {group[0].id}: {_KNOWN_ID}", wire.encode(group))
 
     async def list(self) -> AsyncIterator[DeadLetter]:
         """All dead letters, oldest first."""
@@ -74,16 +96,12 @@ class DeadLetters:
         """Add an entry to its stream again, or decode a frame again and publish it; then delete the letter.
 
         Raises:
-            MalformedMessage: The frame still cannot be decoded. The letter remains.
+            MalformedMessage: The frame or row still cannot be decoded. The letter remains.
         """
+        entries = _entries_of_letter(letter, shards)
         async with self._redis.pipeline(transaction=True) as pipeline:
-            if letter.origin == WEBSOCKET:
-                frame = decode_frame(letter.fields[b"frame"])
-                for stream, fields in _entries_of(frame, shards):
-                    pipeline.xadd(stream, fields)
-            else:
-                entry: wire.Fields = dict(letter.fields)
-                pipeline.xadd(letter.origin, entry)
+            for stream, fields in entries:
+                pipeline.xadd(stream, fields)
             pipeline.xdel(wire.DEAD_LETTERS, letter.id)
             await pipeline.execute()
 
@@ -94,15 +112,51 @@ def _letter(id_: str, fields: Mapping[bytes, bytes]) -> DeadLetter:
     return DeadLetter(id_, head[b"origin"], head[b"origin_id"], head[b"reason"], kept)
 
 
+def _entries_of_letter(letter: DeadLetter, shards: int) -> list[tuple[str, wire.Fields]]:
+    if letter.origin == REST:
+        trade = decode_trade_row(letter.fields[b"row"], letter.fields[b"symbol"].decode())
+        return _entries_of(Trades([trade], is_snapshot=False), shards)
+    if letter.origin == WEBSOCKET:
+        return _entries_of(decode_frame(letter.fields[b"frame"]), shards)
+    return [(letter.origin, dict(letter.fields))]
+
+
 def _entries_of(frame: object, shards: int) -> list[tuple[str, wire.Fields]]:
     if isinstance(frame, Trades):
-        return [
-            (wire.trades_stream(wire.shard_of(symbol, shards)), wire.encode(trades))
-            for symbol, trades in group_by_symbol(frame.trades).items()
-        ]
+        return _trade_entries_of(frame, shards)
     if isinstance(frame, Candles):
         return [
             (wire.candles_stream(wire.shard_of(symbol, shards)), wire.encode(candles))
             for symbol, candles in group_by_symbol(c for c in frame.candles if c.interval_minutes == 1).items()
         ]
     return []
+
+
+def _trade_entries_of(frame: Trades, shards: int) -> list[tuple[str, wire.Fields]]:
+    """The entries of a frame, and a dead letter for each of its rows that is not valid, if any row is.
+
+    Raises:
+        MalformedMessage: No row is valid.
+    """
+    for refused in frame.refused:
+        if not frame.trades:
+            raise MalformedMessage(refused.reason, refused.row.encode(errors="replace"))
+    letters = [(each.reason, frame_of_row(each.row)) for each in frame.refused]
+    letters += [(each.reason, each.payload) for each in frame.unreadable]
+    trades, refused_of = group_by_symbol(frame.trades), group_by_symbol(frame.refused)
+    entries = [
+        (
+            wire.trades_stream(wire.shard_of(symbol, shards)),
+            wire.encode(trades.get(symbol, ()), refused_of.get(symbol, ())),
+        )
+        for symbol in {**trades, **refused_of}
+    ]
+    return entries + [
+        (wire.DEAD_LETTERS, _letter_fields(WEBSOCKET, "", reason, {b"frame": row})) for reason, row in letters
+    ]
+
+
+def _letter_fields(origin: str, origin_id: str, reason: str, fields: Mapping[bytes, bytes]) -> wire.Fields:
+    letter: wire.Fields = {b"field:" + name: value for name, value in fields.items()}
+    # A reason may quote half a surrogate pair, which UTF-8 cannot encode.
+    return letter | {b"origin": origin, b"origin_id": origin_id, b"reason": reason[:1000].encode(errors="replace")}

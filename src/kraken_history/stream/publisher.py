@@ -17,8 +17,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from kraken_history.errors import MalformedMessage
-from kraken_history.kraken.websocket import candle_from_dict, trade_from_dict
-from kraken_history.records import MINUTE, HistoricalCandle, HistoricalTrade, group_by_symbol
+from kraken_history.kraken.websocket import candle_from_dict, trades_from_dict
+from kraken_history.records import MINUTE, HistoricalCandle, HistoricalTrade, RefusedTrade, group_by_symbol
 from kraken_history.runtime import telemetry
 from kraken_history.runtime.tasks import end
 from kraken_history.stream import wire
@@ -28,7 +28,7 @@ _LONGEST_BACKOFF_S = 2.0  # between two attempts while Redis is unavailable or a
 _LAST_WORD_S = 5.0  # to publish the rest when the publisher ends
 _LOOK_AT_CANDLES_EVERY_S = 1.0
 _CLOCK_SLACK = timedelta(seconds=2)  # for the last trades of a minute, and for a clock that is slightly fast
-_MOST_FRAMES_WAITING = 1_000  # buffered frames that could not be decoded; further ones are only counted
+_MOST_FRAMES_WAITING = 1_000  # buffered frames and rows that could not be decoded; further ones are only counted
 
 _log = telemetry.get_logger("publisher")
 
@@ -69,6 +69,7 @@ class Publisher:
         self._trades: list[HistoricalTrade] = []
         self._candles: dict[tuple[str, datetime], HistoricalCandle] = {}
         self._malformed: list[MalformedMessage] = []
+        self._refused: list[RefusedTrade] = []
         self._waiting = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.published_trades = 0
@@ -85,7 +86,7 @@ class Publisher:
     ) -> None:
         assert self._task is not None
         await end(self._task)
-        if self.waiting_trades or self._candles or self._malformed:
+        if self.waiting_trades or self._candles or self._malformed or self._refused:
             await self._publish_the_rest()
         if error is None and not self._task.cancelled():
             self._task.result()
@@ -138,6 +139,20 @@ class Publisher:
         else:
             telemetry.DEAD_LETTERS.labels(kept="false").inc()
 
+    def add_refused(self, refused: Sequence[RefusedTrade]) -> None:
+        """Add trades that cannot be stored, for the dead-letter stream and for the consumers. Never waits.
+
+        A consumer records their ids, so that nothing waits for them. If the buffer is full, further ones are only
+        counted, and their ids are missing.
+        """
+        for trade in refused:
+            telemetry.REFUSED.labels(symbol=trade.symbol).inc()
+            if len(self._refused) < _MOST_FRAMES_WAITING:
+                self._refused.append(trade)
+                self._waiting.set()
+            else:
+                telemetry.DEAD_LETTERS.labels(kept="false").inc()
+
     async def run(self) -> None:
         """Publish until cancelled. Records that are not published by then stay in the buffer."""
         backoff_s = 0.0
@@ -163,7 +178,7 @@ class Publisher:
         if not await self._publish_or_hold_back(within_s=_LAST_WORD_S):
             self._let_go(len(self._trades))
             telemetry.DISCARDED.labels(kind="candle").inc(len(self._candles))
-            telemetry.DEAD_LETTERS.labels(kept="false").inc(len(self._malformed))
+            telemetry.DEAD_LETTERS.labels(kept="false").inc(len(self._malformed) + len(self._refused))
 
     async def _publish_or_hold_back(self, within_s: float | None = None) -> bool:
         try:
@@ -183,6 +198,11 @@ class Publisher:
         while self._malformed:
             await self._dead_letters.put_frame(self._malformed[0])
             del self._malformed[0]
+        while self._refused:
+            # The letter first: if this is cancelled in between, there are two letters, rather than none.
+            await self._dead_letters.put_refused(self._refused[0])
+            await self._send_refused(self._refused[0])
+            del self._refused[0]
         while (candles := self._candles_that_are_over()) or self._trades:
             # Records are removed only after Redis has them. If this is cancelled in between, they are published twice,
             # which the ledger tolerates, rather than lost.
@@ -225,6 +245,10 @@ class Publisher:
         telemetry.PUBLISHED.labels(kind="trade").inc(len(trades))
         telemetry.PUBLISHED.labels(kind="candle").inc(len(candles))
 
+    async def _send_refused(self, trade: RefusedTrade) -> None:
+        stream = wire.trades_stream(wire.shard_of(trade.symbol, self._shards))
+        await self._redis.xadd(stream, wire.encode((), [trade]))
+
     def _let_go(self, count: int) -> None:
         if count and not self.let_go_trades:
             _log.error("letting_trades_go", buffered=len(self._trades))
@@ -248,7 +272,9 @@ def attach(ws_client: Any, publisher: Publisher) -> None:
     """
 
     def take_trade(symbol: str, row: Mapping[str, Any]) -> None:
-        publisher.add_trades([trade_from_dict(symbol, row)])
+        frame = trades_from_dict(symbol, row)
+        publisher.add_trades(frame.trades)
+        publisher.add_refused(frame.refused)
 
     def take_candle(symbol: str, row: Mapping[str, Any], interval: int = 1) -> None:
         if interval == 1 and (candle := candle_from_dict(symbol, row)).interval_minutes == 1:

@@ -23,7 +23,10 @@ def _backfill(
     days: Annotated[
         int | None, typer.Option(min=1, max=MOST_DAYS, help="Instead of --from: this many days before --to, or now.")
     ] = None,
-    follows: Annotated[bool, typer.Option("--follow", help="Show progress until the backfill ends.")] = False,
+    follows: Annotated[
+        bool,
+        typer.Option("--follow", help="Show progress until it ends; of a running one, without a range."),
+    ] = False,
     status: Annotated[bool, typer.Option("--status", help="List all backfills, or only the symbol's.")] = False,
     pause: Annotated[bool, typer.Option("--pause", help="Pause all backfills, or only the symbol's.")] = False,
     resume: Annotated[

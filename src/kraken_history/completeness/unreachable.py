@@ -1,0 +1,46 @@
+"""Trade ids that REST cannot show.
+
+A page of REST Trades has 1,000 rows, and begins at an instant, not at an id. If more trades share one instant, those
+after the first 1,000 are out of reach. Their ids are missing, but are not requested again: unless the WebSocket brought
+them, they stay missing.
+"""
+
+from collections.abc import Sequence
+
+import asyncpg
+
+from kraken_history.database.connections import Connection
+from kraken_history.ledger import IdRanges
+from kraken_history.records import UnreachableTrades
+
+REASON = "Kraken has more than 1,000 trades of this instant, and its REST API shows only the first 1,000"
+
+
+async def note_unreachable(connection: Connection, unreachable: Sequence[UnreachableTrades]) -> None:
+    """Record that REST does not show these trades."""
+    for each in unreachable:
+        await connection.execute(
+            """
+            INSERT INTO unreachable_trades AS u (symbol, timestamp, ids)
+            VALUES ($1, $2, int8multirange(int8range($3, $4, '[]')))
+            ON CONFLICT (symbol, timestamp) DO UPDATE SET ids = u.ids + excluded.ids
+            """,
+            each.symbol,
+            each.timestamp,
+            each.first_id,
+            each.last_id,
+        )
+
+
+async def find_unreachable(pool: asyncpg.Pool) -> dict[str, IdRanges]:
+    """By symbol, the ids that REST does not show; some of them may be stored."""
+    rows = await pool.fetch(
+        "SELECT symbol, range_agg(r) AS ids FROM unreachable_trades u, unnest(u.ids) AS r GROUP BY symbol"
+    )
+    return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["ids"]) for row in rows}
+
+
+UNREACHABLE_IDS = """coalesce((
+    SELECT range_agg(r) FROM unreachable_trades u, unnest(u.ids) AS r WHERE u.symbol = s.symbol
+), '{}')"""
+"""SQL: the ids that REST does not show of ``data_sync_status AS s``, as a multirange."""
