@@ -84,6 +84,23 @@ async def test_what_retention_dropped_is_no_difference(pool: asyncpg.Pool, store
     assert outcome.trades < 24 * 144 * 3
 
 
+async def test_longer_candles_that_retention_dropped_before_their_minutes_are_no_difference(
+    pool: asyncpg.Pool, store: Store
+) -> None:
+    await store.write([make_trade(n, MONDAY + n * 10 * DAY) for n in range(1, 150)])
+    now = MONDAY + 1600 * DAY
+    await refresh(pool, now=now)
+    before = (await verified(pool)).longer
+
+    dropped = await drop_old(pool, {"candles_5m": MONDAY + 900 * DAY}, now=now)
+    outcome = await verified(pool)
+
+    assert dropped["candles_5m"] > 0
+    assert outcome.differences == []
+    assert outcome.longer["candles_5m"] < before["candles_5m"]
+    assert outcome.longer["candles_1h"] == before["candles_1h"]
+
+
 @pytest.mark.parametrize("database_server", ["timescaledb"], indirect=True)
 async def test_compressed_chunks_agree(pool: asyncpg.Pool) -> None:
     await store_history(pool)

@@ -17,6 +17,8 @@ from kraken_history.cli.commands import export as export_command
 from kraken_history.cli.commands import fill_gaps as fill_gaps_command
 from kraken_history.cli.commands import import_csv as import_csv_command
 from kraken_history.cli.commands import refresh as refresh_command
+from kraken_history.cli.commands import runs as runs_command
+from kraken_history.cli.commands import verify as verify_command
 from kraken_history.cli.instants import instant_option
 from kraken_history.cli.loading import EXIT_INTERRUPTED, loading
 from kraken_history.errors import UsageError
@@ -39,6 +41,8 @@ export_command.register(app)
 fill_gaps_command.register(app)
 import_csv_command.register(app)
 refresh_command.register(app)
+runs_command.register(app)
+verify_command.register(app)
 
 
 class Format(StrEnum):

@@ -61,6 +61,7 @@ class Verification(Struct, frozen=True):
         differences: By symbol and time; empty if everything agrees.
         lost, strays, repeated: By symbol, the ids of the differences ``trade_missing``, ``trade_not_in_ledger`` and
             ``trade_repeated``.
+        wrong_longer: By view and symbol, the time of the longer candles that differ.
     """
 
     window: TimeRange | None
@@ -72,6 +73,7 @@ class Verification(Struct, frozen=True):
     lost: Mapping[str, IdRanges]
     strays: Mapping[str, IdRanges]
     repeated: Mapping[str, IdRanges]
+    wrong_longer: Mapping[tuple[str, str], Sequence[TimeRange]]
 
     @property
     def is_right(self) -> bool:
@@ -99,7 +101,21 @@ async def verify(
     Raises:
         asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver raises them.
     """
-    return await _Verifier(connection, symbols, on_step).run(start, end)
+    verifier = _Verifier(connection, symbols, on_step)
+    return await verifier.run(start, end)
+
+
+async def verify_longer(
+    connection: Connection,
+    symbols: Sequence[str] | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    *,
+    on_step: OnStep = lambda _: None,
+) -> Verification:
+    """:func:`verify`, of the longer candles alone."""
+    verifier = _Verifier(connection, symbols, on_step)
+    return await verifier.run(start, end, only_longer=True)
 
 
 class _Day(Struct, frozen=True):
@@ -120,19 +136,27 @@ class _Verifier:
         self._ids = SeenIds(self._found)
         self._candles: dict[str, int] = {}
         self._longer = {aggregate.view: 0 for aggregate in AGGREGATES}
+        self._wrong_longer: dict[tuple[str, str], list[TimeRange]] = {}
 
-    async def run(self, start: datetime | None, end: datetime | None) -> Verification:
+    async def run(self, start: datetime | None, end: datetime | None, *, only_longer: bool = False) -> Verification:
         within = await self._extent(start, end)
         if within is not None:
-            low, high = None if start is None else within.start, None if end is None else within.end
-            await self._in_a_snapshot(partial(self._ids.begin, self._connection, self._symbols, low, high))
-            await self._verify_minutes(within)
+            if not only_longer:
+                await self._verify_trades_and_minutes(within, start, end)
             # Of everything, the candles of the first and the last bucket too; else only those wholly in the range.
             first = bucket_start(within.start, _WEEK) if start is None else within.start
             last = bucket_end(within.end, _WEEK) if end is None else within.end
             await self._verify_longer(TimeRange(first, last))
-            await self._in_a_snapshot(partial(self._ids.end, self._connection))
-            await self._verify_ledgers(is_whole=start is None and end is None)
+        return self._outcome(within)
+
+    async def _verify_trades_and_minutes(self, within: TimeRange, start: datetime | None, end: datetime | None) -> None:
+        low, high = None if start is None else within.start, None if end is None else within.end
+        await self._in_a_snapshot(partial(self._ids.begin, self._connection, self._symbols, low, high))
+        await self._verify_minutes(within)
+        await self._in_a_snapshot(partial(self._ids.end, self._connection))
+        await self._verify_ledgers(is_whole=start is None and end is None)
+
+    def _outcome(self, within: TimeRange | None) -> Verification:
         return Verification(
             within,
             self._all_symbols,
@@ -143,6 +167,7 @@ class _Verifier:
             self._ids.lost,
             self._ids.strays,
             self._ids.repeated,
+            self._wrong_longer,
         )
 
     @property
@@ -242,7 +267,11 @@ class _Verifier:
         columns = (row[column] for column in ("symbols", "times", "whats", "found", "expected"))
         for symbol, at, what, found, expected in zip(*columns, strict=True):
             detail = candle_detail(what, found and found.split(), expected and expected.split(), "minutes")
-            self._found.add(symbol, what, at, at + aggregate.width, f"{name}: {detail}", group=name)
+            end = at + aggregate.width
+            self._found.add(symbol, what, at, end, f"{name}: {detail}", group=name)
+            wrong = self._wrong_longer.setdefault((aggregate.view, symbol), [])
+            joins = wrong and wrong[-1].end == at
+            wrong.append(TimeRange(wrong.pop().start if joins else at, end))
 
     async def _verify_ledgers(self, *, is_whole: bool) -> None:
         counted = self._candles if is_whole else None

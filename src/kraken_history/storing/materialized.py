@@ -21,6 +21,13 @@ class Keeper(Protocol):
     async def refresh(self, aggregate: Aggregate, window: TimeRange) -> int:
         """Recompute the buckets of a window and remove its marks; return how many lost rows and were kept."""
 
+    async def replace(self, aggregate: Aggregate, symbol: str, window: TimeRange) -> int:
+        """Compute a symbol's candles of a window again, in one transaction; return how many were removed for it.
+
+        Unlike :meth:`refresh` it also replaces candles with more trades than their minutes have, unless minutes of
+        them were dropped. The sources of the aggregate must be right.
+        """
+
     async def note_refreshed(self, views: Sequence[str]) -> None:
         """Record that these views were refreshed."""
 
@@ -62,6 +69,9 @@ class TableKeeper:
             await self._connection.execute(_ADVANCE, aggregate.view, _multirange(window), window.end)
         return kept
 
+    async def replace(self, aggregate: Aggregate, symbol: str, window: TimeRange) -> int:
+        return await _replace(self._connection, aggregate, f"{aggregate.view}_rows", symbol, window)
+
     async def note_refreshed(self, views: Sequence[str]) -> None:
         await self._connection.execute(_NOTE_REFRESHED, views)
 
@@ -96,6 +106,9 @@ class ContinuousKeeper:
             _LOSSY_BUCKETS.format(table=table, fresh=_fresh(aggregate)), window.start, window.end
         )
         return [row["timestamp"] for row in rows]
+
+    async def replace(self, aggregate: Aggregate, symbol: str, window: TimeRange) -> int:
+        return await _replace(self._connection, aggregate, self._tables[aggregate.view], symbol, window)
 
     async def note_refreshed(self, views: Sequence[str]) -> None:
         async with self._connection.transaction():
@@ -161,6 +174,27 @@ def _fresh(aggregate: Aggregate) -> str:
     only = "AND interval_minutes = 1" if aggregate.source == "candles" else ""
     source = f"SELECT * FROM {aggregate.source} WHERE timestamp >= $1 AND timestamp < $2 {only}"  # noqa: S608 — ours
     return longer_candles(source, aggregate.minutes)
+
+
+async def _replace(connection: Connection, aggregate: Aggregate, table: str, symbol: str, window: TimeRange) -> int:
+    async with connection.transaction():
+        removed = await connection.fetchval(
+            _REMOVE.format(table=table), symbol, window.start, window.end, aggregate.width
+        )
+        await connection.execute(_merge(aggregate, table), window.start, window.end)
+    return int(removed)
+
+
+_REMOVE = """
+    WITH dropped AS MATERIALIZED (
+        SELECT coalesce((SELECT ranges FROM dropped_ranges WHERE relation = 'candles'), '{{}}') AS ranges
+    ), removed AS (
+        DELETE FROM {table} WHERE symbol = $1 AND timestamp >= $2 AND timestamp < $3
+          AND NOT tstzrange(timestamp, timestamp + $4::interval) && (SELECT ranges FROM dropped)
+        RETURNING 1
+    )
+    SELECT count(*) FROM removed
+"""
 
 
 def _merge(aggregate: Aggregate, table: str) -> str:

@@ -1,0 +1,218 @@
+"""Repairs what a verification found: duplicate trades, the ledger, one-minute candles, and longer candles.
+
+The stored trades decide: candles are built from them again, and the ledger is made to say which of them there are. An
+id without a row becomes missing, so that it is fetched again. Each transaction holds the lock of the symbol, as every
+writer does, and looks again at what is wrong, so that a write meanwhile does no harm. One repair runs at a time.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
+
+import asyncpg
+
+from kraken_history.database.connections import Connection, write_again
+from kraken_history.errors import ServiceUnavailable
+from kraken_history.intervals import bucket_end, bucket_start
+from kraken_history.ledger import IdRanges
+from kraken_history.records import MINUTE, TimeRange
+from kraken_history.storing.aggregates import sole_refresher
+from kraken_history.storing.candle_changes import note_candles
+from kraken_history.storing.candle_checks import DROPPED, wrong_minutes
+from kraken_history.storing.candle_rules import OF_TRADES, TRADE_IDS, VALUES
+from kraken_history.storing.ledger_writing import lock_symbol
+from kraken_history.storing.longer_intervals import Aggregate
+from kraken_history.storing.materialized import open_keeper
+from kraken_history.storing.partitions import ensure_partitions
+
+T = TypeVar("T")
+
+_DAY = timedelta(days=1)
+_HOUR = timedelta(hours=1)
+_LOCK_KEY = 0x726570616972  # an arbitrary constant; all versions must use the same
+
+
+class RepairIsRunning(ServiceUnavailable):
+    """Another process is repairing. Only one may do so at a time."""
+
+
+@asynccontextmanager
+async def sole_repairer(pool: asyncpg.Pool) -> AsyncIterator[None]:
+    """Hold the lock of the only process that may repair, from the verification on.
+
+    Raises:
+        RepairIsRunning: Another process has the lock.
+    """
+    async with pool.acquire() as connection:
+        if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK_KEY):
+            raise RepairIsRunning("another repair is running: wait for it, or try again later")
+        try:
+            yield
+        finally:
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # a lost connection holds no lock
+                await connection.fetchval("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
+
+
+async def remove_repeated(pool: asyncpg.Pool, symbol: str, ids: IdRanges) -> list[datetime]:
+    """Delete all rows of these ids but the first stored one of each; return the times of the deleted rows."""
+
+    async def remove(connection: Connection) -> list[datetime]:
+        rows = await connection.fetch(_REMOVE_REPEATED, symbol, ids.as_multirange())
+        return [row["timestamp"] for row in rows]
+
+    return await _locked(pool, symbol, remove)
+
+
+async def join_ledger(pool: asyncpg.Pool, symbol: str, ids: IdRanges) -> None:
+    """Add ids that have a row to the ledger."""
+
+    async def join(connection: Connection) -> None:
+        await connection.execute(_JOIN_LEDGER, symbol, ids.as_multirange())
+
+    await _locked(pool, symbol, join)
+
+
+async def rebuild_minutes(pool: asyncpg.Pool, symbol: str, window: TimeRange) -> int:
+    """Build the wrong one-minute candles of a window from their trades, a day per transaction; return their number.
+
+    A candle of trades that are not stored is deleted, unless retention dropped them.
+    """
+    changed = 0
+    start = bucket_start(window.start, _DAY)
+    while start < window.end:
+        await ensure_partitions(pool, "candles", [start])
+        changed += await _locked(pool, symbol, partial(_rebuild_day, symbol=symbol, day=start))
+        start += _DAY
+    return changed
+
+
+async def _rebuild_day(connection: Connection, symbol: str, day: datetime) -> int:
+    rows = await connection.fetch(wrong_minutes("$3"), day, day + _DAY, [symbol])
+    if not rows:
+        return 0
+    minutes = sorted(row["timestamp"] for row in rows)
+    arguments = symbol, minutes, minutes[0], minutes[-1] + MINUTE
+    new = sum(row["expected"] is not None for row in rows) - sum(row["found"] is not None for row in rows)
+    await connection.execute(_DELETE_MINUTES, *arguments)
+    await connection.execute(_BUILD_MINUTES, *arguments)
+    hours = sorted({bucket_start(minute, _HOUR) for minute in minutes})
+    stale = "{" + ",".join(f"[{hour},{hour + _HOUR})" for hour in hours) + "}"
+    await note_candles(connection, {symbol: (minutes[0], minutes[-1])}, {symbol: new}, {symbol: stale})
+    return len(minutes)
+
+
+async def correct_ledger(pool: asyncpg.Pool, symbol: str, lost: IdRanges, times: Sequence[TimeRange]) -> None:
+    """Make the ledger of a symbol say what is stored.
+
+    Args:
+        lost: Ids that have no row. They become missing, so that they are fetched again.
+        times: When these trades were made. This time counts as covered no longer.
+    """
+    ranges = "{" + ",".join(f"[{each.start.isoformat()},{each.end.isoformat()})" for each in times) + "}"
+
+    async def correct(connection: Connection) -> None:
+        await connection.execute(_CORRECT_TRADES, symbol, lost.as_multirange(), ranges)
+        await connection.execute(_CORRECT_CANDLES, symbol)
+
+    await _locked(pool, symbol, correct)
+
+
+async def replace_longer(
+    pool: asyncpg.Pool, wrong: Iterable[tuple[Aggregate, str, TimeRange]], *, wait_s: float = 0
+) -> int:
+    """Compute stored longer candles again, each window in one transaction; return how many were stored before.
+
+    Args:
+        wrong: The windows, by interval and symbol, each interval after its source.
+        wait_s: Seconds to wait for a refresh to end.
+
+    Raises:
+        RefreshIsRunning: A refresh is running, and did not end in time.
+    """
+    removed = 0
+    async with sole_refresher(pool, wait_s=wait_s) as connection:
+        keeper = await open_keeper(connection)
+        for aggregate, symbol, window in wrong:
+            buckets = TimeRange(bucket_start(window.start, aggregate.width), bucket_end(window.end, aggregate.width))
+            removed += await keeper.replace(aggregate, symbol, buckets)
+    return removed
+
+
+async def _locked(pool: asyncpg.Pool, symbol: str, write: Callable[[Connection], Awaitable[T]]) -> T:
+    """Call ``write`` in a transaction that holds the symbol's lock."""
+
+    async def write_once() -> T:
+        async with pool.acquire() as connection, connection.transaction():
+            await lock_symbol(connection, symbol)
+            return await write(connection)
+
+    return await write_again(write_once)
+
+
+_REMOVE_REPEATED = """
+    WITH ranked AS MATERIALIZED (
+        SELECT timestamp, id, row_number() OVER (PARTITION BY id ORDER BY stored_at NULLS FIRST, timestamp) AS place
+        FROM trades WHERE symbol = $1 AND id <@ $2::text::int8multirange
+    )
+    DELETE FROM trades t USING ranked r
+    WHERE r.place > 1 AND t.symbol = $1 AND t.id = r.id AND t.timestamp = r.timestamp
+    RETURNING t.timestamp
+"""
+
+_COUNT = "(SELECT coalesce(sum(upper(r) - lower(r)), 0) FROM unnest({ids}) AS r)"
+
+_JOIN_LEDGER = f"""
+    UPDATE data_sync_status s
+    SET id_ranges = s.id_ranges + $2::text::int8multirange,
+        absent_id_ranges = s.absent_id_ranges - $2::text::int8multirange,
+        total_records = {_COUNT.format(ids="s.id_ranges + $2::text::int8multirange")}
+    WHERE s.symbol = $1 AND s.data_type = 'trades'
+"""  # noqa: S608 — only constants are put in
+
+# Times that were dropped stay as they are: their rows cannot be asked any more.
+_CORRECT_TRADES = f"""
+    WITH dropped AS MATERIALIZED ({DROPPED}), stored AS MATERIALIZED (
+        SELECT min(timestamp) AS oldest, max(timestamp) AS newest FROM trades WHERE symbol = $1
+    )
+    UPDATE data_sync_status s
+    SET id_ranges = s.id_ranges - $2::text::int8multirange,
+        total_records = {_COUNT.format(ids="s.id_ranges - $2::text::int8multirange")},
+        time_ranges = s.time_ranges - $3::text::tstzmultirange,
+        oldest_timestamp = least(stored.oldest, CASE WHEN s.oldest_timestamp <@ of_trades THEN s.oldest_timestamp END),
+        newest_timestamp = greatest(
+            stored.newest, CASE WHEN s.newest_timestamp <@ of_trades THEN s.newest_timestamp END)
+    FROM dropped, stored
+    WHERE s.symbol = $1 AND s.data_type = 'trades'
+"""  # noqa: S608 — only constants are put in
+
+_CORRECT_CANDLES = f"""
+    WITH dropped AS MATERIALIZED ({DROPPED})
+    INSERT INTO data_sync_status AS s (symbol, data_type, oldest_timestamp, newest_timestamp, total_records)
+    SELECT $1, 'candles_1m', min(timestamp), max(timestamp), count(*)
+    FROM candles WHERE symbol = $1 AND interval_minutes = 1 HAVING count(*) > 0
+    ON CONFLICT (symbol, data_type) DO UPDATE SET
+        oldest_timestamp = least(excluded.oldest_timestamp, CASE
+            WHEN s.oldest_timestamp <@ (SELECT of_candles FROM dropped) THEN s.oldest_timestamp END),
+        newest_timestamp = greatest(excluded.newest_timestamp, CASE
+            WHEN s.newest_timestamp <@ (SELECT of_candles FROM dropped) THEN s.newest_timestamp END),
+        total_records = CASE
+            WHEN (SELECT of_candles FROM dropped) = '{{}}' THEN excluded.total_records ELSE s.total_records END
+"""  # noqa: S608 — only constants are put in
+
+_COLUMNS = ", ".join((*VALUES, "source", *TRADE_IDS))
+
+_DELETE_MINUTES = """
+    DELETE FROM candles
+    WHERE symbol = $1 AND interval_minutes = 1 AND timestamp = ANY ($2) AND timestamp >= $3 AND timestamp < $4
+"""
+
+_BUILD_MINUTES = f"""
+    INSERT INTO candles (symbol, timestamp, interval_minutes, {_COLUMNS})
+    SELECT $1, minute, 1, {_COLUMNS} FROM (
+        SELECT date_trunc('minute', t.timestamp, 'UTC') AS minute, {OF_TRADES}
+        FROM trades t WHERE t.symbol = $1 AND t.timestamp >= $3 AND t.timestamp < $4 GROUP BY 1
+    ) AS built
+    WHERE minute = ANY ($2)
+"""  # noqa: S608 — only constants are put in
