@@ -6,7 +6,7 @@ a write during the verification is never a difference. The comparisons are made 
 sent. :mod:`~kraken_history.reading.verified_ids` follows the ids through all windows.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Literal, TypeVar
@@ -18,11 +18,12 @@ from kraken_history.database.connections import Connection, write_again
 from kraken_history.intervals import bucket_end, bucket_start
 from kraken_history.ledger import IdRanges
 from kraken_history.reading.differences import Difference, Differences, candle_detail, instant_text
-from kraken_history.reading.verified_ids import IdRun, SeenIds, read_runs
+from kraken_history.reading.verified_ids import IdRun, SeenIds, read_runs, read_times, without_rows_outside
 from kraken_history.reading.verified_ledger import wrong_ledgers
 from kraken_history.records import MINUTE, TimeRange
 from kraken_history.storing.candle_checks import wrong_longer, wrong_minutes
 from kraken_history.storing.longer_intervals import AGGREGATES, Aggregate
+from kraken_history.storing.partitions import find_pieces
 
 T = TypeVar("T")
 
@@ -135,6 +136,7 @@ class _Verifier:
         self._found = Differences()
         self._ids = SeenIds(self._found)
         self._candles: dict[str, int] = {}
+        self._pieces: dict[str, list[TimeRange]] = {}
         self._longer = {aggregate.view: 0 for aggregate in AGGREGATES}
         self._wrong_longer: dict[tuple[str, str], list[TimeRange]] = {}
 
@@ -153,7 +155,10 @@ class _Verifier:
         low, high = None if start is None else within.start, None if end is None else within.end
         await self._in_a_snapshot(partial(self._ids.begin, self._connection, self._symbols, low, high))
         await self._verify_minutes(within)
-        await self._in_a_snapshot(partial(self._ids.end, self._connection))
+        lost = await self._in_a_snapshot(partial(self._ids.find_lost, self._connection))
+        if low is not None or high is not None:
+            lost = await without_rows_outside(self._connection, lost, within, self._pieces["trades"])
+        self._ids.note_lost(lost, await self._in_a_snapshot(partial(read_times, self._connection, lost)))
         await self._verify_ledgers(is_whole=start is None and end is None)
 
     def _outcome(self, within: TimeRange | None) -> Verification:
@@ -179,37 +184,53 @@ class _Verifier:
 
         async def read_once() -> T:
             async with self._connection.transaction(isolation="repeatable_read", readonly=True):
+                # A generic plan would lock every partition.
+                await self._connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
                 return await read()
 
         return await write_again(read_once)
 
     async def _extent(self, start: datetime | None, end: datetime | None) -> TimeRange | None:
         """The range that holds everything, or what was asked of it, in whole minutes."""
-        row = await self._connection.fetchrow(_EXTENT)
-        assert row is not None  # it is an aggregate
-        if row["oldest"] is None:
+        ledger = await self._connection.fetchrow(_LEDGER_EXTENT)
+        assert ledger is not None  # it is an aggregate
+        extents = [tuple(ledger)] + [await self._extent_of(table) for table in ("trades", "candles")]
+        oldest = [low for low, _ in extents if low is not None]
+        newest = [high for _, high in extents if high is not None]
+        if not oldest or not newest:
             return None
-        first = row["oldest"] if start is None else max(start, row["oldest"])
-        last = row["newest"] + MINUTE if end is None else min(end, row["newest"] + MINUTE)
-        first, last = bucket_start(first, MINUTE), bucket_end(last, MINUTE)
+        first, last = min(oldest), max(newest) + MINUTE
+        first = bucket_start(first if start is None else max(start, first), MINUTE)
+        last = bucket_end(last if end is None else min(end, last), MINUTE)
         return TimeRange(first, last) if first < last else None
 
-    async def _verify_minutes(self, within: TimeRange) -> None:
-        first = bucket_start(within.start, _DAY)
-        total = (bucket_end(within.end, _DAY) - first) // _DAY
-        start: datetime | None = within.start
-        while start is not None and start < within.end:
-            window = TimeRange(start, min(bucket_start(start, _DAY) + _DAY, within.end))
-            day = await self._in_a_snapshot(partial(self._read_day, window))
-            self._note_day(window, day)
-            done = (bucket_end(window.end, _DAY) - first) // _DAY
-            self._on_step(Step("trades", window, done, total, self._ids.rows))
-            start = window.end if day.runs or day.candles else await self._next_rows(window.end)
+    async def _extent_of(self, table: str) -> tuple[datetime | None, datetime | None]:
+        """The times of the oldest and the newest row, read piece by piece: see :func:`find_pieces`."""
+        pieces = self._pieces[table] = await find_pieces(self._connection, table)
+        found: list[datetime | None] = []
+        for query, order in ((_OLDEST, pieces), (_NEWEST, pieces[::-1])):
+            moment: datetime | None = None
+            for piece in order:
+                moment = await self._connection.fetchval(query.format(table=table), piece.start, piece.end)
+                if moment is not None:
+                    break
+            found.append(moment)
+        return found[0], found[1]
 
-    async def _next_rows(self, after: datetime) -> datetime | None:
-        """The next minute with a trade or a candle, so that years without one are not read day by day."""
-        moment: datetime | None = await self._connection.fetchval(_NEXT_ROWS, after)
-        return None if moment is None else bucket_start(moment, MINUTE)
+    def _days(self, within: TimeRange) -> list[TimeRange]:
+        """The days of a range that may have rows, cut to it."""
+        days = {
+            day
+            for piece in (*self._pieces["trades"], *self._pieces["candles"])
+            for day in _days_of(max(piece.start, within.start), min(piece.end, within.end))
+        }
+        return [TimeRange(max(day, within.start), min(day + _DAY, within.end)) for day in sorted(days)]
+
+    async def _verify_minutes(self, within: TimeRange) -> None:
+        days = self._days(within)
+        for at, window in enumerate(days, 1):
+            self._note_day(window, await self._in_a_snapshot(partial(self._read_day, window)))
+            self._on_step(Step("trades", window, at, len(days), self._ids.rows))
 
     async def _read_day(self, window: TimeRange) -> _Day:
         runs = await read_runs(self._connection, window, self._symbols)
@@ -283,18 +304,18 @@ class _Verifier:
         return [window.start, window.end] if self._symbols is None else [window.start, window.end, self._symbols]
 
 
-# The ledger is asked as well: retention may have dropped the rows below longer candles.
-_EXTENT = """
-    SELECT least((SELECT min(timestamp) FROM trades), (SELECT min(timestamp) FROM candles),
-                 (SELECT min(oldest_timestamp) FROM data_sync_status)) AS oldest,
-           greatest((SELECT max(timestamp) FROM trades), (SELECT max(timestamp) FROM candles),
-                    (SELECT max(newest_timestamp) FROM data_sync_status)) AS newest
-"""
+def _days_of(start: datetime, end: datetime) -> Iterator[datetime]:
+    day = bucket_start(start, _DAY)
+    while day < end:
+        yield day
+        day += _DAY
 
-_NEXT_ROWS = """
-    SELECT least((SELECT min(timestamp) FROM trades WHERE timestamp >= $1),
-                 (SELECT min(timestamp) FROM candles WHERE timestamp >= $1))
-"""
+
+# The ledger is asked as well: retention may have dropped the rows below longer candles.
+_LEDGER_EXTENT = "SELECT min(oldest_timestamp), max(newest_timestamp) FROM data_sync_status"
+
+_OLDEST = "SELECT min(timestamp) FROM {table} WHERE timestamp >= $1 AND timestamp < $2"
+_NEWEST = "SELECT max(timestamp) FROM {table} WHERE timestamp >= $1 AND timestamp < $2"
 
 _CANDLES = """
     SELECT c.symbol, count(*) AS count, s.oldest_timestamp AS oldest, s.newest_timestamp AS newest,

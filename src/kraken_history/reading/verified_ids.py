@@ -5,12 +5,13 @@ row in any window is found at the end: rows never change their time, so a row th
 its window. Ids whose rows retention dropped are not missing; :meth:`SeenIds._unexplained` tells them apart.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from msgspec import Struct
 
 from kraken_history.database.connections import Connection
+from kraken_history.intervals import Span
 from kraken_history.ledger import IdRanges
 from kraken_history.reading.differences import Difference, Differences, What, instant_text
 from kraken_history.records import MINUTE, TimeRange
@@ -159,15 +160,25 @@ class SeenIds:
         if first_id is not None and last_id is not None:
             self._short[symbol] = self._short.get(symbol, IdRanges()) | IdRanges([(first_id, last_id + 1)])
 
-    async def end(self, connection: Connection) -> None:
-        """Find the ids in the ledger that have no row."""
+    async def find_lost(self, connection: Connection) -> dict[str, IdRanges]:
+        """By symbol, the ids that are in the ledger and have no row in any window."""
+        lost = {}
         for symbol, held in self._held.items():
             if suspects := self._unexplained(symbol, held):
-                row = await connection.fetchrow(_CONFIRM, symbol, suspects.as_multirange())
-                assert row is not None  # it is an aggregate
-                if lost := suspects & (_ids(row["held"]) - _ids(row["stored"])):
-                    self.lost[symbol] = lost
-                    await self._report_lost(connection, symbol, lost)
+                # A repair may have made them missing meanwhile.
+                lost[symbol] = suspects & _ids(await connection.fetchval(_HELD, symbol))
+        return {symbol: ids for symbol, ids in lost.items() if ids}
+
+    def note_lost(self, lost: Mapping[str, IdRanges], times: Mapping[tuple[str, int], Span]) -> None:
+        """Report lost ids, with the times of :func:`read_times`."""
+        for symbol, ids in lost.items():
+            self.lost[symbol] = ids
+            ranges = list(ids)
+            more = f", and {len(ranges) - _MOST_RUNS:,} further ranges of ids" if len(ranges) > _MOST_RUNS else ""
+            for at, (low, high) in enumerate(ranges[:_MOST_RUNS], 1):
+                detail = f"{_ids_text(IdRanges([(low, high)]))} in the ledger, and not stored"
+                detail += more if at == _MOST_RUNS else ""
+                self._found.append(Difference(symbol, "trade_missing", *times[symbol, low], detail))
 
     def _unexplained(self, symbol: str, held: Held) -> IdRanges:
         """The ids without a row that retention cannot have dropped.
@@ -181,16 +192,6 @@ class SeenIds:
         kept_from = self._kept_from.get(symbol)
         younger = IdRanges() if kept_from is None else IdRanges([(kept_from, _TOP)])
         return missing & (younger | self._short.get(symbol, IdRanges()))
-
-    async def _report_lost(self, connection: Connection, symbol: str, lost: IdRanges) -> None:
-        ranges = list(lost)
-        more = f", and {len(ranges) - _MOST_RUNS:,} further ranges of ids" if len(ranges) > _MOST_RUNS else ""
-        for at, (low, high) in enumerate(ranges[:_MOST_RUNS], 1):
-            start, end = await _time_of(connection, symbol, low, high)
-            detail = f"{_ids_text(IdRanges([(low, high)]))} in the ledger, and not stored"
-            self._found.append(
-                Difference(symbol, "trade_missing", start, end, detail + (more if at == _MOST_RUNS else ""))
-            )
 
     def _note(self, ids: dict[str, IdRanges], what: What, run: IdRun, these: IdRanges, words: str) -> None:
         ids[run.symbol] = ids.get(run.symbol, IdRanges()) | these
@@ -209,10 +210,37 @@ def _ids_text(ids: IdRanges) -> str:
     return f"ids {low} to {high}:" if len(ranges) == 1 else f"{count:,} ids from {low} to {high}:"
 
 
-async def _time_of(connection: Connection, symbol: str, low: int, high: int) -> tuple[datetime, datetime]:
-    """The minutes in which missing trades were made, by the candles around them; else by what the ledger says."""
+async def without_rows_outside(
+    connection: Connection, lost: Mapping[str, IdRanges], within: TimeRange, pieces: Sequence[TimeRange]
+) -> dict[str, IdRanges]:
+    """The ids of a range that have no row outside it either: an id near its ends may have its row beyond them.
+
+    Args:
+        pieces: Those of the trades. Each is read by itself, the nearest first, until every id is found.
+    """
+    left = dict(lost)
+    for piece in sorted(pieces, key=lambda piece: max(piece.start - within.end, within.start - piece.end)):
+        for symbol, ids in list(left.items()):
+            stored = await connection.fetchval(_STORED, symbol, piece.start, piece.end, ids.as_multirange())
+            if still := ids - _ids(stored):
+                left[symbol] = still
+            else:
+                del left[symbol]
+    return left
+
+
+async def read_times(connection: Connection, lost: Mapping[str, IdRanges]) -> dict[tuple[str, int], Span]:
+    """By symbol and first id: the minutes in which lost trades were made, by the candles around them."""
+    return {
+        (symbol, low): await _time_of(connection, symbol, low, high)
+        for symbol, ids in lost.items()
+        for low, high in list(ids)[:_MOST_RUNS]
+    }
+
+
+async def _time_of(connection: Connection, symbol: str, low: int, high: int) -> Span:
     row = await connection.fetchrow(_TIME_OF_IDS, symbol, low, high - 1)
-    assert row is not None  # it has no FROM
+    assert row is not None  # a symbol with lost ids has a ledger
     start, end = row["low"] or row["oldest"], row["high"] or row["newest"]
     if row["low_last_id"] is not None and row["low_last_id"] >= high - 1:
         end = start
@@ -273,11 +301,11 @@ _TIMES = """
     FROM trades WHERE symbol = $1 AND timestamp >= $2 AND timestamp < $3 AND id <@ $4::text::int8multirange
 """
 
-# Over all time, because an id of the range may have its row outside it.
-_CONFIRM = """
-    SELECT (SELECT id_ranges FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades') AS held, (
-        SELECT range_agg(int8range(id, id + 1)) FROM trades WHERE symbol = $1 AND id <@ $2::text::int8multirange
-    ) AS stored
+_HELD = "SELECT id_ranges FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'"
+
+_STORED = """
+    SELECT range_agg(int8range(id, id + 1)) FROM trades
+    WHERE symbol = $1 AND timestamp >= $2 AND timestamp < $3 AND id <@ $4::text::int8multirange
 """
 
 _TIME_OF_IDS = """

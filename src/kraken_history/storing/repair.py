@@ -7,8 +7,9 @@ writer does, and looks again at what is wrong, so that a write meanwhile does no
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import pairwise
 from typing import TypeVar
 
 import asyncpg
@@ -25,12 +26,14 @@ from kraken_history.storing.candle_rules import OF_TRADES, TRADE_IDS, VALUES
 from kraken_history.storing.ledger_writing import lock_symbol
 from kraken_history.storing.longer_intervals import Aggregate
 from kraken_history.storing.materialized import open_keeper
-from kraken_history.storing.partitions import ensure_partitions
+from kraken_history.storing.partitions import ensure_partitions, find_pieces
 
 T = TypeVar("T")
 
 _DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)
+_BEFORE_THAT_WAS_KEPT = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST_AT_ONCE = 1_000  # trades deleted per transaction
 _LOCK_KEY = 0x726570616972  # an arbitrary constant; all versions must use the same
 
 
@@ -57,12 +60,23 @@ async def sole_repairer(pool: asyncpg.Pool) -> AsyncIterator[None]:
 
 async def remove_repeated(pool: asyncpg.Pool, symbol: str, ids: IdRanges) -> list[datetime]:
     """Delete all rows of these ids but the first stored one of each; return the times of the deleted rows."""
-
-    async def remove(connection: Connection) -> list[datetime]:
-        rows = await connection.fetch(_REMOVE_REPEATED, symbol, ids.as_multirange())
-        return [row["timestamp"] for row in rows]
-
-    return await _locked(pool, symbol, remove)
+    rows: list[asyncpg.Record] = []
+    async with pool.acquire() as connection:
+        for piece in await find_pieces(connection, "trades"):
+            rows += await connection.fetch(_ROWS_OF_IDS, symbol, piece.start, piece.end, ids.as_multirange())
+    rows.sort(key=lambda row: (row["id"], row["stored_at"] or _BEFORE_THAT_WAS_KEPT, row["timestamp"]))
+    again = [row for first, row in pairwise(rows) if row["id"] == first["id"]]
+    for at in range(0, len(again), _MOST_AT_ONCE):
+        part = again[at : at + _MOST_AT_ONCE]
+        times = [row["timestamp"] for row in part]
+        await _locked(
+            pool,
+            symbol,
+            lambda connection, part=part, times=times: connection.execute(  # type: ignore[misc]
+                _DELETE_TRADES, symbol, times, [row["id"] for row in part], min(times), max(times)
+            ),
+        )
+    return [row["timestamp"] for row in again]
 
 
 async def join_ledger(pool: asyncpg.Pool, symbol: str, ids: IdRanges) -> None:
@@ -111,12 +125,37 @@ async def correct_ledger(pool: asyncpg.Pool, symbol: str, lost: IdRanges, times:
         times: When these trades were made. This time counts as covered no longer.
     """
     ranges = "{" + ",".join(f"[{each.start.isoformat()},{each.end.isoformat()})" for each in times) + "}"
+    async with pool.acquire() as connection:
+        oldest, newest = await _extent_of_trades(connection, symbol)
 
     async def correct(connection: Connection) -> None:
         await connection.execute(_CORRECT_TRADES, symbol, lost.as_multirange(), ranges)
+        ledger = await connection.fetchrow(_TIMES_OF_LEDGER, symbol)
+        assert ledger is not None  # it is locked
+        bounds = []
+        for name, computed in (("oldest", oldest), ("newest", newest)):
+            # Live trades move it. It is right if it has a row, or had one that was dropped.
+            is_right = ledger[f"{name}_is_dropped"] or await connection.fetchval(_HAS_TRADE, symbol, ledger[name])
+            bounds.append([each for each in (ledger[name] if is_right else None, computed) if each is not None])
+        await connection.execute(_SET_TIMES, symbol, min(bounds[0], default=None), max(bounds[1], default=None))
         await connection.execute(_CORRECT_CANDLES, symbol)
 
     await _locked(pool, symbol, correct)
+
+
+async def _extent_of_trades(connection: Connection, symbol: str) -> tuple[datetime | None, datetime | None]:
+    """Times of a symbol's oldest and newest stored trade, read piece by piece: see :func:`find_pieces`."""
+    pieces = await find_pieces(connection, "trades")
+    found: list[datetime | None] = []
+    for name, order in (("oldest", pieces), ("newest", pieces[::-1])):
+        moment: datetime | None = None
+        for piece in order:
+            row = await connection.fetchrow(_EXTENT_OF_PIECE, symbol, piece.start, piece.end)
+            moment = None if row is None else row[name]
+            if moment is not None:
+                break
+        found.append(moment)
+    return found[0], found[1]
 
 
 async def replace_longer(
@@ -145,20 +184,21 @@ async def _locked(pool: asyncpg.Pool, symbol: str, write: Callable[[Connection],
 
     async def write_once() -> T:
         async with pool.acquire() as connection, connection.transaction():
+            await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")  # a generic plan locks all pieces
             await lock_symbol(connection, symbol)
             return await write(connection)
 
     return await write_again(write_once)
 
 
-_REMOVE_REPEATED = """
-    WITH ranked AS MATERIALIZED (
-        SELECT timestamp, id, row_number() OVER (PARTITION BY id ORDER BY stored_at NULLS FIRST, timestamp) AS place
-        FROM trades WHERE symbol = $1 AND id <@ $2::text::int8multirange
-    )
-    DELETE FROM trades t USING ranked r
-    WHERE r.place > 1 AND t.symbol = $1 AND t.id = r.id AND t.timestamp = r.timestamp
-    RETURNING t.timestamp
+_ROWS_OF_IDS = """
+    SELECT timestamp, id, stored_at FROM trades
+    WHERE symbol = $1 AND timestamp >= $2 AND timestamp < $3 AND id <@ $4::text::int8multirange
+"""
+
+_DELETE_TRADES = """
+    DELETE FROM trades t USING unnest($2::timestamptz[], $3::bigint[]) AS d (timestamp, id)
+    WHERE t.symbol = $1 AND t.timestamp = d.timestamp AND t.id = d.id AND t.timestamp BETWEEN $4 AND $5
 """
 
 _COUNT = "(SELECT coalesce(sum(upper(r) - lower(r)), 0) FROM unnest({ids}) AS r)"
@@ -171,21 +211,33 @@ _JOIN_LEDGER = f"""
     WHERE s.symbol = $1 AND s.data_type = 'trades'
 """  # noqa: S608 — only constants are put in
 
-# Times that were dropped stay as they are: their rows cannot be asked any more.
 _CORRECT_TRADES = f"""
-    WITH dropped AS MATERIALIZED ({DROPPED}), stored AS MATERIALIZED (
-        SELECT min(timestamp) AS oldest, max(timestamp) AS newest FROM trades WHERE symbol = $1
-    )
     UPDATE data_sync_status s
     SET id_ranges = s.id_ranges - $2::text::int8multirange,
         total_records = {_COUNT.format(ids="s.id_ranges - $2::text::int8multirange")},
-        time_ranges = s.time_ranges - $3::text::tstzmultirange,
-        oldest_timestamp = least(stored.oldest, CASE WHEN s.oldest_timestamp <@ of_trades THEN s.oldest_timestamp END),
-        newest_timestamp = greatest(
-            stored.newest, CASE WHEN s.newest_timestamp <@ of_trades THEN s.newest_timestamp END)
-    FROM dropped, stored
+        time_ranges = s.time_ranges - $3::text::tstzmultirange
     WHERE s.symbol = $1 AND s.data_type = 'trades'
 """  # noqa: S608 — only constants are put in
+
+_TIMES_OF_LEDGER = f"""
+    WITH dropped AS MATERIALIZED ({DROPPED})
+    SELECT s.oldest_timestamp AS oldest, s.newest_timestamp AS newest,
+           coalesce(s.oldest_timestamp <@ of_trades, false) AS oldest_is_dropped,
+           coalesce(s.newest_timestamp <@ of_trades, false) AS newest_is_dropped
+    FROM data_sync_status s CROSS JOIN dropped WHERE s.symbol = $1 AND s.data_type = 'trades'
+"""  # noqa: S608 — only constants are put in
+
+_HAS_TRADE = "SELECT EXISTS (SELECT FROM trades WHERE symbol = $1 AND timestamp = $2)"
+
+_SET_TIMES = """
+    UPDATE data_sync_status SET oldest_timestamp = $2, newest_timestamp = $3
+    WHERE symbol = $1 AND data_type = 'trades'
+"""
+
+_EXTENT_OF_PIECE = """
+    SELECT min(timestamp) AS oldest, max(timestamp) AS newest
+    FROM trades WHERE symbol = $1 AND timestamp >= $2 AND timestamp < $3
+"""
 
 _CORRECT_CANDLES = f"""
     WITH dropped AS MATERIALIZED ({DROPPED})
