@@ -43,8 +43,3 @@ async def verified(
 ) -> Verification:
     async with pool.acquire() as connection:
         return await verify(connection, symbols, start, end)
-
-
-async def found(pool: asyncpg.Pool) -> list[tuple[str, str, str]]:
-    """Each difference as its symbol, its kind and its detail."""
-    return [(each.symbol, each.what, each.detail) for each in (await verified(pool)).differences]
