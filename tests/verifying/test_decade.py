@@ -11,7 +11,7 @@ from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.store import Store
 from tests.backfill.test_decade import DAYS_APART, FEW_LOCKS, TRADES, Locks
 from tests.support.examples import make_trade
-from tests.verifying.histories import MONDAY
+from tests.verifying.histories import MONDAY, OTHER
 
 START = MONDAY - timedelta(days=DAYS_APART * TRADES)
 
@@ -21,9 +21,11 @@ async def test_a_decade_is_verified_and_repaired_with_few_locks(
     pool: asyncpg.Pool, store: Store, migrated_database_url: str
 ) -> None:
     for n in range(0, TRADES, 10):  # as pages are cut, so that no write locks them all
-        await store.write([make_trade(m + 1, START + timedelta(days=DAYS_APART * m)) for m in range(n, n + 10)])
+        moments = [START + timedelta(days=DAYS_APART * m) for m in range(n, n + 10)]
+        await store.write([make_trade(n + at + 1, moment) for at, moment in enumerate(moments)])
+        await store.write([make_trade(n + at + 1, moment, symbol=OTHER) for at, moment in enumerate(moments)])
     await refresh(pool)
-    await pool.execute("DELETE FROM trades WHERE id = 50")
+    await pool.execute("DELETE FROM trades WHERE id = 50 AND symbol = 'BTC/USDT'")
     steps: list[Step] = []
 
     async with Locks(pool) as locks:
@@ -34,7 +36,7 @@ async def test_a_decade_is_verified_and_repaired_with_few_locks(
 
     for found in (outcome, part):
         assert [each.what for each in found.differences] == ["candle_without_trades", "trade_missing"]
-    assert outcome.trades == TRADES - 1
+    assert outcome.trades == 2 * TRADES - 1
     assert [step.done for step in steps if step.of == "trades"][-1] == steps[0].total < 2 * 7 * TRADES
     assert repaired.verification.is_right
     assert locks.most < FEW_LOCKS

@@ -15,7 +15,7 @@ import asyncpg
 from msgspec import Struct
 
 from kraken_history.database.connections import Connection, write_again
-from kraken_history.intervals import bucket_end, bucket_start
+from kraken_history.intervals import Span, bucket_end, bucket_start
 from kraken_history.ledger import IdRanges
 from kraken_history.reading.differences import Difference, Differences, candle_detail, instant_text
 from kraken_history.reading.verified_ids import IdRun, SeenIds, read_runs, read_times, without_rows_outside
@@ -62,6 +62,7 @@ class Verification(Struct, frozen=True):
         differences: By symbol and time; empty if everything agrees.
         lost, strays, repeated: By symbol, the ids of the differences ``trade_missing``, ``trade_not_in_ledger`` and
             ``trade_repeated``.
+        lost_times: By symbol and first id, the time of a range of lost ids; of 10,000 ranges per symbol at most.
         wrong_longer: By view and symbol, the time of the longer candles that differ.
     """
 
@@ -74,6 +75,7 @@ class Verification(Struct, frozen=True):
     lost: Mapping[str, IdRanges]
     strays: Mapping[str, IdRanges]
     repeated: Mapping[str, IdRanges]
+    lost_times: Mapping[tuple[str, int], Span]
     wrong_longer: Mapping[tuple[str, str], Sequence[TimeRange]]
 
     @property
@@ -172,6 +174,7 @@ class _Verifier:
             self._ids.lost,
             self._ids.strays,
             self._ids.repeated,
+            self._ids.lost_times,
             self._wrong_longer,
         )
 

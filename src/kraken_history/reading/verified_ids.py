@@ -18,7 +18,8 @@ from kraken_history.records import MINUTE, TimeRange
 
 _DAY = timedelta(days=1)
 _MICROSECOND = timedelta(microseconds=1)
-_MOST_RUNS = 100  # ranges of missing ids that are reported per symbol; further ones are counted
+_MOST_RUNS = 100  # ranges of lost ids that are reported per symbol; further ones are counted
+_MOST_TIMED = 10_000  # ranges of lost ids per symbol whose time is determined
 _TOP = 2**63 - 1
 
 
@@ -92,6 +93,7 @@ class SeenIds:
     Attributes:
         rows: Trades in these windows.
         lost, strays, repeated: By symbol, the ids of the differences.
+        lost_times: By symbol and first id, the time of each range of lost ids, of the first 10,000 of each symbol.
     """
 
     def __init__(self, found: Differences) -> None:
@@ -103,6 +105,7 @@ class SeenIds:
         self._dropped_until: datetime | None = None
         self.rows = 0
         self.lost: dict[str, IdRanges] = {}
+        self.lost_times: Mapping[tuple[str, int], Span] = {}
         self.strays: dict[str, IdRanges] = {}
         self.repeated: dict[str, IdRanges] = {}
 
@@ -171,6 +174,7 @@ class SeenIds:
 
     def note_lost(self, lost: Mapping[str, IdRanges], times: Mapping[tuple[str, int], Span]) -> None:
         """Report lost ids, with the times of :func:`read_times`."""
+        self.lost_times = times
         for symbol, ids in lost.items():
             self.lost[symbol] = ids
             ranges = list(ids)
@@ -234,7 +238,7 @@ async def read_times(connection: Connection, lost: Mapping[str, IdRanges]) -> di
     return {
         (symbol, low): await _time_of(connection, symbol, low, high)
         for symbol, ids in lost.items()
-        for low, high in list(ids)[:_MOST_RUNS]
+        for low, high in list(ids)[:_MOST_TIMED]
     }
 
 

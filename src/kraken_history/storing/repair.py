@@ -5,7 +5,7 @@ id without a row becomes missing, so that it is fetched again. Each transaction 
 writer does, and looks again at what is wrong, so that a write meanwhile does no harm. One repair runs at a time.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -91,7 +91,8 @@ async def join_ledger(pool: asyncpg.Pool, symbol: str, ids: IdRanges) -> None:
 async def rebuild_minutes(pool: asyncpg.Pool, symbol: str, window: TimeRange) -> int:
     """Build the wrong one-minute candles of a window from their trades, a day per transaction; return their number.
 
-    A candle of trades that are not stored is deleted, unless retention dropped them.
+    A candle of trades that are not stored is deleted, unless they were dropped. If no trade of any symbol is stored on
+    its day, they probably were, and nobody recorded it: then the candle is all that is left of them, and stays.
     """
     changed = 0
     start = bucket_start(window.start, _DAY)
@@ -104,7 +105,7 @@ async def rebuild_minutes(pool: asyncpg.Pool, symbol: str, window: TimeRange) ->
 
 async def _rebuild_day(connection: Connection, symbol: str, day: datetime) -> int:
     rows = await connection.fetch(wrong_minutes("$3"), day, day + _DAY, [symbol])
-    if not rows:
+    if not rows or not await connection.fetchval(_ANY_TRADES, day, day + _DAY):
         return 0
     minutes = sorted(row["timestamp"] for row in rows)
     arguments = symbol, minutes, minutes[0], minutes[-1] + MINUTE
@@ -117,14 +118,27 @@ async def _rebuild_day(connection: Connection, symbol: str, day: datetime) -> in
     return len(minutes)
 
 
-async def correct_ledger(pool: asyncpg.Pool, symbol: str, lost: IdRanges, times: Sequence[TimeRange]) -> None:
+async def are_trades_stored(pool: asyncpg.Pool, window: TimeRange) -> bool:
+    """True if on each day of a window trades of some symbol are stored. Otherwise those of a day were dropped."""
+    day = bucket_start(window.start, _DAY)
+    while day < window.end:
+        if not await pool.fetchval(_ANY_TRADES, day, day + _DAY):
+            return False
+        day += _DAY
+    return True
+
+
+async def correct_ledger(
+    pool: asyncpg.Pool, symbol: str, lost: IdRanges, times: Sequence[TimeRange], left: Sequence[TimeRange]
+) -> None:
     """Make the ledger of a symbol say what is stored.
 
     Args:
         lost: Ids that have no row. They become missing, so that they are fetched again.
         times: When these trades were made. This time counts as covered no longer.
+        left: When other lost trades were made, which stay in the ledger.
     """
-    ranges = "{" + ",".join(f"[{each.start.isoformat()},{each.end.isoformat()})" for each in times) + "}"
+    ranges = _multirange(times)
     async with pool.acquire() as connection:
         oldest, newest = await _extent_of_trades(connection, symbol)
 
@@ -135,7 +149,11 @@ async def correct_ledger(pool: asyncpg.Pool, symbol: str, lost: IdRanges, times:
         bounds = []
         for name, computed in (("oldest", oldest), ("newest", newest)):
             # Live trades move it. It is right if it has a row, or had one that was dropped.
-            is_right = ledger[f"{name}_is_dropped"] or await connection.fetchval(_HAS_TRADE, symbol, ledger[name])
+            is_right = (
+                ledger[f"{name}_is_dropped"]
+                or any(each.start <= ledger[name] < each.end for each in left if ledger[name] is not None)
+                or await connection.fetchval(_HAS_TRADE, symbol, ledger[name])
+            )
             bounds.append([each for each in (ledger[name] if is_right else None, computed) if each is not None])
         await connection.execute(_SET_TIMES, symbol, min(bounds[0], default=None), max(bounds[1], default=None))
         await connection.execute(_CORRECT_CANDLES, symbol)
@@ -159,24 +177,32 @@ async def _extent_of_trades(connection: Connection, symbol: str) -> tuple[dateti
 
 
 async def replace_longer(
-    pool: asyncpg.Pool, wrong: Iterable[tuple[Aggregate, str, TimeRange]], *, wait_s: float = 0
-) -> int:
-    """Compute stored longer candles again, each window in one transaction; return how many were stored before.
+    pool: asyncpg.Pool,
+    wrong: Iterable[tuple[Aggregate, str, TimeRange]],
+    kept: Mapping[str, Sequence[TimeRange]],
+    *,
+    wait_s: float = 0,
+) -> None:
+    """Compute stored longer candles again, each window in one transaction.
 
     Args:
         wrong: The windows, by interval and symbol, each interval after its source.
+        kept: By symbol, the time whose trades are lost. A longer candle of it that has more trades than its minutes
+            stays, because nothing proves the minutes.
         wait_s: Seconds to wait for a refresh to end.
 
     Raises:
         RefreshIsRunning: A refresh is running, and did not end in time.
     """
-    removed = 0
     async with sole_refresher(pool, wait_s=wait_s) as connection:
         keeper = await open_keeper(connection)
         for aggregate, symbol, window in wrong:
             buckets = TimeRange(bucket_start(window.start, aggregate.width), bucket_end(window.end, aggregate.width))
-            removed += await keeper.replace(aggregate, symbol, buckets)
-    return removed
+            await keeper.replace(aggregate, symbol, buckets, _multirange(kept.get(symbol, ())))
+
+
+def _multirange(ranges: Iterable[TimeRange]) -> str:
+    return "{" + ",".join(f"[{each.start.isoformat()},{each.end.isoformat()})" for each in ranges) + "}"
 
 
 async def _locked(pool: asyncpg.Pool, symbol: str, write: Callable[[Connection], Awaitable[T]]) -> T:
@@ -226,6 +252,8 @@ _TIMES_OF_LEDGER = f"""
            coalesce(s.newest_timestamp <@ of_trades, false) AS newest_is_dropped
     FROM data_sync_status s CROSS JOIN dropped WHERE s.symbol = $1 AND s.data_type = 'trades'
 """  # noqa: S608 — only constants are put in
+
+_ANY_TRADES = "SELECT EXISTS (SELECT FROM trades WHERE timestamp >= $1 AND timestamp < $2)"
 
 _HAS_TRADE = "SELECT EXISTS (SELECT FROM trades WHERE symbol = $1 AND timestamp = $2)"
 
