@@ -24,6 +24,10 @@ COMMANDS = (
     "import-csv",
     "backfill",
     "refresh",
+    "runs list",
+    "runs show",
+    "runs compare",
+    "verify",
     "dead-letters list",
     "dead-letters replay",
     "indicators fetch",
@@ -41,6 +45,9 @@ def test_these_are_all_the_commands() -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     names |= {f"dead-letters {command.name}" for command in letters_app.registered_commands}
     names |= {f"indicators {command.name}" for command in indicators_app.registered_commands}
+    from kraken_history.cli.commands.runs import runs_app
+
+    names |= {f"runs {command.name}" for command in runs_app.registered_commands}
 
     assert names == set(COMMANDS)
 

@@ -18,6 +18,8 @@ from kraken_history.cli.commands import fill_gaps as fill_gaps_command
 from kraken_history.cli.commands import import_csv as import_csv_command
 from kraken_history.cli.commands import indicators as indicators_command
 from kraken_history.cli.commands import refresh as refresh_command
+from kraken_history.cli.commands import runs as runs_command
+from kraken_history.cli.commands import verify as verify_command
 from kraken_history.cli.instants import MOST_DAYS, range_options
 from kraken_history.cli.loading import EXIT_INTERRUPTED, loading
 from kraken_history.errors import UsageError
@@ -42,6 +44,8 @@ fill_gaps_command.register(app)
 import_csv_command.register(app)
 refresh_command.register(app)
 indicators_command.register(app)
+runs_command.register(app)
+verify_command.register(app)
 
 
 class Format(StrEnum):

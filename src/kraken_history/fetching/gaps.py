@@ -5,7 +5,7 @@ Kraken was asked and had no trade. The wanted time is that from ``history_days``
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from functools import partial
@@ -25,16 +25,15 @@ from kraken_history.completeness.covered_time import (
 from kraken_history.completeness.gap_length import LONGEST_MIN_GAP_MINUTES, MIN_GAP_MINUTES
 from kraken_history.completeness.hole_times import HoleSpan
 from kraken_history.completeness.holes import find_due_holes, find_fetchable_holes
-from kraken_history.database.connections import create_pool, write_again
-from kraken_history.database.migrations import check_schema
+from kraken_history.database.connections import write_again
 from kraken_history.errors import HistoryError, InvalidNumber, UsageError
+from kraken_history.fetching.gap_tools import KRAKEN_REST_URL, FindPair, Tools, open_tools
 from kraken_history.fetching.healing import heal, wanted_span
 from kraken_history.fetching.pages import TapePage
 from kraken_history.fetching.tape import SECOND_LOOK_S, TapeReader, Work
 from kraken_history.kraken.client import KrakenRest, Limiter
-from kraken_history.kraken.limiter import LocalRateLimiter
 from kraken_history.kraken.pairs import symbol_without_kraken
-from kraken_history.kraken.resolver import CANNOT_BE_ASKED, Resolver
+from kraken_history.kraken.resolver import CANNOT_BE_ASKED
 from kraken_history.kraken.rest import TRADES_PAGE
 from kraken_history.ledger import IdRange, IdRanges, neighbourhoods
 from kraken_history.records import MINUTE, DataGap, floor_minute, unix_ns
@@ -42,10 +41,6 @@ from kraken_history.runtime import telemetry
 from kraken_history.storing.aggregates import refresh_if_free
 from kraken_history.storing.store import Store
 from kraken_history.symbols import DEFAULT_SYMBOLS, Pair
-
-KRAKEN_REST_URL = "https://api.kraken.com"
-
-FindPair = Callable[[str], Awaitable[Pair]]
 
 _MOST_HOLES = 100  # runs of holes per symbol and pass, newest first
 
@@ -80,36 +75,98 @@ class Fetched(Struct, frozen=True):
 
 
 class GapFiller:
-    """Detects and fills gaps of some symbols. The caller opens and closes the database and the client.
+    """Detects and fills gaps of some symbols.
+
+    With a URL it is used on its own, inside ``async with``, or between :meth:`start` and :meth:`stop`. Services pass
+    their pool, store, client and look-up of pairs instead, which they open and close themselves.
 
     Args:
+        database: ``postgresql://…``, or an open pool.
         find_pair: Finds the pair of a name, for example :meth:`kraken_history.kraken.resolver.Resolver.find`.
         symbols: Under any of their names.
         history_days: Days of history that are wanted.
         now: Kraken's clock.
         second_look_s: Seconds before a page in doubt is requested again.
+        kraken_rest_url, limiter, max_connections: With a URL only, as :func:`open_tools` takes them.
     """
 
     def __init__(
         self,
-        pool: asyncpg.Pool,
-        store: Store,
-        rest: KrakenRest,
-        find_pair: FindPair,
+        database: asyncpg.Pool | str,
+        store: Store | None = None,
+        rest: KrakenRest | None = None,
+        find_pair: FindPair | None = None,
         *,
         symbols: Sequence[str] = DEFAULT_SYMBOLS,
         history_days: int = 30,
         now: Clock = utc_now,
         second_look_s: float = SECOND_LOOK_S,
+        kraken_rest_url: str = KRAKEN_REST_URL,
+        limiter: Limiter | None = None,
+        max_connections: int = 4,
     ) -> None:
-        self._pool = pool
-        self._store = store
-        self._rest = rest
-        self._find_pair = find_pair
+        self._tools: Tools | None = None
+        self._opening = partial(
+            open_tools, kraken_rest_url=kraken_rest_url, limiter=limiter, max_connections=max_connections
+        )
+        self._db_url = database if isinstance(database, str) else None
+        self._open = AsyncExitStack()
+        if not isinstance(database, str):
+            if store is None or rest is None or find_pair is None:
+                raise TypeError("expected store, rest and find_pair beside a pool: give all of them, or a URL alone")
+            self._tools = Tools(database, store, rest, find_pair)
+        elif store is not None or rest is not None or find_pair is not None:
+            raise TypeError(
+                "expected a URL alone, got it with a store, rest or find_pair: give a pool, or leave them out"
+            )
         self._symbols = symbols
         self._history_days = history_days
         self._now = now
         self._second_look_s = second_look_s
+
+    async def start(self) -> None:
+        """Open the database and the client, if they are not open.
+
+        Raises:
+            UsageError, ServiceUnavailable, SchemaMismatch: The database cannot be used.
+        """
+        if self._tools is None and self._db_url is not None:
+            self._tools = await self._open.enter_async_context(self._opening(self._db_url))
+
+    async def stop(self) -> None:
+        """Close what :meth:`start` opened. It may be repeated, and started again."""
+        if self._db_url is not None:
+            self._tools = None
+            await self._open.aclose()
+
+    async def __aenter__(self) -> "GapFiller":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def _open_tools(self) -> Tools:
+        if self._tools is None:
+            raise UsageError("the gap filler is not open: use it inside `async with`, or between start() and stop()")
+        return self._tools
+
+    @property
+    def _pool(self) -> asyncpg.Pool:
+        return self._open_tools.pool
+
+    @property
+    def _store(self) -> Store:
+        return self._open_tools.store
+
+    @property
+    def _rest(self) -> KrakenRest:
+        return self._open_tools.rest
+
+    @property
+    def _find_pair(self) -> FindPair:
+        return self._open_tools.find_pair
 
     async def detect_gaps(
         self, min_gap_minutes: float = MIN_GAP_MINUTES, *, live_ids: Mapping[str, int] | None = None
@@ -180,7 +237,8 @@ class GapFiller:
     ) -> GapSummary:
         """Detect all gaps and fill them, ``max_concurrent`` symbols at a time; failures are in the summary.
 
-        For gaps under twelve hours, candles are stored first. Then the trades of every gap are fetched.
+        For gaps under twelve hours, candles are stored first. Then the trades of every gap are fetched. A gap filler
+        that was opened by URL refreshes the longer intervals as well; services leave that to the worker.
         """
         gaps = await self.detect_gaps(min_gap_minutes, live_ids=live_ids)
         tally = _Tally()
@@ -201,7 +259,23 @@ class GapFiller:
             errors=tally.errors,
         )
         _log.info("gaps_filled", **summary)
+        if self._db_url is not None and (tally.trades or tally.candles):
+            await self.refresh_continuous_aggregates()
         return summary
+
+    async def verify(self, min_gap_minutes: float = MIN_GAP_MINUTES) -> bool:
+        """True if no gap is left: the wanted time of all symbols is covered, and no id is missing in it.
+
+        `kraken-history verify` compares what is stored with the ledger; this compares the ledger with what is wanted.
+
+        Raises:
+            InvalidNumber: As :meth:`detect_gaps`.
+        """
+        return not await self.detect_gaps(max(min_gap_minutes, MIN_GAP_MINUTES))
+
+    async def refresh_continuous_aggregates(self) -> None:
+        """Refresh the longer intervals where one-minute candles changed, unless another process is doing so."""
+        await refresh_if_free(self._pool, now=self._now())
 
     async def fetch_forward(self, gap: DataGap, *, max_pages: int, stops_at_hole: bool = False) -> Fetched:
         """Fetch a gap's trades from its beginning on; each page is stored before the next is requested.
@@ -376,17 +450,17 @@ async def run_gap_filler(
         UsageError, ServiceUnavailable, SchemaMismatch: The database cannot be used. Failures of Kraken are in the
             summary instead.
     """
-    async with AsyncExitStack() as stack:
-        pool = await stack.enter_async_context(await create_pool(db_url, min_size=1, max_size=max_concurrent + 1))
-        async with pool.acquire() as connection:
-            await check_schema(connection)
-        rest = await stack.enter_async_context(KrakenRest(kraken_rest_url, limiter or LocalRateLimiter()))
-        find_pair = Resolver(rest.fetch_asset_pairs).find
-        filler = GapFiller(pool, Store(pool), rest, find_pair, symbols=symbols, history_days=history_days, now=now)
-        summary = await filler.fill_all_gaps(max_concurrent, min_gap_minutes=min_gap_minutes)
-        if summary["trades_processed"] or summary["candles_inserted"]:
-            await refresh_if_free(pool, now=now())
-        return summary
+    filler = GapFiller(
+        db_url,
+        symbols=symbols,
+        history_days=history_days,
+        now=now,
+        kraken_rest_url=kraken_rest_url,
+        limiter=limiter,
+        max_connections=max_concurrent + 1,
+    )
+    async with filler:
+        return await filler.fill_all_gaps(max_concurrent, min_gap_minutes=min_gap_minutes)
 
 
 def wants_candles(gap: DataGap) -> bool:

@@ -13,6 +13,7 @@
 ``candle_changes``        records which minutes changed: for the refresh, and for followers
 ``longer_intervals``      the eight stored intervals
 ``aggregates``            their refresh; ``materialized`` refreshes one window
+``candle_checks``         finds wrong candles; ``repair`` repairs trades, ledger and candles
 ``partitions``            created before rows are written, and ahead of time
 ``retention``             drops old data
 ========================  ====================================================================

@@ -21,6 +21,16 @@ class Keeper(Protocol):
     async def refresh(self, aggregate: Aggregate, window: TimeRange) -> int:
         """Recompute the buckets of a window and remove its marks; return how many lost rows and were kept."""
 
+    async def replace(self, aggregate: Aggregate, symbol: str, window: TimeRange, kept: str) -> None:
+        """Compute a symbol's candles of a window again, in one transaction. The sources must be right.
+
+        Unlike :meth:`refresh` it also replaces candles with more trades than their minutes have, if the trades in the
+        ledger prove the minutes. Otherwise minutes may have been deleted, and the longer candle is all that is left.
+
+        Args:
+            kept: A ``tstzmultirange``: time whose trades are lost, so that they prove nothing.
+        """
+
     async def note_refreshed(self, views: Sequence[str]) -> None:
         """Record that these views were refreshed."""
 
@@ -62,6 +72,9 @@ class TableKeeper:
             await self._connection.execute(_ADVANCE, aggregate.view, _multirange(window), window.end)
         return kept
 
+    async def replace(self, aggregate: Aggregate, symbol: str, window: TimeRange, kept: str) -> None:
+        await _replace(self._connection, aggregate, f"{aggregate.view}_rows", symbol, window, kept)
+
     async def note_refreshed(self, views: Sequence[str]) -> None:
         await self._connection.execute(_NOTE_REFRESHED, views)
 
@@ -96,6 +109,9 @@ class ContinuousKeeper:
             _LOSSY_BUCKETS.format(table=table, fresh=_fresh(aggregate)), window.start, window.end
         )
         return [row["timestamp"] for row in rows]
+
+    async def replace(self, aggregate: Aggregate, symbol: str, window: TimeRange, kept: str) -> None:
+        await _replace(self._connection, aggregate, self._tables[aggregate.view], symbol, window, kept)
 
     async def note_refreshed(self, views: Sequence[str]) -> None:
         async with self._connection.transaction():
@@ -161,6 +177,33 @@ def _fresh(aggregate: Aggregate) -> str:
     only = "AND interval_minutes = 1" if aggregate.source == "candles" else ""
     source = f"SELECT * FROM {aggregate.source} WHERE timestamp >= $1 AND timestamp < $2 {only}"  # noqa: S608 — ours
     return longer_candles(source, aggregate.minutes)
+
+
+async def _replace(
+    connection: Connection, aggregate: Aggregate, table: str, symbol: str, window: TimeRange, kept: str
+) -> None:
+    async with connection.transaction():
+        await connection.execute(_REMOVE.format(table=table), symbol, window.start, window.end, aggregate.width, kept)
+        await connection.execute(_merge(aggregate, table), window.start, window.end)
+
+
+# A candle's minutes are proven if all of its time that ever had a candle lies between the oldest and the newest trade.
+_REMOVE = """
+    WITH unproven AS MATERIALIZED (
+        SELECT coalesce(range_agg(each), '{{}}') AS ranges
+        FROM (SELECT unnest(ranges) FROM dropped_ranges WHERE relation IN ('trades', 'candles')
+              UNION ALL SELECT unnest($5::text::tstzmultirange)) AS d (each)
+    ), ledger AS MATERIALIZED (
+        SELECT tstzmultirange(tstzrange(t.oldest_timestamp - interval '1 minute', t.newest_timestamp, '[]')) AS trades,
+               tstzmultirange(tstzrange(c.oldest_timestamp, c.newest_timestamp, '[]')) AS candles
+        FROM data_sync_status t JOIN data_sync_status c ON c.symbol = t.symbol AND c.data_type = 'candles_1m'
+        WHERE t.symbol = $1 AND t.data_type = 'trades' AND t.oldest_timestamp IS NOT NULL
+    )
+    DELETE FROM {table} m USING ledger l, unproven u
+    WHERE m.symbol = $1 AND m.timestamp >= $2 AND m.timestamp < $3
+      AND NOT tstzrange(m.timestamp, m.timestamp + $4::interval) && u.ranges
+      AND tstzmultirange(tstzrange(m.timestamp, m.timestamp + $4::interval)) * l.candles <@ l.trades
+"""
 
 
 def _merge(aggregate: Aggregate, table: str) -> str:

@@ -1,4 +1,7 @@
-"""Creates partitions if the server does not do so itself: before rows are written, and some days ahead."""
+"""Creates partitions if the server does not do so itself: before rows are written, and some days ahead.
+
+A statement locks every partition or chunk that it may read. :func:`find_pieces` lets one over years go piece by piece.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -7,6 +10,8 @@ import asyncpg
 
 from kraken_history.clock import utc_now
 from kraken_history.database.connections import Connection
+from kraken_history.database.migrations import HYPERTABLES, kept_capabilities
+from kraken_history.records import TimeRange
 
 DAYS_AHEAD = 7
 
@@ -28,3 +33,22 @@ async def make_partitions_ahead(pool: asyncpg.Pool, *, now: datetime | None = No
     today = utc_now() if now is None else now
     days = [today + timedelta(days=n) for n in range(DAYS_AHEAD + 1)]
     return sum([await ensure_partitions(pool, table, days) for table in _PARTITIONED])
+
+
+async def find_pieces(connection: Connection, table: str) -> list[TimeRange]:
+    """The time of each partition or chunk of a table, oldest first."""
+    query = _CHUNKS if HYPERTABLES in await kept_capabilities(connection) else _PARTITIONS
+    return sorted(TimeRange(row["start"], row["end"]) for row in await connection.fetch(query, table))
+
+
+_CHUNKS = """
+    SELECT range_start AS start, range_end AS end FROM timescaledb_information.chunks
+    WHERE hypertable_schema = current_schema AND hypertable_name = $1
+"""
+
+_PARTITIONS = r"""
+    SELECT bounds[1]::timestamptz AS start, bounds[2]::timestamptz AS end
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    CROSS JOIN LATERAL regexp_match(pg_get_expr(c.relpartbound, c.oid), $$FROM \('(.+)'\) TO \('(.+)'\)$$) AS bounds
+    WHERE i.inhparent = $1::text::regclass AND bounds IS NOT NULL
+"""

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from kraken_history.database.connections import Connection
 from kraken_history.database.migrations import CONTINUOUS_AGGREGATES, HYPERTABLES, kept_capabilities
+from kraken_history.intervals import EARLIEST
 from kraken_history.storing.aggregates import refresh_marked, sole_refresher
 from kraken_history.storing.longer_intervals import AGGREGATES
 
@@ -58,7 +59,10 @@ async def drop_old(
         for view in (aggregate.view for aggregate in AGGREGATES if aggregate.view in cutoffs):
             until = min(cutoffs[view], await _oldest_mark(connection) or cutoffs[view])
             query = _DROP_CHUNKS if CONTINUOUS_AGGREGATES in capabilities else _DELETE_ROWS.format(table=f"{view}_rows")
-            dropped[view] = await connection.fetchval(query.format(view=view), until)
+            async with connection.transaction():
+                dropped[view] = await connection.fetchval(query.format(view=view), until)
+                if dropped[view]:  # without this record, the candles would have to be there: their minutes may be
+                    await connection.execute(_NOTE_DROPPED, view, EARLIEST, until)
     return dropped
 
 

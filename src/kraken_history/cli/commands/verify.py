@@ -1,0 +1,40 @@
+"""The options of ``verify``."""
+
+from typing import Annotated
+
+import typer
+
+from kraken_history.cli.loading import loading
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("verify")(_verify)
+
+
+def _verify(
+    symbols: Annotated[
+        list[str] | None, typer.Argument(metavar="[SYMBOL]...", help="For example BTC/USDT. Default: all.")
+    ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", help="Start time, ISO 8601; UTC unless it has an offset. Default: the oldest data."),
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="End time, not included. Default: the newest data.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Rebuild from the stored trades what differs, and verify again.")
+    ] = False,
+) -> None:
+    """Recount trades, ledger and candles, and report what differs.
+
+    Compares the stored trades with the ledger, each candle with its trades, and longer candles with their minutes.
+    Rows that retention dropped are no difference. Exits with 1 if anything differs. Without --repair it only reads,
+    and may run beside `up`. With --repair, trades that are lost become missing, so that they are fetched again; it
+    needs the user who owns the tables.
+
+    Example: kraken-history verify BTC/USDT --from 2026-01-01
+    """
+    with loading():
+        from kraken_history.cli.verify import run_command
+    run_command(symbols or [], from_, to, as_json=as_json, repairs=repair)

@@ -1,0 +1,298 @@
+"""Repairs what a verification found: duplicate trades, the ledger, one-minute candles, and longer candles.
+
+The stored trades decide: candles are built from them again, and the ledger is made to say which of them there are. An
+id without a row becomes missing, so that it is fetched again. Each transaction holds the lock of the symbol, as every
+writer does, and looks again at what is wrong, so that a write meanwhile does no harm. One repair runs at a time.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import pairwise
+from typing import TypeVar
+
+import asyncpg
+
+from kraken_history.database.connections import Connection, write_again
+from kraken_history.errors import ServiceUnavailable
+from kraken_history.intervals import bucket_end, bucket_start
+from kraken_history.ledger import IdRanges
+from kraken_history.records import MINUTE, TimeRange
+from kraken_history.storing.aggregates import sole_refresher
+from kraken_history.storing.candle_changes import note_candles
+from kraken_history.storing.candle_checks import DROPPED, wrong_minutes
+from kraken_history.storing.candle_rules import OF_TRADES, TRADE_IDS, VALUES
+from kraken_history.storing.ledger_writing import lock_symbol
+from kraken_history.storing.longer_intervals import Aggregate
+from kraken_history.storing.materialized import open_keeper
+from kraken_history.storing.partitions import ensure_partitions, find_pieces
+
+T = TypeVar("T")
+
+_DAY = timedelta(days=1)
+_HOUR = timedelta(hours=1)
+_BEFORE_THAT_WAS_KEPT = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST_AT_ONCE = 1_000  # trades deleted per transaction
+_LOCK_KEY = 0x726570616972  # an arbitrary constant; all versions must use the same
+
+
+class RepairIsRunning(ServiceUnavailable):
+    """Another process is repairing. Only one may do so at a time."""
+
+
+@asynccontextmanager
+async def sole_repairer(pool: asyncpg.Pool) -> AsyncIterator[None]:
+    """Hold the lock of the only process that may repair, from the verification on.
+
+    Raises:
+        RepairIsRunning: Another process has the lock.
+    """
+    async with pool.acquire() as connection:
+        if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK_KEY):
+            raise RepairIsRunning("another repair is running: wait for it, or try again later")
+        try:
+            yield
+        finally:
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # a lost connection holds no lock
+                await connection.fetchval("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
+
+
+async def remove_repeated(pool: asyncpg.Pool, symbol: str, ids: IdRanges) -> list[datetime]:
+    """Delete all rows of these ids but the first stored one of each; return the times of the deleted rows."""
+    rows: list[asyncpg.Record] = []
+    async with pool.acquire() as connection:
+        for piece in await find_pieces(connection, "trades"):
+            rows += await connection.fetch(_ROWS_OF_IDS, symbol, piece.start, piece.end, ids.as_multirange())
+    rows.sort(key=lambda row: (row["id"], row["stored_at"] or _BEFORE_THAT_WAS_KEPT, row["timestamp"]))
+    again = [row for first, row in pairwise(rows) if row["id"] == first["id"]]
+    for at in range(0, len(again), _MOST_AT_ONCE):
+        part = again[at : at + _MOST_AT_ONCE]
+        times = [row["timestamp"] for row in part]
+        await _locked(
+            pool,
+            symbol,
+            lambda connection, part=part, times=times: connection.execute(  # type: ignore[misc]
+                _DELETE_TRADES, symbol, times, [row["id"] for row in part], min(times), max(times)
+            ),
+        )
+    return [row["timestamp"] for row in again]
+
+
+async def join_ledger(pool: asyncpg.Pool, symbol: str, ids: IdRanges) -> None:
+    """Add ids that have a row to the ledger."""
+
+    async def join(connection: Connection) -> None:
+        await connection.execute(_JOIN_LEDGER, symbol, ids.as_multirange())
+
+    await _locked(pool, symbol, join)
+
+
+async def rebuild_minutes(pool: asyncpg.Pool, symbol: str, window: TimeRange) -> int:
+    """Build the wrong one-minute candles of a window from their trades, a day per transaction; return their number.
+
+    A candle of trades that are not stored is deleted, unless they were dropped. If no trade of any symbol is stored on
+    its day, they probably were, and nobody recorded it: then the candle is all that is left of them, and stays.
+    """
+    changed = 0
+    start = bucket_start(window.start, _DAY)
+    while start < window.end:
+        await ensure_partitions(pool, "candles", [start])
+        changed += await _locked(pool, symbol, partial(_rebuild_day, symbol=symbol, day=start))
+        start += _DAY
+    return changed
+
+
+async def _rebuild_day(connection: Connection, symbol: str, day: datetime) -> int:
+    rows = await connection.fetch(wrong_minutes("$3"), day, day + _DAY, [symbol])
+    if not rows or not await connection.fetchval(_ANY_TRADES, day, day + _DAY):
+        return 0
+    minutes = sorted(row["timestamp"] for row in rows)
+    arguments = symbol, minutes, minutes[0], minutes[-1] + MINUTE
+    new = sum(row["expected"] is not None for row in rows) - sum(row["found"] is not None for row in rows)
+    await connection.execute(_DELETE_MINUTES, *arguments)
+    await connection.execute(_BUILD_MINUTES, *arguments)
+    hours = sorted({bucket_start(minute, _HOUR) for minute in minutes})
+    stale = "{" + ",".join(f"[{hour},{hour + _HOUR})" for hour in hours) + "}"
+    await note_candles(connection, {symbol: (minutes[0], minutes[-1])}, {symbol: new}, {symbol: stale})
+    return len(minutes)
+
+
+async def are_trades_stored(pool: asyncpg.Pool, window: TimeRange) -> bool:
+    """True if on each day of a window trades of some symbol are stored. Otherwise those of a day were dropped."""
+    day = bucket_start(window.start, _DAY)
+    while day < window.end:
+        if not await pool.fetchval(_ANY_TRADES, day, day + _DAY):
+            return False
+        day += _DAY
+    return True
+
+
+async def correct_ledger(
+    pool: asyncpg.Pool, symbol: str, lost: IdRanges, times: Sequence[TimeRange], left: Sequence[TimeRange]
+) -> None:
+    """Make the ledger of a symbol say what is stored.
+
+    Args:
+        lost: Ids that have no row. They become missing, so that they are fetched again.
+        times: When these trades were made. This time counts as covered no longer.
+        left: When other lost trades were made, which stay in the ledger.
+    """
+    ranges = _multirange(times)
+    async with pool.acquire() as connection:
+        oldest, newest = await _extent_of_trades(connection, symbol)
+
+    async def correct(connection: Connection) -> None:
+        await connection.execute(_CORRECT_TRADES, symbol, lost.as_multirange(), ranges)
+        ledger = await connection.fetchrow(_TIMES_OF_LEDGER, symbol)
+        assert ledger is not None  # it is locked
+        bounds = []
+        for name, computed in (("oldest", oldest), ("newest", newest)):
+            # Live trades move it. It is right if it has a row, or had one that was dropped.
+            is_right = (
+                ledger[f"{name}_is_dropped"]
+                or any(each.start <= ledger[name] < each.end for each in left if ledger[name] is not None)
+                or await connection.fetchval(_HAS_TRADE, symbol, ledger[name])
+            )
+            bounds.append([each for each in (ledger[name] if is_right else None, computed) if each is not None])
+        await connection.execute(_SET_TIMES, symbol, min(bounds[0], default=None), max(bounds[1], default=None))
+        await connection.execute(_CORRECT_CANDLES, symbol)
+
+    await _locked(pool, symbol, correct)
+
+
+async def _extent_of_trades(connection: Connection, symbol: str) -> tuple[datetime | None, datetime | None]:
+    """Times of a symbol's oldest and newest stored trade, read piece by piece: see :func:`find_pieces`."""
+    pieces = await find_pieces(connection, "trades")
+    found: list[datetime | None] = []
+    for name, order in (("oldest", pieces), ("newest", pieces[::-1])):
+        moment: datetime | None = None
+        for piece in order:
+            row = await connection.fetchrow(_EXTENT_OF_PIECE, symbol, piece.start, piece.end)
+            moment = None if row is None else row[name]
+            if moment is not None:
+                break
+        found.append(moment)
+    return found[0], found[1]
+
+
+async def replace_longer(
+    pool: asyncpg.Pool,
+    wrong: Iterable[tuple[Aggregate, str, TimeRange]],
+    kept: Mapping[str, Sequence[TimeRange]],
+    *,
+    wait_s: float = 0,
+) -> None:
+    """Compute stored longer candles again, each window in one transaction.
+
+    Args:
+        wrong: The windows, by interval and symbol, each interval after its source.
+        kept: By symbol, the time whose trades are lost. A longer candle of it that has more trades than its minutes
+            stays, because nothing proves the minutes.
+        wait_s: Seconds to wait for a refresh to end.
+
+    Raises:
+        RefreshIsRunning: A refresh is running, and did not end in time.
+    """
+    async with sole_refresher(pool, wait_s=wait_s) as connection:
+        keeper = await open_keeper(connection)
+        for aggregate, symbol, window in wrong:
+            buckets = TimeRange(bucket_start(window.start, aggregate.width), bucket_end(window.end, aggregate.width))
+            await keeper.replace(aggregate, symbol, buckets, _multirange(kept.get(symbol, ())))
+
+
+def _multirange(ranges: Iterable[TimeRange]) -> str:
+    return "{" + ",".join(f"[{each.start.isoformat()},{each.end.isoformat()})" for each in ranges) + "}"
+
+
+async def _locked(pool: asyncpg.Pool, symbol: str, write: Callable[[Connection], Awaitable[T]]) -> T:
+    """Call ``write`` in a transaction that holds the symbol's lock."""
+
+    async def write_once() -> T:
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")  # a generic plan locks all pieces
+            await lock_symbol(connection, symbol)
+            return await write(connection)
+
+    return await write_again(write_once)
+
+
+_ROWS_OF_IDS = """
+    SELECT timestamp, id, stored_at FROM trades
+    WHERE symbol = $1 AND timestamp >= $2 AND timestamp < $3 AND id <@ $4::text::int8multirange
+"""
+
+_DELETE_TRADES = """
+    DELETE FROM trades t USING unnest($2::timestamptz[], $3::bigint[]) AS d (timestamp, id)
+    WHERE t.symbol = $1 AND t.timestamp = d.timestamp AND t.id = d.id AND t.timestamp BETWEEN $4 AND $5
+"""
+
+_COUNT = "(SELECT coalesce(sum(upper(r) - lower(r)), 0) FROM unnest({ids}) AS r)"
+
+_JOIN_LEDGER = f"""
+    UPDATE data_sync_status s
+    SET id_ranges = s.id_ranges + $2::text::int8multirange,
+        absent_id_ranges = s.absent_id_ranges - $2::text::int8multirange,
+        total_records = {_COUNT.format(ids="s.id_ranges + $2::text::int8multirange")}
+    WHERE s.symbol = $1 AND s.data_type = 'trades'
+"""  # noqa: S608 — only constants are put in
+
+_CORRECT_TRADES = f"""
+    UPDATE data_sync_status s
+    SET id_ranges = s.id_ranges - $2::text::int8multirange,
+        total_records = {_COUNT.format(ids="s.id_ranges - $2::text::int8multirange")},
+        time_ranges = s.time_ranges - $3::text::tstzmultirange
+    WHERE s.symbol = $1 AND s.data_type = 'trades'
+"""  # noqa: S608 — only constants are put in
+
+_TIMES_OF_LEDGER = f"""
+    WITH dropped AS MATERIALIZED ({DROPPED})
+    SELECT s.oldest_timestamp AS oldest, s.newest_timestamp AS newest,
+           coalesce(s.oldest_timestamp <@ of_trades, false) AS oldest_is_dropped,
+           coalesce(s.newest_timestamp <@ of_trades, false) AS newest_is_dropped
+    FROM data_sync_status s CROSS JOIN dropped WHERE s.symbol = $1 AND s.data_type = 'trades'
+"""  # noqa: S608 — only constants are put in
+
+_ANY_TRADES = "SELECT EXISTS (SELECT FROM trades WHERE timestamp >= $1 AND timestamp < $2)"
+
+_HAS_TRADE = "SELECT EXISTS (SELECT FROM trades WHERE symbol = $1 AND timestamp = $2)"
+
+_SET_TIMES = """
+    UPDATE data_sync_status SET oldest_timestamp = $2, newest_timestamp = $3
+    WHERE symbol = $1 AND data_type = 'trades'
+"""
+
+_EXTENT_OF_PIECE = """
+    SELECT min(timestamp) AS oldest, max(timestamp) AS newest
+    FROM trades WHERE symbol = $1 AND timestamp >= $2 AND timestamp < $3
+"""
+
+_CORRECT_CANDLES = f"""
+    WITH dropped AS MATERIALIZED ({DROPPED})
+    INSERT INTO data_sync_status AS s (symbol, data_type, oldest_timestamp, newest_timestamp, total_records)
+    SELECT $1, 'candles_1m', min(timestamp), max(timestamp), count(*)
+    FROM candles WHERE symbol = $1 AND interval_minutes = 1 HAVING count(*) > 0
+    ON CONFLICT (symbol, data_type) DO UPDATE SET
+        oldest_timestamp = least(excluded.oldest_timestamp, CASE
+            WHEN s.oldest_timestamp <@ (SELECT of_candles FROM dropped) THEN s.oldest_timestamp END),
+        newest_timestamp = greatest(excluded.newest_timestamp, CASE
+            WHEN s.newest_timestamp <@ (SELECT of_candles FROM dropped) THEN s.newest_timestamp END),
+        total_records = CASE
+            WHEN (SELECT of_candles FROM dropped) = '{{}}' THEN excluded.total_records ELSE s.total_records END
+"""  # noqa: S608 — only constants are put in
+
+_COLUMNS = ", ".join((*VALUES, "source", *TRADE_IDS))
+
+_DELETE_MINUTES = """
+    DELETE FROM candles
+    WHERE symbol = $1 AND interval_minutes = 1 AND timestamp = ANY ($2) AND timestamp >= $3 AND timestamp < $4
+"""
+
+_BUILD_MINUTES = f"""
+    INSERT INTO candles (symbol, timestamp, interval_minutes, {_COLUMNS})
+    SELECT $1, minute, 1, {_COLUMNS} FROM (
+        SELECT date_trunc('minute', t.timestamp, 'UTC') AS minute, {OF_TRADES}
+        FROM trades t WHERE t.symbol = $1 AND t.timestamp >= $3 AND t.timestamp < $4 GROUP BY 1
+    ) AS built
+    WHERE minute = ANY ($2)
+"""  # noqa: S608 — only constants are put in
