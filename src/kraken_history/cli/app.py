@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from kraken_history.cli.commands import backfill as backfill_command
+from kraken_history.cli.commands import coverage as coverage_command
 from kraken_history.cli.commands import export as export_command
 from kraken_history.cli.commands import fill_gaps as fill_gaps_command
 from kraken_history.cli.commands import import_csv as import_csv_command
@@ -35,6 +36,7 @@ app = typer.Typer(
 letters_app = typer.Typer(help="List data that could not be decoded or stored, and replay it.", no_args_is_help=True)
 app.add_typer(letters_app, name="dead-letters")
 backfill_command.register(app)
+coverage_command.register(app)
 export_command.register(app)
 fill_gaps_command.register(app)
 import_csv_command.register(app)
