@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from kraken_history.completeness.hole_search import DAY
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.coverage import KINDS
-from kraken_history.reading.measured_coverage import DAY, find_missing, measure_coverage
+from kraken_history.reading.measured_coverage import find_missing, measure_coverage
 from kraken_history.records import CandleSource, TimeRange
 from kraken_history.storing.store import Store
 from tests.coverage_reads.truth import Known, at, ranges_of, slots_of

@@ -13,16 +13,11 @@ import asyncpg
 from msgspec import Struct
 
 from kraken_history.completeness.covered_time import COVERED_BY_TRADES
-from kraken_history.completeness.hole_times import find_hole_spans
+from kraken_history.completeness.hole_search import DAY, LONGEST_WINDOW, find_holes_of_long, split
 from kraken_history.database.connections import Connection
 from kraken_history.intervals import Span, bucket_start
 from kraken_history.reading.coverage import KINDS, CoverageKind, classify
 from kraken_history.records import TimeRange
-
-DAY = timedelta(days=1)
-
-_PIECE = timedelta(days=60)
-"""Longest time that one query looks at minute by minute. It bounds the memory of the server and of this process."""
 
 _SECOND = timedelta(seconds=1)
 
@@ -131,15 +126,13 @@ async def _find_doubtful(
     connection: Connection, symbol: str, span: Span, dropped: Sequence[Span], join_within: timedelta
 ) -> list[Span]:
     """The parts of ``span`` that must be looked at by the minute, in order."""
-    holes: set[Span] = set()
-    for piece in _pieces([span]):
-        holes.update(await find_hole_spans(connection, symbol, piece))
+    holes = await find_holes_of_long(connection, symbol, span)
     rows = await connection.fetch(
         _DOUBTFUL,
         symbol,
         *span,
-        [low for low, _ in sorted(holes)],
-        [high for _, high in sorted(holes)],
+        [low for low, _ in holes],
+        [high for _, high in holes],
         [moment for each in dropped for moment in each],
     )
     joined: list[Span] = []
@@ -158,7 +151,7 @@ async def _classified(
     connection: Connection, symbol: str, spans: Iterable[Span]
 ) -> AsyncIterator[tuple[datetime, datetime, CoverageKind]]:
     """The covered parts of ``spans``, in whole seconds, in order."""
-    for piece in _pieces(spans):
+    for piece in split(spans, LONGEST_WINDOW):
         for row in await classify(connection, symbol, piece):
             low, high = _up(row["start"]), _down(row["end"])
             if low < high:
@@ -176,23 +169,9 @@ async def _find_dropped(connection: Connection, span: Span) -> list[Span]:
     return [(_down(each.lower), _up(each.upper)) for each in ranges or ()]
 
 
-def _pieces(spans: Iterable[Span]) -> Iterator[Span]:
-    for low, high in spans:
-        while low < high:
-            # Cut at a full minute, because the parts of a minute would be judged separately.
-            end = min(high, bucket_start(low + _PIECE, DAY))
-            yield low, end
-            low = end
-
-
 def _by_day(spans: Iterable[Span]) -> Iterator[tuple[datetime, datetime, datetime]]:
     """The parts of each day in UTC: the day, and the part's start and end."""
-    for low, high in spans:
-        while low < high:
-            day = bucket_start(low, DAY)
-            end = min(high, day + DAY)
-            yield day, low, end
-            low = end
+    return ((bucket_start(low, DAY), low, high) for low, high in split(spans, DAY))
 
 
 def _without(span: Span, gone: Iterable[Span]) -> list[Span]:
