@@ -41,9 +41,13 @@ def explain(symbol: str, missing: Iterable[TimeRange], dropped: Sequence[TimeRan
     """Each missing range with its reason and its command.
 
     Args:
-        dropped: The missing ranges that were dropped.
+        missing: None of them is dropped only in part.
+        dropped: The time that was dropped.
     """
-    return [_explained(symbol, each, each in dropped, now) for each in missing]
+    return [
+        _explained(symbol, each, any(gone.start <= each.start and each.end <= gone.end for gone in dropped), now)
+        for each in missing
+    ]
 
 
 def _explained(symbol: str, missing: TimeRange, is_dropped: bool, now: datetime) -> Gap:
