@@ -10,19 +10,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 from kraken_history.cli.coverage_strip import cells, days_per_cell
 from kraken_history.cli.missing_time import explain, lasting, percent
-from kraken_history.completeness.covered_time import cover_candles
-from kraken_history.database.connections import connect
 from kraken_history.reading.coverage import KINDS
 from kraken_history.records import MINUTE, TimeRange
-from kraken_history.storing.store import Store
-from tests.cli.samples import execute, store, trade
+from tests.cli.samples import execute, import_days, store, trade
 from tests.support.command import Run
-from tests.support.examples import make_candle
 from tests.support.kraken import CountedSimulator
 from tests.support.servers import Background
 
@@ -30,16 +25,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DAY = timedelta(days=1)
 JANUARY = datetime(2024, 1, 1, tzinfo=UTC)
 POSTGRESQL = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
-
-
-async def import_days(database_url: str, start: datetime, days: int, symbol: str = "BTC/USDT") -> None:
-    """A candle each hour, as from a download: the minutes between are quiet."""
-    candles = [make_candle(start + n * timedelta(hours=1), symbol=symbol) for n in range(24 * days)]
-    async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as pool:
-        await Store(pool).write(candles=candles, candle_source="csv")
-    connection = await connect(database_url)
-    await cover_candles(connection, symbol, TimeRange(start, start + days * DAY))
-    await connection.close()
 
 
 def reported(command: Run, *arguments: str, **environment: str) -> dict[str, Any]:

@@ -131,15 +131,21 @@ def migrate() -> None:
 
 
 @app.command()
-def status(as_json: AsJson = False) -> None:
-    """Show stored and missing data, the streams' backlog, and the running services.
+def status(
+    as_json: AsJson = False,
+    is_watched: Annotated[bool, typer.Option("--watch", help="Show it again and again, until Ctrl-C.")] = False,
+    every: Annotated[
+        float, typer.Option(min=0.5, max=3600, help="With --watch: seconds from one time to the next.")
+    ] = 5.0,
+) -> None:
+    """Show stored and missing data, the feed of each symbol, the streams' backlog, and the services.
 
-    Example: kraken-history status --json
+    Example: kraken-history status --watch
     """
     with loading():
         from kraken_history.cli.status import run_status
         from kraken_history.settings import load_settings
-    run_status(load_settings(), as_json=as_json)
+    run_status(load_settings(), as_json=as_json, watch_s=every if is_watched else None)
 
 
 @app.command()
