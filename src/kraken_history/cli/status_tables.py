@@ -31,7 +31,8 @@ def print_tables(status: Status) -> None:
 def rendered(status: Status) -> RenderableType:
     """The status, for a console."""
     tables = (_stored(status), _complete(status), _streams(status), _services(status))
-    return Group(*(table for table in tables if table.row_count), *_lines(status))
+    spaced = [part for table in tables if table.row_count for part in (table, Text(""))]
+    return Group(*spaced, *_lines(status))
 
 
 def _table(title: str, *columns: str, left: tuple[str, ...] = ()) -> Table:

@@ -20,6 +20,9 @@ LONGEST_WINDOW = timedelta(days=60)
 
 async def find_holes_of_long(connection: Connection, symbol: str, span: Span) -> list[Span]:
     """As :func:`~kraken_history.completeness.hole_times.find_hole_spans`, in order, for ranges of any length."""
+    # Checked first, because planning the search takes long where there are hundreds of partitions.
+    if not await connection.fetchval(_HAS_HOLES, symbol):
+        return []
     windows = [span]
     for width in (LONGEST_WINDOW, DAY):
         windows = await _find_suspects(connection, symbol, list(split(windows, width)))
@@ -60,6 +63,13 @@ def _minute_of(moment: datetime) -> datetime:
     return bucket_start(moment, timedelta(minutes=1))
 
 
+_HAS_HOLES = """
+    SELECT EXISTS (
+        SELECT FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'
+          AND NOT isempty(id_ranges) AND NOT isempty(ledger_holes(id_ranges, absent_id_ranges))
+    )
+"""
+
 # Times follow ids, so the trades of a window have ids above those of the candles before it and below those after it.
 _SUSPECTS = """
     WITH hole AS MATERIALIZED (
@@ -82,7 +92,6 @@ _SUSPECTS = """
               AND timestamp >= date_trunc('minute', w.low) AND timestamp < w.high
             ORDER BY timestamp DESC LIMIT 1
         ) AS last ON true
-        WHERE EXISTS (SELECT FROM hole WHERE NOT isempty(ids))
     )
     SELECT low, high FROM (
         SELECT low, high, n,

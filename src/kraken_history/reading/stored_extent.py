@@ -15,7 +15,8 @@ class Extent(Struct, frozen=True):
         trades_since: From when trades are there: the oldest, or the end of the time of which retention dropped them;
             None if there is none.
         candles_since: The same of the one-minute candles.
-        until: The end of the newest stored data: of the newest trade, or of the minute of the newest candle.
+        until: Time of the newest stored data: of the newest trade, or the open time of the newest candle. Of the rest
+            of that minute nothing can be known yet.
     """
 
     trades_since: datetime | None
@@ -55,6 +56,6 @@ _EXTENTS = """
     SELECT symbol,
            min(since) FILTER (WHERE data_type = 'trades' AND has_rows AND since <= newest) AS trades_since,
            min(since) FILTER (WHERE data_type = 'candles_1m' AND has_rows AND since <= newest) AS candles_since,
-           max(CASE data_type WHEN 'trades' THEN newest ELSE newest + interval '1 minute' END) AS until
+           max(newest) AS until
     FROM extent GROUP BY symbol ORDER BY symbol
 """
