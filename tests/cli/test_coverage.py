@@ -79,11 +79,11 @@ def test_json_says_to_the_second_what_is_known_and_the_four_kinds_add_up(
 def test_without_a_range_it_begins_with_what_is_there_and_ends_now(
     migrated_database_url: str, background: Background, command: Run
 ) -> None:
-    background.run(store(migrated_database_url, [trade(1), trade(2, 60)]))
+    background.run(store(migrated_database_url, [trade(1, 11.5), trade(2, 60)]))
     before = datetime.now(UTC)
     told = reported(command, DATABASE_URL=migrated_database_url)["BTC/USDT"]
 
-    assert told["from"] == "2026-01-05T10:00:00Z"
+    assert told["from"] == "2026-01-05T10:00:12Z"  # not 10:00, when the candle of the trade begins
     assert before - timedelta(seconds=2) <= at(told["to"]) <= datetime.now(UTC) + timedelta(seconds=1)
     assert sum(told[f"{kind}_s"] for kind in KINDS) == (at(told["to"]) - at(told["from"])).total_seconds()
     assert [gap["start"] for gap in told["gaps"]] == ["2026-01-05T10:01:00Z"]

@@ -5,7 +5,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from kraken_history.database.connections import Connection
-from kraken_history.records import TimeRange
+from kraken_history.records import TimeRange, floor_minute
 
 
 class Extent(Struct, frozen=True):
@@ -25,7 +25,13 @@ class Extent(Struct, frozen=True):
 
     @property
     def since(self) -> datetime:
-        """From when data is there; ``until`` if retention has dropped all of it."""
+        """From when data is there; ``until`` if retention has dropped all of it.
+
+        If the oldest candle is that of the oldest trade, it is the time of the trade: of the candle's part before the
+        trade nothing is known.
+        """
+        if self.trades_since and self.candles_since and floor_minute(self.trades_since) == self.candles_since:
+            return self.trades_since
         return min((moment for moment in (self.trades_since, self.candles_since) if moment), default=self.until)
 
 
