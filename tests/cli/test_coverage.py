@@ -119,6 +119,36 @@ def test_an_end_in_the_future_is_now(migrated_database_url: str, background: Bac
 
 
 @POSTGRESQL
+def test_any_time_can_be_asked_about(migrated_database_url: str, background: Background, command: Run) -> None:
+    background.run(store(migrated_database_url, [trade(1), trade(2, 60)]))
+    ancient = reported(command, "--from", "0001-01-01", "--to", "2026-01-05T10:01", DATABASE_URL=migrated_database_url)
+    before = reported(command, "--to", "2020-01-01")
+
+    assert ancient["BTC/USDT"]["from"] == "1970-01-01T00:00:00Z"
+    assert ancient["BTC/USDT"]["proven_s"] == 60
+    assert before["BTC/USDT"] == {
+        "from": "2020-01-01T00:00:00Z",
+        "to": "2020-01-01T00:00:00Z",
+        **{f"{kind}_s": 0 for kind in KINDS},
+        "gaps": [],
+    }
+    assert command("coverage", "--to", "2020-01-01").code == 0
+
+
+@POSTGRESQL
+def test_several_gaps_of_a_symbol_are_to_be_filled_one_by_one(
+    migrated_database_url: str, background: Background, command: Run
+) -> None:
+    """Pasted together, the commands replaced each other: only the last gap was filled."""
+    background.run(store(migrated_database_url, [trade(1), trade(2, 60)]))
+    several = command("coverage", "--from", "2026-01-05T09:00", DATABASE_URL=migrated_database_url)
+    one = command("coverage", "--from", "2026-01-05T10:00")
+
+    assert several.out.count("one after the other") == 1
+    assert "one after the other" not in one.out
+
+
+@POSTGRESQL
 def test_nothing_stored_is_said(migrated_database_url: str, command: Run) -> None:
     outcome = command("coverage", "--json", DATABASE_URL=migrated_database_url)
 

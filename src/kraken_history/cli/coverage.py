@@ -13,8 +13,9 @@ from rich.text import Text
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.coverage_strip import cells, coloured, days_per_cell, legend
 from kraken_history.cli.instants import instant
-from kraken_history.cli.missing_time import Gap, explain, lasting, percent
+from kraken_history.cli.missing_time import ONE_BY_ONE, Gap, are_several, explain, lasting, percent
 from kraken_history.errors import InvalidRange, UsageError
+from kraken_history.intervals import as_utc
 from kraken_history.kraken.pairs import checked_name
 from kraken_history.reading.coverage import KINDS
 from kraken_history.reading.database import Database
@@ -71,8 +72,8 @@ async def _measure(
             until = min(_second_after(end), now) if end else now
             reports = []
             for symbol in dict.fromkeys(symbols):
-                since = start or (extents[symbol].since if symbol in extents else until)
-                since = min(_whole_second(since) if start else _second_after(since), until)
+                known = extents[symbol].since if symbol in extents else until
+                since = min(_whole_second(as_utc(start)) if start else _second_after(known), until)
                 coverage = await measure_coverage(connection, symbol, since, until)
                 gaps = explain(symbol, coverage.missing, coverage.dropped, now=now)
                 reports.append(Report(coverage, gaps))
@@ -132,7 +133,7 @@ def lines_of(report: Report, width: int, *, is_terminal: bool) -> list[Text]:
 
 
 def _gap_lines(gaps: Sequence[Gap], width: int, *, is_terminal: bool) -> list[Text]:
-    lines = []
+    lines = [Text(f"  {ONE_BY_ONE}")] if are_several(gaps) else []
     for gap in gaps[:_MOST_GAPS]:
         length = lasting(gap.duration.total_seconds())
         span = f"  {_second(gap.start)} to {_second(gap.end)}, {length}"

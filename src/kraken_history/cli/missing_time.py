@@ -58,6 +58,15 @@ def _explained(symbol: str, missing: TimeRange, is_dropped: bool, now: datetime)
     return Gap(missing.start, missing.end, "missing", fill_command(symbol, missing.start, missing.end))
 
 
+ONE_BY_ONE = "run these one after the other (--follow waits): a backfill replaces the one before it"
+"""Said beside several commands of one symbol, which has one backfill at a time."""
+
+
+def are_several(gaps: Iterable[Gap]) -> bool:
+    """Whether more than one of the gaps has a command that fills it."""
+    return sum(gap.why == "missing" for gap in gaps) > 1
+
+
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from kraken_history.cli.missing_time import Gap, explain, lasting
+from kraken_history.cli.missing_time import ONE_BY_ONE, Gap, are_several, explain, lasting
 from kraken_history.completeness.gap_length import MIN_GAP
 from kraken_history.csv_import import Imported
 from kraken_history.database.connections import connect
@@ -58,6 +58,8 @@ def report_seams(seams: Mapping[str, Sequence[Gap]]) -> None:
             span = f"from {gap.start:%Y-%m-%d %H:%M}Z to {gap.end:%Y-%m-%d %H:%M}Z"
             length = lasting(gap.duration.total_seconds())
             sys.stderr.write(f"{symbol}: nothing is known {span} ({length}): fetch it with\n    {gap.command}\n")
+        if are_several(gaps):
+            sys.stderr.write(f"{symbol}: {ONE_BY_ONE}\n")
         if len(gaps) > _MOST_SEAMS:
             sys.stderr.write(f"{symbol}: {len(gaps) - _MOST_SEAMS:,} more gaps: see kraken-history coverage {symbol}\n")
     if len(seams) == _MOST_SYMBOLS:
