@@ -5,23 +5,28 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import asyncpg
 import pytest
 
 from kraken_history.cli.coverage_strip import cells, days_per_cell
 from kraken_history.cli.missing_time import explain, lasting, percent
+from kraken_history.fetching.backfill import backfill_symbol
+from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.limiter import LocalRateLimiter, Pacing
 from kraken_history.reading.coverage import KINDS
-from kraken_history.records import MINUTE, TimeRange
+from kraken_history.records import MINUTE, TimeRange, unix_ns
 from tests.cli.samples import execute, import_days, store, trade
 from tests.support.command import Run
-from tests.support.kraken import CountedSimulator
+from tests.support.kraken import BTC, CountedSimulator, all_trades
 from tests.support.servers import Background
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+T = TypeVar("T")
 DAY = timedelta(days=1)
 JANUARY = datetime(2024, 1, 1, tzinfo=UTC)
 POSTGRESQL = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
@@ -274,3 +279,29 @@ def test_each_command_fills_its_gap(
     assert after["gaps"] == []
     assert after["missing_s"] == 0
     assert after["exchange_s"] == before["exchange_s"]
+
+
+async def fetch_history(kraken: CountedSimulator, run: Callable[[KrakenRest], Awaitable[T]]) -> T:
+    async with KrakenRest(kraken.rest_url, LocalRateLimiter(Pacing(spacing_s=0.001, total_spacing_s=0.001))) as rest:
+        return await run(rest)
+
+
+def test_what_the_command_of_a_hole_requests_fills_the_hole(
+    command: Run, environment: dict[str, str], background: Background, kraken: CountedSimulator
+) -> None:
+    """Without a worker, which would heal it by itself: the same backfill, in this process."""
+    url = environment["DATABASE_URL"]
+    trades = background.run(fetch_history(kraken, lambda rest: all_trades(rest, BTC)))
+    background.run(store(url, [trade for n, trade in enumerate(trades) if n not in range(1_000, 1_040)]))
+    (hole, *_) = reported(command, **environment)["BTC/USDT"]["gaps"]
+    _, _, symbol, _, start, _, end = shlex.split(hole["command"])
+
+    async def fill(rest: KrakenRest) -> int:
+        async with asyncpg.create_pool(url, min_size=1, max_size=4) as pool:
+            return await backfill_symbol(pool, symbol, unix_ns(at(start)), end=at(end), rest=rest)
+
+    fetched = background.run(fetch_history(kraken, fill))
+    after = reported(command, "--to", end)["BTC/USDT"]
+
+    assert fetched == 40
+    assert (after["gaps"], after["missing_s"]) == ([], 0)
