@@ -138,6 +138,7 @@ def test_any_time_can_be_asked_about(migrated_database_url: str, background: Bac
         "gaps": [],
     }
     assert command("coverage", "--to", "2020-01-01").code == 0
+    assert reported(command, "--days", "2", "--to", "2026-01-06")["BTC/USDT"]["from"] == "2026-01-04T00:00:00Z"
 
 
 @POSTGRESQL

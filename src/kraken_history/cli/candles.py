@@ -15,7 +15,6 @@ from kraken_history.cli import plot as plots
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.instants import instant
 from kraken_history.cli.tables import print_table, table_of
-from kraken_history.errors import UsageError
 from kraken_history.intervals import checked_interval
 from kraken_history.kraken.pairs import checked_name
 from kraken_history.provider import HistoricalDataProvider
@@ -41,11 +40,10 @@ def run_candles(
     """Read candles and write them, or draw them.
 
     Raises:
-        UsageError: The symbol, the interval or the range is not valid. Raised before any server is started.
+        UsageError: The symbol or the interval is not valid. Raised before any server is started.
     """
     symbol = checked_name(symbol)
     checked_interval(interval)
-    check_range(start, end)
     if plot is not None:
         limit = plots.checked_limit(limit, has_start=start is not None)
         plot = plots.checked_target(plot)
@@ -66,16 +64,6 @@ def run_candles(
             _write_csv(candles)
         case "json":
             _write_json(candles)
-
-
-def check_range(start: datetime | None, end: datetime | None) -> None:
-    """Check that ``start`` is before ``end``; None is an open end.
-
-    Raises:
-        UsageError: It is not.
-    """
-    if start is not None and end is not None and start >= end:
-        raise UsageError(f"the range is reversed or empty: --from {instant(start)} must be before --to {instant(end)}")
 
 
 async def _fetch(

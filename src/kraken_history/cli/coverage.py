@@ -14,7 +14,7 @@ from kraken_history.cli import servers as server_choice
 from kraken_history.cli.coverage_strip import cells, coloured, days_per_cell, legend
 from kraken_history.cli.instants import instant
 from kraken_history.cli.missing_time import ONE_BY_ONE, Gap, are_several, explain, lasting, percent
-from kraken_history.errors import InvalidRange, UsageError
+from kraken_history.errors import UsageError
 from kraken_history.intervals import as_utc
 from kraken_history.kraken.pairs import checked_name
 from kraken_history.reading.coverage import KINDS
@@ -41,11 +41,9 @@ def run_coverage(
     """Measure the coverage of the symbols, by default of all that are stored, and print it.
 
     Raises:
-        UsageError: A name or the range is not valid, or nothing is stored under a name.
+        UsageError: A name is not valid, nothing is stored under it, or ``start`` is not in the past.
     """
     wanted = [checked_name(name) for name in names]
-    if start is not None and end is not None and start >= end:
-        raise InvalidRange(start, end)
     if start is not None and start >= datetime.now(UTC):
         raise UsageError(f"--from: expected a time before now, got {instant(start)}")
     with server_choice.database(settings) as database_url:

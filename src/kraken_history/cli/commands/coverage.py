@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from kraken_history.cli.instants import instant_option
+from kraken_history.cli.instants import MOST_DAYS, range_options
 from kraken_history.cli.loading import loading
 from kraken_history.errors import UsageError
 
@@ -23,6 +23,9 @@ def _coverage(
         str | None, typer.Option("--from", help="Start time (default: the oldest stored data); UTC without an offset.")
     ] = None,
     to: Annotated[str | None, typer.Option(help="End time, not included (default: now).")] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=MOST_DAYS, help="Instead of --from: this many days before --to, or now.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Show how complete the history is: by day, in total, and where it is missing.
@@ -37,5 +40,5 @@ def _coverage(
     with loading():
         from kraken_history.cli.coverage import run_coverage
         from kraken_history.settings import load_settings
-    start, end = instant_option("--from", from_), instant_option("--to", to)
+    start, end = range_options(from_, to, days)
     run_coverage(load_settings(), symbols or [], start=start, end=end, as_json=as_json)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from kraken_history.cli.instants import MOST_DAYS
 from kraken_history.cli.loading import loading
 
 
@@ -23,13 +24,16 @@ def register(app: typer.Typer) -> None:
 
 def _export(
     symbol: Annotated[str, typer.Argument(help="For example BTC/USDT.")],
-    interval: Annotated[int, typer.Option(help="Candle length in minutes, as for `candles`.")] = 1,
+    interval: Annotated[str, typer.Option(help="Candle length, such as 5m, 1h or 1d, as for `candles`.")] = "1",
     from_: Annotated[
         str | None,
-        typer.Option("--from", help="Start time, ISO 8601, by default in UTC. Default: the oldest stored data."),
+        typer.Option("--from", help="Start time, as for `candles`. Default: the oldest stored data."),
     ] = None,
     to: Annotated[
         str | None, typer.Option(help="End time (default: now). Candles still open then are left out.")
+    ] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=MOST_DAYS, help="Instead of --from: this many days before --to, or now.")
     ] = None,
     format_: Annotated[
         FileFormat | None,
@@ -46,8 +50,8 @@ def _export(
     Memory use does not grow with the range. CSV has every stored digit. Parquet stores decimal128(38, 18), compressed
     with zstd, and needs the extra `arrow`. The file gets its name only when it is complete.
 
-    Example: kraken-history export BTC/USDT --interval 60 --from 2025-01-01 --format parquet
+    Example: kraken-history export BTC/USDT --interval 1h --from 2025-01-01 --format parquet
     """
     with loading():
         from kraken_history.cli.export import run_command
-    run_command(symbol, interval, from_, to, format_=format_, output=output, force=force)
+    run_command(symbol, interval, from_, to, days=days, format_=format_, output=output, force=force)
