@@ -6,8 +6,10 @@ from decimal import Decimal
 
 import asyncpg
 
-from kraken_history.records import HistoricalTrade
+from kraken_history.completeness.covered_time import cover_candles
+from kraken_history.records import HistoricalTrade, TimeRange
 from kraken_history.storing.store import Store
+from tests.support.examples import make_candle
 
 START = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)  # a Monday
 
@@ -26,4 +28,14 @@ async def store(database_url: str, trades: Sequence[HistoricalTrade]) -> None:
 async def execute(database_url: str, statement: str) -> None:
     connection = await asyncpg.connect(database_url)
     await connection.execute(statement)
+    await connection.close()
+
+
+async def import_days(database_url: str, start: datetime, days: int, symbol: str = "BTC/USDT") -> None:
+    """A candle each hour, as from a download: the minutes between are quiet."""
+    candles = [make_candle(start + n * timedelta(hours=1), symbol=symbol) for n in range(24 * days)]
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as pool:
+        await Store(pool).write(candles=candles, candle_source="csv")
+    connection = await asyncpg.connect(database_url)
+    await cover_candles(connection, symbol, TimeRange(start, start + timedelta(days=days)))
     await connection.close()

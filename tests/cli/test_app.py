@@ -19,6 +19,7 @@ COMMANDS = (
     "migrate",
     "status",
     "candles",
+    "coverage",
     "export",
     "fill-gaps",
     "import-csv",

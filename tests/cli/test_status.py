@@ -1,17 +1,29 @@
 """``status``, ``env`` and ``health``."""
 
+import fcntl
 import json
+import os
+import pty
+import re
 import shlex
-from datetime import UTC, datetime
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import asyncpg
 import pytest
 from redis.asyncio import Redis
 
+from kraken_history.cli.symbol_state import FeedState, feed_state
 from kraken_history.runtime import liveness
-from kraken_history.runtime.signs import Sign, encode_sign
+from kraken_history.runtime.signs import ProducerSign, Sign, Signs, encode_sign
+from kraken_history.storing.retention import drop_old
 from kraken_history.stream import wire
-from tests.cli.samples import START, store, trade
+from tests.cli.samples import START, import_days, store, trade
 from tests.support.command import Run
 from tests.support.servers import Background
 from tests.support.signs import CONSUMER, PRODUCER, WORKER, sign
@@ -40,8 +52,13 @@ def test_status_of_empty_servers(migrated_database_url: str, redis_url: str, com
     table = command("status", DATABASE_URL=migrated_database_url, REDIS_URL=redis_url)
     told = json.loads(command("status", "--json").out)
 
-    assert (table.code, table.out) == (0, "dead letters: 0\n")
+    assert table.code == 0
+    assert table.out.splitlines()[-1] == "dead letters: 0"
+    assert [line.split() for line in table.out.splitlines() if "not running" in line] == [
+        [service, "not", "running"] for service in ("producer", "consumer", "worker")
+    ]
     assert table.err.startswith("nothing is stored yet")
+    assert told["not_running"] == ["producer", "consumer", "worker"]
     assert (told["symbols"], told["streams"], told["services"], told["dead_letters"]) == ({}, [], {}, 0)
 
 
@@ -118,11 +135,10 @@ def test_status_tells_what_the_worker_is_still_to_ask_for(
         return {name: symbol["uncovered_s"] / 86_400 for name, symbol in symbols.items()}
 
     table = command("status", DATABASE_URL=migrated_database_url, REDIS_URL=redis_url)
-    heads = table.out.split("BTC/USDT")[0]
-    assert "missing" in heads
-    assert "uncovered" in heads
-    assert [line.count("7 days") for line in table.out.splitlines() if "NEW/USD" in line] == [1]
-    assert [line.count("6 days") for line in table.out.splitlines() if "BTC/USDT" in line] == [1]
+    assert "missing ids" in table.out
+    assert "uncovered" in table.out
+    assert [line.count("7 days") for line in table.out.splitlines() if "NEW/USD" in line] == [0, 1]
+    assert [line.count("6 days") for line in table.out.splitlines() if "BTC/USDT" in line] == [0, 1]
     assert told() == pytest.approx({"BTC/USDT": 6.0, "NEW/USD": 7.0}, abs=0.01)
 
     background.run(leave(redis_url, "a", sign(PRODUCER, last_ids={"BTC/USDT": 1})))
@@ -138,6 +154,167 @@ def test_of_a_symbol_that_is_not_wanted_nothing_is_still_to_come(
 
     assert json.loads(outcome.out)["symbols"].keys() == {"OLD/USD"}
     assert json.loads(outcome.out)["symbols"]["OLD/USD"]["uncovered_s"] is None
+
+
+def test_the_time_between_an_import_and_the_trades_is_missing(
+    migrated_database_url: str, redis_url: str, background: Background, command: Run
+) -> None:
+    """Ten days of January 2024 by CSV and trades from January 2026 on were once "missing 0"."""
+    january = datetime(2024, 1, 1, tzinfo=UTC)
+    background.run(import_days(migrated_database_url, january, 10))
+    background.run(store(migrated_database_url, [trade(1), trade(2, 60), trade(10, 120)]))
+    table = command("status", DATABASE_URL=migrated_database_url, REDIS_URL=redis_url)
+    told = json.loads(command("status", "--json").out)
+    symbol = told["symbols"]["BTC/USDT"]
+
+    assert symbol["missing_s"] == (START - january).total_seconds() - 10 * 86_400 + 60  # and up to the newest trade
+    assert (symbol["candles_since"], symbol["trades_since"]) == ("2024-01-01T00:00:00Z", "2026-01-05T10:00:00Z")
+    assert (symbol["missing"], symbol["holes"]) == (7, 1)  # ids, and ranges of ids: kraken_missing_ids says 7
+    assert "725 d 10 h" in table.out
+    assert told["size_bytes"]["database"] > told["size_bytes"]["candles"] > 0
+    assert told["size_bytes"]["trades"] > 0
+
+
+def test_what_retention_dropped_is_told_and_not_counted(
+    migrated_database_url: str, redis_url: str, background: Background, command: Run
+) -> None:
+    background.run(store(migrated_database_url, [trade(n, n * 86_400) for n in range(20)]))
+    cutoff = START + timedelta(days=10, hours=14)
+    background.run(drop(migrated_database_url, cutoff))
+    table = command("status", DATABASE_URL=migrated_database_url, REDIS_URL=redis_url)
+    told = json.loads(command("status", "--json").out)
+    symbol = told["symbols"]["BTC/USDT"]
+
+    assert symbol["trades"] == 9
+    assert (symbol["oldest"], symbol["trades_since"]) == ("2026-01-05T10:00:00Z", "2026-01-16T00:00:00Z")
+    assert told["dropped"]["trades"][-1]["end"] == "2026-01-16T00:00:00Z"
+    assert "retention dropped trades before 2026-01-16\n" in table.out
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+def test_a_quiet_pair_is_no_alarm_and_a_refused_one_is_shown(
+    migrated_database_url: str, redis_url: str, background: Background, command: Run
+) -> None:
+    """A pair whose feed was fine, and that nobody had traded for a week, had a "lag of 634,117 s"."""
+    now = datetime.now(UTC)
+    ages = {"BTC/USDT": 5, "XRP/BTC": 634_117, "SOL/USDT": 30}
+    for symbol, age_s in ages.items():
+        background.run(store(migrated_database_url, [trade(7, (now - START).total_seconds() - age_s, symbol=symbol)]))
+    background.run(leave(redis_url, "a", sign(WORKER, symbols=(*ages, "FOO/BAR"), history_days=1)))
+    background.run(
+        leave(
+            redis_url,
+            "a",
+            sign(
+                PRODUCER,
+                last_ids={"BTC/USDT": 7, "XRP/BTC": 7, "SOL/USDT": 9},
+                refused={"FOO/BAR": "Currency pair not supported"},
+            ),
+        )
+    )
+    table = command("status", DATABASE_URL=migrated_database_url, REDIS_URL=redis_url)
+    symbols = json.loads(command("status", "--json").out)["symbols"]
+
+    assert {name: symbol["state"] for name, symbol in symbols.items()} == {
+        "BTC/USDT": "live",
+        "FOO/BAR": "refused",
+        "SOL/USDT": "behind",
+        "XRP/BTC": "quiet",
+    }
+    assert symbols["FOO/BAR"]["reason"] == "Currency pair not supported"
+    assert symbols["XRP/BTC"]["quiet_since"] == symbols["XRP/BTC"]["newest"]
+    assert symbols["SOL/USDT"]["behind"] == 2
+    assert f"quiet since {now - timedelta(seconds=ages['XRP/BTC']):%Y-%m-%d %H:%M}Z" in table.out
+    assert "refused: Currency pair not supported" in table.out
+    assert "634,1" not in table.out
+
+
+def test_the_state_of_a_feed_follows_from_the_signs_of_life() -> None:
+    now = START + timedelta(hours=1)
+
+    def state(*producers: ProducerSign, is_wanted: bool = True) -> FeedState:
+        signs = Signs({f"producer:{n}": producer for n, producer in enumerate(producers)})
+        return feed_state("BTC/USDT", 7, START, signs=signs, is_wanted=is_wanted, now=now)
+
+    lost = sign(PRODUCER, healthy=False, trouble={"kraken": "connecting"}, last_ids={"BTC/USDT": 7})
+
+    assert state() == FeedState("disconnected", "no producer is running")
+    assert state(is_wanted=False) == FeedState("not followed")
+    assert state(lost) == FeedState("disconnected", "kraken: connecting")
+    assert state(PRODUCER) == FeedState("waiting", "no trade received yet")
+    assert state(lost, sign(PRODUCER, last_ids={"BTC/USDT": 7})) == FeedState("quiet", quiet_since=START)
+    assert state(sign(PRODUCER, refused={"BTC/USDT": "gone"}, last_ids={"BTC/USDT": 7})) == FeedState("refused", "gone")
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+def test_watching_shows_each_status_until_ctrl_c(
+    migrated_database_url: str, redis_url: str, background: Background
+) -> None:
+    background.run(store(migrated_database_url, [trade(1), trade(2, 60)]))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kraken_history", "status", "--watch", "--every", "0.5", "--json"],
+        env={**os.environ, "DATABASE_URL": migrated_database_url, "REDIS_URL": redis_url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    first, second = (json.loads(process.stdout.readline()) for _ in range(2))
+    background.run(store(migrated_database_url, [trade(3, 90)]))
+    later = next(told for line in process.stdout if (told := json.loads(line))["symbols"]["BTC/USDT"]["trades"] == 3)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+
+    assert first["at"] < second["at"] < later["at"]
+    assert (process.returncode, err) == (0, "")
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+def test_on_a_terminal_of_80_columns_watching_redraws_in_place(
+    migrated_database_url: str, redis_url: str, background: Background
+) -> None:
+    background.run(store(migrated_database_url, [trade(n, n, symbol="BTC/USDT") for n in range(1, 1_500)]))
+    background.run(leave(redis_url, "a", sign(PRODUCER, refused={"FOO/BAR": "Currency pair not supported FOO/BAR"})))
+    shown = watched(migrated_database_url, redis_url)
+
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in shown.replace("\x1b[H", "\n").splitlines()]
+    assert "\x1b[?1049h" in shown  # the second screen, which is given back at the end
+    assert "\x1b[?1049l" in shown
+    assert shown.count("completeness and feed") >= 2
+    assert "\x1b[2J" not in shown.partition("\x1b[?1049h")[2]  # nothing is erased first, so nothing flickers
+    assert max(len(line) for line in lines) <= 80
+
+
+def watched(database_url: str, redis_url: str) -> str:
+    """What two rounds of watching write on a terminal of 80 columns."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kraken_history", "status", "--watch", "--every", "0.5"],
+        env={**environment, "DATABASE_URL": database_url, "REDIS_URL": redis_url, "TERM": "xterm-256color"},
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+    )
+    os.close(follower)
+    shown = b""
+    while shown.count(b"completeness and feed") < 2:
+        shown += os.read(leader, 65_536)
+    process.send_signal(signal.SIGINT)
+    try:
+        while part := os.read(leader, 65_536):
+            shown += part
+    except OSError:  # the other end is closed
+        pass
+    process.wait(timeout=30)
+    os.close(leader)
+    return shown.decode()
+
+
+async def drop(database_url: str, cutoff: datetime) -> None:
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as pool:
+        await drop_old(pool, {"trades": cutoff}, now=START + timedelta(days=60))
 
 
 def test_a_service_is_healthy_if_one_instance_says_so(redis_url: str, background: Background, command: Run) -> None:
@@ -174,6 +351,7 @@ def test_env_prepares_a_data_directory_and_starts_nothing(tmp_path: Path, comman
 def test_on_a_new_data_directory_status_says_that_nothing_is_stored(tmp_path: Path, command: Run) -> None:
     outcome = command("status")
 
-    assert (outcome.code, outcome.out) == (0, "dead letters: 0\n")
+    assert outcome.code == 0
+    assert outcome.out.endswith("dead letters: 0\n")
     assert outcome.err.startswith("nothing is stored yet")
     assert not (tmp_path / "data/postgres/postmaster.pid").exists()

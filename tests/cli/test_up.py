@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
+from kraken_history.runtime import liveness
+from kraken_history.runtime.signs import encode_sign
 from tests.cli.samples import execute
 from tests.cli.test_demo import COMMAND, environment, processes_naming
 from tests.support.command import Run
 from tests.support.servers import Background
+from tests.support.signs import PRODUCER, sign
 
 pytestmark = pytest.mark.servers
 
@@ -88,6 +92,40 @@ def test_up_runs_everything_and_leaves_nothing_behind(settings: dict[str, str], 
     assert len(password) > 20
     assert password not in written
     assert "producer | " in log.read_text()
+
+
+@pytest.mark.slow
+def test_a_sign_of_another_service_does_not_speak_for_the_one_that_is_started(
+    settings: dict[str, str], tmp_path: Path, redis_url: str, background: Background
+) -> None:
+    """Started again with correct SYMBOLS, up once read its predecessor's sign: "Kraken refuses FOO/BAR"."""
+    background.run(leave_refusal(redis_url))
+    log = tmp_path / "up.log"
+    with log.open("w") as file:
+        up = subprocess.Popen(
+            [*COMMAND, "up"], env={**settings, "REDIS_URL": redis_url}, stdout=subprocess.PIPE, stderr=file, text=True
+        )
+    try:
+        until(lambda: "\nready: 2 symbols" in log.read_text(), "no ready line")
+        running = background.run(signs(redis_url))
+    finally:
+        up.send_signal(signal.SIGTERM)
+        up.communicate(timeout=60)
+
+    assert "refuses" not in log.read_text()
+    assert {name.partition(":")[0] for name in running} == {"producer", "consumer", "worker"}
+    assert background.run(signs(redis_url)) == ["producer:former"]  # those of up went with it
+
+
+async def leave_refusal(redis_url: str) -> None:
+    refusal = sign(PRODUCER, pid=2**22 + 1, refused={"FOO/BAR": "Currency pair not supported"})  # no process has it
+    async with Redis.from_url(redis_url) as redis:
+        await redis.set(f"{liveness.HEALTH_PREFIX}producer:former", encode_sign(refusal), ex=120)
+
+
+async def signs(redis_url: str) -> list[str]:
+    async with Redis.from_url(redis_url) as redis:
+        return sorted((await liveness.signs_of_life(redis)).by_name)
 
 
 @pytest.mark.slow

@@ -1,12 +1,18 @@
 """Whatever is stored and asked: the kinds are what one gets by looking at each moment by itself."""
 
+from collections.abc import Sequence
+from datetime import timedelta
+
 import asyncpg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from kraken_history.completeness.hole_search import DAY
 from kraken_history.provider import HistoricalDataProvider
-from kraken_history.records import CandleSource
+from kraken_history.reading.coverage import KINDS
+from kraken_history.reading.measured_coverage import find_missing, measure_coverage
+from kraken_history.records import CandleSource, TimeRange
 from kraken_history.storing.store import Store
 from tests.coverage_reads.truth import Known, at, ranges_of, slots_of
 from tests.support.examples import make_candle, make_trade
@@ -100,6 +106,35 @@ async def test_every_moment_is_of_the_kind_that_all_that_is_stored_makes_it(
     coverage = await history.get_coverage("BTC/USDT", at(window[0]), at(window[1]))
 
     assert slots_of(coverage, *window) == [known.kind(slot) for slot in range(*window)]
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(past=histories(dropped=st.just(0)), window=_windows, is_joined=st.booleans())
+async def test_what_is_counted_by_day_is_what_one_gets_by_looking_at_each_moment(
+    pool: asyncpg.Pool, past: History, window: list[int], is_joined: bool
+) -> None:
+    known = await store_history(pool, past)
+    kinds = [known.kind(slot) for slot in range(*window)]
+
+    async with pool.acquire() as connection:
+        measured = await measure_coverage(
+            connection, "BTC/USDT", at(window[0]), at(window[1]), join_within=DAY if is_joined else timedelta()
+        )
+        missing = await find_missing(connection, "BTC/USDT", at(window[0]), at(window[1]))
+
+    assert measured.totals == {kind: 10 * kinds.count(kind) for kind in KINDS}
+    missing_slots = {slot for slot, kind in zip(range(*window), kinds, strict=True) if kind == "missing"}
+    assert joined(ranges_of(missing_slots)) == joined(measured.missing)
+    assert missing == measured.missing
+
+
+def joined(ranges: Sequence[TimeRange]) -> list[TimeRange]:
+    """The ranges, with those that touch each other made one."""
+    result: list[TimeRange] = []
+    for each in ranges:
+        start = result.pop().start if result and result[-1].end == each.start else each.start
+        result.append(TimeRange(start, each.end))
+    return result
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -53,13 +53,16 @@ async def test_a_service_leaves_a_sign_of_life_that_fades() -> None:
         written = sign(PRODUCER, healthy=False, sessions=3)
         task = asyncio.create_task(beat(redis, "host", lambda: written))
         await until(lambda: is_anybody_alive(redis))
-        task.cancel()
         alive = await signs_of_life(redis)
         (key,) = await redis.keys()
+        left_s = await redis.ttl(key)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
         assert alive.by_name == {"producer:host": written}
         assert key == b"kraken:health:producer:host"
-        assert 0 < await redis.ttl(key) <= BEAT_LASTS_S
+        assert 0 < left_s <= BEAT_LASTS_S
+        assert not await is_anybody_alive(redis)
 
 
 async def is_anybody_alive(redis: Redis) -> bool:

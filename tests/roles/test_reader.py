@@ -9,15 +9,18 @@ import asyncpg
 import pytest
 
 from kraken_history.backtests import BacktestRun
+from kraken_history.cli.disk_sizes import fetch_sizes
 from kraken_history.indicators import store_indicators
 from kraken_history.provider import HistoricalDataProvider
+from kraken_history.reading.measured_coverage import measure_coverage
+from kraken_history.reading.stored_extent import read_dropped, read_extents
 from kraken_history.records import ExternalIndicator
 from kraken_history.storing.store import Store
 from tests.support.examples import NOON, make_candle, make_trade
 
 BASE_TABLES = (
     "trades", "candles", "external_indicators", "data_sync_status", "candle_aggregates", "backfills",
-    "absence_evidence", "schema_migrations", "dropped_ranges",
+    "absence_evidence", "schema_migrations", "dropped_ranges", "dropped_rows",
 )  # fmt: skip
 SYMBOL = "BTC/USDT"
 END = NOON + timedelta(hours=2)
@@ -167,3 +170,14 @@ async def test_every_table_is_open_to_it_or_is_known_to_be_none_of_its_business(
     )
 
     assert {row["relname"] for row in closed} <= {"absence_evidence", "partition_widths"}
+
+
+async def test_it_can_see_what_is_missing_and_how_large_it_is(stored: None, reader: asyncpg.Connection) -> None:
+    """What `coverage` and `status` read of the database."""
+    extent = (await read_extents(reader))[SYMBOL]
+    measured = await measure_coverage(reader, SYMBOL, extent.since, extent.until)
+    sizes = await fetch_sizes(reader)
+
+    assert measured.missing == []
+    assert await read_dropped(reader) == {}
+    assert sizes.database > sizes.trades > 0

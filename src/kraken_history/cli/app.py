@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from kraken_history.cli.commands import backfill as backfill_command
+from kraken_history.cli.commands import coverage as coverage_command
 from kraken_history.cli.commands import export as export_command
 from kraken_history.cli.commands import fill_gaps as fill_gaps_command
 from kraken_history.cli.commands import import_csv as import_csv_command
@@ -39,6 +40,7 @@ app = typer.Typer(
 letters_app = typer.Typer(help="List data that could not be decoded or stored, and replay it.", no_args_is_help=True)
 app.add_typer(letters_app, name="dead-letters")
 backfill_command.register(app)
+coverage_command.register(app)
 export_command.register(app)
 fill_gaps_command.register(app)
 import_csv_command.register(app)
@@ -136,15 +138,21 @@ def migrate() -> None:
 
 
 @app.command()
-def status(as_json: AsJson = False) -> None:
-    """Show stored and missing data, the streams' backlog, and the running services.
+def status(
+    as_json: AsJson = False,
+    is_watched: Annotated[bool, typer.Option("--watch", help="Show it again and again, until Ctrl-C.")] = False,
+    every: Annotated[
+        float, typer.Option(min=0.5, max=3600, help="With --watch: seconds from one time to the next.")
+    ] = 5.0,
+) -> None:
+    """Show stored and missing data, the feed of each symbol, the streams' backlog, and the services.
 
-    Example: kraken-history status --json
+    Example: kraken-history status --watch
     """
     with loading():
         from kraken_history.cli.status import run_status
         from kraken_history.settings import load_settings
-    run_status(load_settings(), as_json=as_json)
+    run_status(load_settings(), as_json=as_json, watch_s=every if is_watched else None)
 
 
 @app.command()

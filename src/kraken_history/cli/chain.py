@@ -13,13 +13,14 @@ from redis.asyncio import Redis
 
 from kraken_history.cli.checkout import find_checkout, read_procfile
 from kraken_history.cli.servers import Endpoints
-from kraken_history.cli.supervisor import Program, Supervisor, supervised_environment
+from kraken_history.cli.supervisor import ProcessState, Program, Supervisor, supervised_environment
 from kraken_history.database.migrations import migrate
 from kraken_history.embedded import Servers
 from kraken_history.embedded.process import port_is_free
 from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
 from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import connect_redis
+from kraken_history.runtime.signs import Signs
 
 POSTGRES, VALKEY = "postgres", "valkey"
 _SERVERS_TIMEOUT_S = 120.0
@@ -133,8 +134,21 @@ class Chain:
 
     async def troubles(self, redis: Redis) -> dict[str, str]:
         """Services that are down, starting or unhealthy, each with the reason; empty if all are healthy."""
+        return (await self.look(redis))[0]
+
+    async def look(self, redis: Redis) -> tuple[dict[str, str], Signs]:
+        """:meth:`troubles`, and the signs of life of these services alone.
+
+        Those of services that were killed a moment ago, or that others run, say nothing about these.
+        """
         states = await self.supervisor.states()
-        signs = {sign.pid: sign for sign in (await liveness.signs_of_life(redis)).by_name.values()}
+        pids = {states[name].pid for name in self.services if states[name].is_up}
+        every = (await liveness.signs_of_life(redis)).by_name
+        own = Signs({name: sign for name, sign in every.items() if sign.pid in pids})
+        return self._troubles(states, own), own
+
+    def _troubles(self, states: Mapping[str, ProcessState], own: Signs) -> dict[str, str]:
+        signs = {sign.pid: sign for sign in own.by_name.values()}
         troubles = {}
         for name in self.services:
             state = states[name]

@@ -12,6 +12,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.instants import instant
+from kraken_history.cli.missing_time import Gap
+from kraken_history.cli.open_seams import find_seams, report_seams
 from kraken_history.cli.tables import print_table, table_of
 from kraken_history.csv_import import CsvError, CsvFile, CsvImporter, Imported, Skipped, found_files
 from kraken_history.database.connections import create_pool
@@ -40,16 +42,19 @@ def run_import(settings: Settings, paths: Sequence[Path], symbol: str | None) ->
     """Import in this process, and report the outcome of each file; return the exit code."""
     with found_files(paths) as (files, refused):
         outcomes: list[Imported | Skipped | CsvError] = list(refused)
+        seams: dict[str, list[Gap]] = {}
         try:
             if files:
                 with server_choice.database(settings) as database_url:
                     asyncio.run(_import(database_url, settings, files, symbol, outcomes))
+                    seams = asyncio.run(find_seams(database_url, outcomes))
         except BaseException:
             if len(outcomes) > len(refused):  # report the files imported before the failure
                 _report(outcomes)
             raise
         if outcomes:
             _report(outcomes)
+        report_seams(seams)
     return EXIT_FAILED if any(isinstance(outcome, CsvError) for outcome in outcomes) else 0
 
 

@@ -1,64 +1,115 @@
-"""``status``: stored and missing data, the streams' backlog, and the running services."""
+"""``status``: stored and missing data, feeds, the streams' backlog, and the services, once or again and again."""
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 from msgspec import Struct
-from rich.table import Table
-from rich.text import Text
 
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.asides import Asides, fetch_asides
-from kraken_history.cli.backfill_progress import rough
+from kraken_history.cli.disk_sizes import Sizes, fetch_sizes
 from kraken_history.cli.instants import instant
 from kraken_history.cli.progress import Progress, fetch_progress
 from kraken_history.cli.streams import StreamState, fetch_streams
-from kraken_history.cli.tables import print_table, table_of
+from kraken_history.cli.symbol_state import FeedState, feed_state
 from kraken_history.completeness.covered_time import find_uncovered_time
-from kraken_history.database.connections import connect
+from kraken_history.database.connections import Connection, connect
 from kraken_history.database.migrations import check_schema
 from kraken_history.kraken.pairs import find_symbol
+from kraken_history.reading.measured_coverage import find_missing
+from kraken_history.reading.stored_extent import Extent, read_dropped, read_extents
+from kraken_history.records import TimeRange
 from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import connect_redis
-from kraken_history.runtime.signs import AnySign
+from kraken_history.runtime.signs import AnySign, ConsumerSign, ProducerSign, Signs, WorkerSign
 from kraken_history.settings import Settings
 from kraken_history.stream import wire
 from kraken_history.urls import without_password
+
+SERVICES = (ProducerSign.service, ConsumerSign.service, WorkerSign.service)
+"""The services that a running system has, each at least once."""
+
+NOTHING_STORED = "nothing is stored yet: start `kraken-history up`"
+
+
+class Symbol(Struct, frozen=True):
+    """One symbol of the status.
+
+    Attributes:
+        extent: None if nothing was ever stored.
+        missing: Missing time between the oldest and the newest stored data, that of missing ids included.
+        uncovered: Wanted time that is not covered; None if no history of the symbol is wanted.
+    """
+
+    stored: Progress
+    extent: Extent | None
+    missing: timedelta
+    uncovered: timedelta | None
+    feed: FeedState
 
 
 class Status(Struct, frozen=True):
     """Everything that ``status`` shows.
 
     Attributes:
-        uncovered: Wanted time that is not covered, per symbol whose history is wanted.
+        dropped: By table, the time whose rows retention dropped.
     """
 
     at: datetime
     database: str
-    symbols: list[Progress]
-    uncovered: dict[str, timedelta]
-    streams: list[StreamState]
+    symbols: Sequence[Symbol]
+    dropped: Mapping[str, Sequence[TimeRange]]
+    sizes: Sizes
+    streams: Sequence[StreamState]
     services: Mapping[str, AnySign]
     dead_letters: int
     asides: Mapping[str, Asides]
 
+    @property
+    def not_running(self) -> list[str]:
+        """The services of which there is no sign of life."""
+        running = {name.partition(":")[0] for name in self.services}
+        return [service for service in SERVICES if service not in running]
 
-def run_status(settings: Settings, *, as_json: bool) -> None:
-    """Read both servers and print the status."""
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is stored."""
+        return not any(symbol.stored.trades or symbol.stored.candles for symbol in self.symbols)
+
+
+def run_status(settings: Settings, *, as_json: bool, watch_s: float | None = None) -> None:
+    """Read both servers and print the status.
+
+    Args:
+        watch_s: Repeat after so many seconds, until Ctrl-C.
+    """
+    if watch_s is not None:
+        from kraken_history.cli.status_watch import watch
+
+        watch(settings, every_s=watch_s, as_json=as_json)
+        return
     with server_choice.endpoints(settings) as endpoints:
-        status = asyncio.run(_fetch(endpoints, settings))
+        status = asyncio.run(fetch_status(endpoints, settings))
+    print_status(status, as_json=as_json)
+    if status.is_empty:
+        sys.stderr.write(f"{NOTHING_STORED}\n")
+
+
+def print_status(status: Status, *, as_json: bool) -> None:
+    """Print the status on standard output, as JSON or in tables."""
     if as_json:
-        sys.stdout.write(msgspec.json.encode(_as_json(status)).decode() + "\n")
-    else:
-        _print(status)
-    if not any(symbol.trades or symbol.candles for symbol in status.symbols):
-        sys.stderr.write("nothing is stored yet: start `kraken-history up`\n")
+        sys.stdout.write(msgspec.json.encode(as_record(status)).decode() + "\n")
+        return
+    from kraken_history.cli.status_tables import print_tables
+
+    print_tables(status)
 
 
-async def _fetch(endpoints: server_choice.Endpoints, settings: Settings) -> Status:
+async def fetch_status(endpoints: server_choice.Endpoints, settings: Settings) -> Status:
+    """The status now."""
     async with await connect_redis(endpoints.redis_url) as redis:
         signs = await liveness.signs_of_life(redis)
         streams = await fetch_streams(redis, shards=settings.stream_shards)
@@ -66,118 +117,93 @@ async def _fetch(endpoints: server_choice.Endpoints, settings: Settings) -> Stat
     connection = await connect(endpoints.database_url)
     try:
         await check_schema(connection)
-        now = datetime.now(UTC)
-        known = await fetch_progress(connection)
+        symbols = await _fetch_symbols(connection, signs, settings)
+        dropped = await read_dropped(connection)
+        sizes = await fetch_sizes(connection)
         asides = await fetch_asides(connection)
-        wanted_days = signs.wanted_days or {
-            symbol: settings.history_days
-            for name in settings.symbols
-            if (symbol := find_symbol(name, known)) is not None
-        }
-        uncovered = await find_uncovered_time(connection, wanted_days, live_ids=signs.live_ids, now=now)
     finally:
         await connection.close()
-    symbols = {symbol: _nothing_of(symbol) for symbol in wanted_days} | known
-    return Status(
-        now,
-        without_password(endpoints.database_url),
-        [symbols[symbol] for symbol in sorted(symbols)],
-        uncovered,
-        streams,
-        signs.by_name,
-        dead_letters,
-        asides,
-    )
+    place = without_password(endpoints.database_url)
+    return Status(datetime.now(UTC), place, symbols, dropped, sizes, streams, signs.by_name, dead_letters, asides)
+
+
+async def _fetch_symbols(connection: Connection, signs: Signs, settings: Settings) -> list[Symbol]:
+    now = datetime.now(UTC)
+    known = await fetch_progress(connection)
+    extents = await read_extents(connection)
+    wanted_days = signs.wanted_days or {
+        symbol: settings.history_days for name in settings.symbols if (symbol := find_symbol(name, known)) is not None
+    }
+    uncovered = await find_uncovered_time(connection, wanted_days, live_ids=signs.live_ids, now=now)
+    refused = [symbol for producer in signs.of(ProducerSign) for symbol in producer.refused]
+    every = {symbol: _nothing_of(symbol) for symbol in [*wanted_days, *refused]} | known
+    return [
+        Symbol(
+            stored,
+            extents.get(symbol),
+            await _missing_time(connection, symbol, extents.get(symbol)),
+            uncovered.get(symbol),
+            feed_state(symbol, stored.newest_id, stored.newest, signs=signs, is_wanted=symbol in wanted_days, now=now),
+        )
+        for symbol, stored in sorted(every.items())
+    ]
+
+
+async def _missing_time(connection: Connection, symbol: str, extent: Extent | None) -> timedelta:
+    if extent is None:
+        return timedelta()
+    # To whole seconds inwards: before the oldest and after the newest trade nothing is stored.
+    start = extent.since.replace(microsecond=0) + timedelta(seconds=1 if extent.since.microsecond else 0)
+    end = extent.until.replace(microsecond=0)
+    missing = await find_missing(connection, symbol, start, end) if start < end else []
+    return sum((each.duration for each in missing), timedelta())
 
 
 def _nothing_of(symbol: str) -> Progress:
     return Progress(symbol, 0, None, None, None, 0, 0, 0, None)
 
 
-def _as_json(status: Status) -> dict[str, object]:
+def as_record(status: Status) -> dict[str, object]:
+    """The status as ``--json`` prints it."""
     return {
         "at": instant(status.at),
         "database": status.database,
-        "symbols": {
-            symbol.symbol: {
-                "trades": symbol.trades,
-                "oldest": symbol.oldest,
-                "newest": symbol.newest,
-                "missing": symbol.missing,
-                "holes": symbol.holes,
-                "uncovered_s": _uncovered_s(status, symbol),
-                "candles": symbol.candles,
-                "lag_s": _lag_s(status, symbol),
-                **msgspec.to_builtins(status.asides.get(symbol.symbol, Asides())),
-            }
-            for symbol in status.symbols
+        "symbols": {symbol.stored.symbol: _symbol_record(symbol, status) for symbol in status.symbols},
+        "dropped": {
+            table: [{"start": instant(each.start), "end": instant(each.end)} for each in ranges]
+            for table, ranges in status.dropped.items()
         },
+        "size_bytes": status.sizes,
         "streams": status.streams,
         "services": status.services,
+        "not_running": status.not_running,
         "dead_letters": status.dead_letters,
     }
 
 
-def _lag_s(status: Status, symbol: Progress) -> float | None:
-    return None if symbol.newest is None else round((status.at - symbol.newest).total_seconds(), 3)
+def _symbol_record(symbol: Symbol, status: Status) -> dict[str, object]:
+    stored, extent = symbol.stored, symbol.extent
+    lag_s = None if stored.newest is None else round((status.at - stored.newest).total_seconds(), 3)
+    return {
+        "trades": stored.trades,
+        "trades_since": extent and extent.trades_since,
+        "oldest": stored.oldest,
+        "newest": stored.newest,
+        "missing": stored.missing,
+        "holes": stored.holes,
+        "missing_s": _seconds(symbol.missing),
+        "uncovered_s": None if symbol.uncovered is None else _seconds(symbol.uncovered),
+        "candles": stored.candles,
+        "candles_since": extent and extent.candles_since,
+        "lag_s": lag_s,
+        "state": symbol.feed.word,
+        "reason": symbol.feed.reason,
+        "quiet_since": symbol.feed.quiet_since,
+        "behind": symbol.feed.behind_ids,
+        **msgspec.to_builtins(status.asides.get(stored.symbol, Asides())),
+    }
 
 
-def _uncovered_s(status: Status, symbol: Progress) -> float | None:
-    """In seconds; None if no history of the symbol is wanted."""
-    uncovered = status.uncovered.get(symbol.symbol)
-    return None if uncovered is None else round(uncovered.total_seconds(), 3)
-
-
-def _print(status: Status) -> None:
-    for table in (_symbols(status), _streams(status), _services(status)):
-        if table.row_count:
-            print_table(table)
-    sys.stdout.write(f"dead letters: {status.dead_letters}\n")
-    for symbol, asides in status.asides.items():
-        sys.stdout.write(f"{symbol}: {asides.sentence}\n")
-
-
-def _symbols(status: Status) -> Table:
-    table = table_of(
-        "symbol", "trades", "oldest", "newest", "missing ids", "uncovered", "candles", "lag",
-        title=f"stored in {status.database}",
-    )  # fmt: skip
-    for symbol in status.symbols:
-        lag_s = _lag_s(status, symbol)
-        table.add_row(
-            symbol.symbol,
-            f"{symbol.trades:,}",
-            _short(symbol.oldest),
-            _short(symbol.newest),
-            f"{symbol.missing:,}",
-            _uncovered(status.uncovered.get(symbol.symbol)),
-            f"{symbol.candles:,}",
-            "-" if lag_s is None else f"{lag_s:,.1f} s",
-        )
-    return table
-
-
-def _streams(status: Status) -> Table:
-    table = table_of("stream", "group", "length", "lag", "pending", title="streams")
-    for state in status.streams:
-        table.add_row(
-            state.stream, state.group or "(none)", f"{state.length:,}", f"{state.lag:,}", f"{state.pending:,}"
-        )
-    return table
-
-
-def _services(status: Status) -> Table:
-    table = table_of("service", "pid", "state", title="services")
-    for name, sign in status.services.items():
-        table.add_row(name, "" if sign.pid is None else str(sign.pid), Text(sign.state))
-    return table
-
-
-def _uncovered(duration: timedelta | None) -> str:
-    if duration is None:
-        return "-"
-    return rough(duration) if duration else "0"
-
-
-def _short(moment: datetime | None) -> str:
-    return "-" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+def _seconds(duration: timedelta) -> float:
+    seconds = round(duration.total_seconds(), 3)
+    return int(seconds) if seconds.is_integer() else seconds

@@ -14,7 +14,6 @@ from kraken_history.cli.checkout import find_checkout
 from kraken_history.cli.logs import LogTail, print_logs, print_new_lines
 from kraken_history.cli.servers import Endpoints, data_dir, endpoints_that_are_set
 from kraken_history.embedded import Servers
-from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import connect_redis, run_until
 from kraken_history.runtime.signs import ProducerSign, Signs
 from kraken_history.settings import Settings
@@ -103,8 +102,7 @@ class Watch:
             ServiceUnavailable: supervisord does not answer.
         """
         try:
-            troubles = await self._chain.troubles(redis)
-            signs = await liveness.signs_of_life(redis)
+            troubles, signs = await self._chain.look(redis)
         except (RedisError, OSError) as error:
             troubles, signs = {"redis": str(error) or type(error).__name__}, Signs({})
         return [*self._changes(troubles, now_s), *self._refusals(signs), *self._readiness(troubles)]

@@ -107,7 +107,7 @@ async def _coverage_of(database: Database, symbol: str, start: datetime, end: da
     await require_symbol(database, symbol)
     async with database.connection() as connection:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            known = await _classify(connection, symbol, span)
+            known = await classify(connection, symbol, span)
             refused = [RefusedTrade(*row) for row in await connection.fetch(_REFUSED, symbol, *span)]
             unreachable = [UnreachableTrades(*row) for row in await connection.fetch(_UNREACHABLE, symbol, *span)]
         # Read after that snapshot: it may lack candles that were dropped meanwhile.
@@ -236,7 +236,7 @@ def pad_buckets(
     return padded
 
 
-async def _classify(connection: Connection, symbol: str, span: Span) -> list[asyncpg.Record]:
+async def classify(connection: Connection, symbol: str, span: Span) -> list[asyncpg.Record]:
     """The covered spans according to the stored data, in order: start, end and kind."""
     start, end = span
     holes = await find_hole_spans(connection, symbol, span)

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, WatchError
 
 from kraken_history.runtime.signs import Sign, Signs, decode_sign, encode_sign
 from kraken_history.runtime.telemetry import get_logger
@@ -15,22 +16,45 @@ BEAT_EVERY_S = 2.0
 
 BEAT_LASTS_S = 15
 
+_LEAVE_WITHIN_S = 1.0  # the stop must not wait longer for a Redis that is away; the sign then expires by itself
+
 _PAGE = 1000  # keys that one SCAN examines
 
 
 async def beat(redis: Redis, name: str, look: Callable[[], Sign]) -> None:
-    """Write a sign of life every two seconds until cancelled. It expires 15 seconds after the last write.
+    """Write a sign of life every two seconds until cancelled, and then remove it.
+
+    If the process is killed, the sign expires 15 seconds after the last write.
 
     Args:
         look: Returns the sign as of now.
     """
-    while True:
-        sign = look()
-        try:
-            await redis.set(f"{HEALTH_PREFIX}{sign.service}:{name}", encode_sign(sign), ex=BEAT_LASTS_S)
-        except (RedisError, OSError):
-            get_logger(sign.service).warning("beat_failed")
-        await asyncio.sleep(BEAT_EVERY_S)
+    key, body = "", b""
+    try:
+        while True:
+            sign = look()
+            key, body = f"{HEALTH_PREFIX}{sign.service}:{name}", encode_sign(sign)
+            try:
+                await redis.set(key, body, ex=BEAT_LASTS_S)
+            except (RedisError, OSError):
+                get_logger(sign.service).warning("beat_failed")
+            await asyncio.sleep(BEAT_EVERY_S)
+    finally:
+        with suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(_LEAVE_WITHIN_S):
+                await _remove(redis, key, body)
+
+
+async def _remove(redis: Redis, key: str, body: bytes) -> None:
+    """Remove the sign, unless another process of this name has replaced it."""
+    async with redis.pipeline() as pipeline:
+        await pipeline.watch(key)
+        if await pipeline.get(key) != body:
+            return
+        pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py
+        pipeline.delete(key)
+        with suppress(WatchError):
+            await pipeline.execute()
 
 
 async def signs_of_life(redis: Redis) -> Signs:

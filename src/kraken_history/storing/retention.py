@@ -15,6 +15,7 @@ from kraken_history.database.connections import Connection
 from kraken_history.database.migrations import CONTINUOUS_AGGREGATES, HYPERTABLES, kept_capabilities
 from kraken_history.intervals import EARLIEST
 from kraken_history.storing.aggregates import refresh_marked, sole_refresher
+from kraken_history.storing.dropped_rows import note_dropped_rows, subtract_dropped_rows
 from kraken_history.storing.longer_intervals import AGGREGATES
 
 OnPostponed = Callable[[str, str], object]
@@ -56,6 +57,7 @@ async def drop_old(
             if table in cutoffs:
                 is_hypertable = HYPERTABLES in capabilities
                 dropped[table] = await _drop_pieces(connection, table, cutoffs[table], is_hypertable, on_postponed)
+        await subtract_dropped_rows(connection)
         for view in (aggregate.view for aggregate in AGGREGATES if aggregate.view in cutoffs):
             until = min(cutoffs[view], await _oldest_mark(connection) or cutoffs[view])
             query = _DROP_CHUNKS if CONTINUOUS_AGGREGATES in capabilities else _DELETE_ROWS.format(table=f"{view}_rows")
@@ -98,6 +100,7 @@ async def _drop_piece(connection: Connection, table: str, piece: _Piece, is_hype
             if mark is not None and mark < piece.end:
                 return False
         await connection.execute(_NOTE_DROPPED, table, piece.start, piece.end)
+        await note_dropped_rows(connection, table, piece.start, piece.end)
         if is_hypertable:
             await connection.execute(_DROP_CHUNK, table, piece.start, piece.end)
         else:

@@ -1,0 +1,91 @@
+"""Missing ranges as a person reads them: why each is missing, and the command that fills it. Pure."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Literal
+
+from msgspec import Struct
+
+from kraken_history.records import TimeRange
+from kraken_history.remedies import fill_command
+
+SETTLES_WITHIN = timedelta(minutes=10)
+"""Age up to which missing time is shown as not settled yet. The next trade settles it, or the worker, which looks every
+five minutes for missing time of more than two."""
+
+SHOW_COMMAND = "kraken-history status"
+"""Given for a range that no command fills: it shows what retention dropped, and whether the feed is alive."""
+
+
+class Gap(Struct, frozen=True):
+    """A missing range.
+
+    Attributes:
+        why: ``missing``: never stored. ``dropped``: retention dropped its one-minute candles, and nothing brings them
+            back. ``unsettled``: moments ago, and the next trade or the worker settles it.
+        command: Fills the range if ``why`` is ``missing``. Otherwise it shows the reason.
+    """
+
+    start: datetime
+    end: datetime
+    why: Literal["missing", "dropped", "unsettled"]
+    command: str
+
+    @property
+    def duration(self) -> timedelta:
+        """The length of the range."""
+        return self.end - self.start
+
+
+def explain(symbol: str, missing: Iterable[TimeRange], dropped: Sequence[TimeRange], *, now: datetime) -> list[Gap]:
+    """Each missing range with its reason and its command.
+
+    Args:
+        missing: None of them is dropped only in part.
+        dropped: The time that was dropped.
+    """
+    return [
+        _explained(symbol, each, any(gone.start <= each.start and each.end <= gone.end for gone in dropped), now)
+        for each in missing
+    ]
+
+
+def _explained(symbol: str, missing: TimeRange, is_dropped: bool, now: datetime) -> Gap:
+    if is_dropped:
+        return Gap(missing.start, missing.end, "dropped", SHOW_COMMAND)
+    if missing.start >= now - SETTLES_WITHIN:
+        return Gap(missing.start, missing.end, "unsettled", SHOW_COMMAND)
+    return Gap(missing.start, missing.end, "missing", fill_command(symbol, missing.start, missing.end))
+
+
+ONE_BY_ONE = "run these one after the other (--follow waits): a backfill replaces the one before it"
+"""Said beside several commands of one symbol, which has one backfill at a time."""
+
+
+def are_several(gaps: Iterable[Gap]) -> bool:
+    """Whether more than one of the gaps has a command that fills it."""
+    return sum(gap.why == "missing" for gap in gaps) > 1
+
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+def lasting(seconds: float) -> str:
+    """A duration in its two largest units, such as ``2 d 3 h``; the rest is cut off."""
+    left = int(seconds)
+    for at, (size, unit) in enumerate(_UNITS):
+        if left >= size:
+            rest = left % size
+            small, small_unit = _UNITS[at + 1] if at + 1 < len(_UNITS) else (1, "")
+            tail = f" {rest // small} {small_unit}" if small_unit and rest >= small else ""
+            return f"{left // size:,} {unit}{tail}"
+    return "0"
+
+
+def percent(part: float, whole: float) -> str:
+    """A share in per cent. Neither a small one is shown as none, nor a large one as all."""
+    if not part or not whole:
+        return "0 %"
+    if part == whole:
+        return "100 %"
+    return f"{min(max(100 * part / whole, 0.01), 99.99):.2f} %"
