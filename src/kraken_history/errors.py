@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Literal
 
 from kraken_history.records import TimeRange
+from kraken_history.remedies import fill_command
 
 
 class HistoryError(Exception):
@@ -130,7 +131,7 @@ class CoverageError(HistoryError):
         start, end = gaps[0].start, gaps[0].end
         super().__init__(
             f"{symbol}: {len(gaps)} gap(s), the first from {start:%Y-%m-%d %H:%M}Z to {end:%Y-%m-%d %H:%M}Z:"
-            " run `kraken-history fill-gaps`, or read with gaps='ignore'"
+            f" run `{fill_command(symbol, start, gaps[-1].end)}`, or read with gaps='ignore'"
         )
         self.symbol, self.gaps = symbol, tuple(gaps)
 
