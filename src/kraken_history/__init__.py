@@ -41,7 +41,15 @@ from kraken_history.records import (
 )
 
 if TYPE_CHECKING:
-    from kraken_history.backtests import BacktestRun, EquityPoint, RunSummary, SavedRun, UnknownRun
+    from kraken_history.backtests import (
+        BacktestRun,
+        EquityPoint,
+        RunCoverage,
+        RunSummary,
+        SavedRun,
+        SymbolCoverage,
+        UnknownRun,
+    )
     from kraken_history.blocking import BlockingHistoricalDataProvider
     from kraken_history.provider import HistoricalDataProvider
     from kraken_history.reading.coverage import Coverage, CoveredSpan
@@ -78,10 +86,12 @@ __all__ = [
     "MisleadingPage",
     "MissingExtra",
     "ProviderClosed",
+    "RunCoverage",
     "RunSummary",
     "SavedRun",
     "SchemaMismatch",
     "ServiceUnavailable",
+    "SymbolCoverage",
     "SyncStatus",
     "TimeRange",
     "UnknownInterval",
@@ -99,8 +109,10 @@ _MODULES_WITH_ASYNCPG = {
     "EquityPoint": "backtests",
     "Health": "reading.status",
     "HistoricalDataProvider": "provider",
+    "RunCoverage": "backtests",
     "RunSummary": "backtests",
     "SavedRun": "backtests",
+    "SymbolCoverage": "backtests",
     "SyncStatus": "reading.status",
     "UnknownRun": "backtests",
 }
