@@ -113,7 +113,7 @@ async def _read_or_raise(
 async def read_latest_over_gaps(
     database: Database, symbol: str, interval: int, count: int, end: datetime | None, gaps: GapsChoice
 ) -> list[HistoricalCandle]:
-    """:func:`~kraken_history.reading.candles.read_latest_candles`, which raises or pads if data is missing.
+    """The newest ``count`` candles, oldest first, which raises or pads if data is missing.
 
     With ``raise`` the candles are those that are settled, and the time from the first of them on is complete. With
     ``pad`` they are those of the newest ``count`` buckets.
