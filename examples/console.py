@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from kraken_history.errors import CoverageError, HistoryError, UnknownInterval, UnknownSymbol, UsageError
-from kraken_history.intervals import checked_interval
+from kraken_history.intervals import parse_interval
 from kraken_history.kraken.pairs import checked_name
 from kraken_history.remedies import duration_text, moment_text
 from strategy import Rules, Trader, result_of
@@ -29,7 +29,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description)
         rules = Rules()
         self.add_argument("--database-url", default=os.environ.get("DATABASE_URL"), help="default: DATABASE_URL")
-        self.add_argument("--interval", type=minutes, default=1, metavar="MINUTES", help="of the candles (%(default)s)")
+        self.add_argument(
+            "--interval", type=minutes, default=1, help="of the candles, in minutes or such as 1h or 1d (%(default)s)"
+        )
         self.add_argument("--fast", type=int, default=rules.fast, help="closes in the fast average (%(default)s)")
         self.add_argument("--slow", type=int, default=rules.slow, help="closes in the slow average (%(default)s)")
         self.add_argument("--fee", type=decimal, default=rules.fee, help="part of the price of each fill (%(default)s)")
@@ -99,12 +101,9 @@ def seconds(text: str) -> float:
 def minutes(text: str) -> int:
     """The interval of candles."""
     try:
-        checked_interval(given := int(text))
+        return parse_interval(text)
     except UnknownInterval as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number of minutes, got {text!r}") from None
-    return given
 
 
 def symbol_name(text: str) -> str:

@@ -68,7 +68,10 @@ class UnknownInterval(UsageError):
     """An interval for which candles cannot be made."""
 
     def __init__(self, interval: object, longest: int) -> None:
-        super().__init__(f"interval: expected a whole number of minutes from 1 to {longest}, got {interval!r}")
+        expected = f"expected a whole number of minutes from 1 to {longest}"
+        if isinstance(interval, str):
+            expected += ", or an interval such as 15m, 1h, 4h, 1d or 1w"
+        super().__init__(f"interval: {expected}, got {interval!r}")
         self.interval = interval
 
 

@@ -1,5 +1,6 @@
 """Which intervals are stored, where, and which buckets of time an interval has. Pure."""
 
+import re
 from datetime import UTC, datetime, timedelta
 
 from kraken_history.arguments import whole_number
@@ -38,6 +39,28 @@ def checked_interval(interval: int) -> int:
     if number is None or not 1 <= number <= LONGEST_INTERVAL:
         raise UnknownInterval(interval, LONGEST_INTERVAL)
     return number
+
+
+def parse_interval(text: str) -> int:
+    """The interval, in minutes, that a user wrote: ``60``, ``60m``, ``1h``, ``4h``, ``1d`` or ``1w``.
+
+    ``M``, which other programs use for a month, is not a unit: months have different lengths.
+
+    Raises:
+        UnknownInterval: The text is not an interval, or the interval is longer than :data:`LONGEST_INTERVAL`.
+    """
+    written = _WRITTEN_INTERVAL.fullmatch(text.strip())
+    if written is None:
+        raise UnknownInterval(text, LONGEST_INTERVAL)
+    count, unit = written.groups()
+    minutes = int(count) * _UNIT_MINUTES[unit.lower()]
+    if not 1 <= minutes <= LONGEST_INTERVAL:
+        raise UnknownInterval(text, LONGEST_INTERVAL)
+    return minutes
+
+
+_WRITTEN_INTERVAL = re.compile(r"([0-9]{1,6})(|m|min|[hHdDwW])")
+_UNIT_MINUTES = {"": 1, "m": 1, "min": 1, "h": 60, "d": 1440, "w": 10080}
 
 
 def best_stored(interval: int) -> int:

@@ -1,6 +1,7 @@
 """The command, and what it shows."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -14,9 +15,10 @@ from typing import Any
 
 import asyncpg
 import pytest
+from rich.console import Console
 
 from kraken_history.cli.backfill import FUTURE, NO_WORKER
-from kraken_history.cli.backfill_progress import Pace, describe, part_done, rough
+from kraken_history.cli.backfill_progress import Pace, describe, part_done, progress_bar, rough
 from kraken_history.fetching.backfill_targets import Backfill
 from kraken_history.records import unix_ns
 from tests.support.command import Run
@@ -134,7 +136,7 @@ def test_a_symbol_that_kraken_does_not_list_is_one_line(command: Run, environmen
         ([SYMBOL, "--from", "soon"], "got 'soon'"),
         (
             [SYMBOL, "--to", "2025-13-01"],
-            "--to: expected a time such as 2026-01-31, 2026-01-31T12:30 or 2026-01-31T12:30:00Z, got '2025-13-01'",
+            "--to: expected a time such as 2026-01-31, 2026-01-31T12:30Z, today or yesterday, got '2025-13-01'",
         ),
     ],
 )
@@ -149,10 +151,10 @@ def test_bad_input_is_one_line(command: Run, arguments: list[str], words: str) -
 @pytest.mark.parametrize(
     ("start", "end", "words"),
     [
-        ("2025-02-01", "2025-01-01", "start (2025-02-01 00:00:00Z) must be before end (2025-01-01"),
+        ("2025-02-01", "2025-01-01", "--from 2025-02-01T00:00:00Z must be before --to 2025-01-01T00:00:00Z"),
         ("2999-01-01", "2999-02-01", "start (2999-01-01 00:00:00Z) must not be in the future"),
-        ("2999-02-01", "2999-01-01", "must not be in the future"),
-        ("2999-01-01", "2025-01-01", "must not be in the future"),
+        ("2999-02-01", "2999-01-01", "--from 2999-02-01T00:00:00Z must be before --to"),
+        ("2999-01-01", "2025-01-01", "--from 2999-01-01T00:00:00Z must be before --to"),
     ],
 )
 def test_a_target_that_cannot_be_is_one_line(
@@ -232,8 +234,25 @@ def test_what_remains_is_estimated_by_the_time_of_the_tape() -> None:
     assert pace.trades_per_s == 500
     assert pace.remaining(START + timedelta(days=10)) == timedelta(seconds=90)
     assert describe(backfill(timedelta(days=1), trades=5_000), pace) == (
-        "5,000 trades, 5 pages, 500 trades/s, 2026-01-02 00:00Z, about 2 min left (estimate)"
+        "about 2 min left, 2026-01-02, 5,000 trades, 500/s, 5 pages"
     )
+
+
+def test_a_terminal_of_80_columns_shows_percent_and_time_left() -> None:
+    """The facts before them filled the line, and both were cut off."""
+    console = Console(width=80, force_terminal=True, file=io.StringIO(), color_system=None)
+    pace = paced((100, timedelta(), 0), (110, timedelta(days=1), 123_456_789))
+    facts = describe(backfill(timedelta(days=1), trades=123_456_789), pace)
+    bar = progress_bar(console)
+    bar.add_task("1INCH/USDT", total=100, completed=43, facts=facts)
+
+    with console.capture() as captured:
+        console.print(bar)
+
+    (line,) = captured.get().splitlines()
+    assert len(line) <= 80
+    assert line.startswith("1INCH/USDT ")
+    assert " 43 % about 2 min left, 2026-01-02" in line
 
 
 def test_only_the_last_minute_counts() -> None:

@@ -33,6 +33,18 @@ def test_an_exit_is_the_return_value() -> None:
     assert app(args=["twice", "21"], prog_name="program", standalone_mode=False) == 42
 
 
+def test_a_wrong_value_carries_the_name_and_the_facts() -> None:
+    """``cli.wrong_values`` makes "expected a whole number, got 'x'" of them.
+
+    Without them the message is pydantic's, which speaks of inputs and strings to be parsed.
+    """
+    error = failure_of("twice", "x")
+
+    assert error.param.opts == ["number"]
+    assert error.__cause__.errors()[0]["type"] == "int_parsing"
+    assert error.__cause__.errors()[0]["input"] == "x"
+
+
 @pytest.mark.parametrize("arguments", [("nonsense",), ("twice", "x"), ("twice",), ("twice", "1", "2")])
 def test_a_wrong_command_line_is_one_base_class_with_message_and_code(arguments: tuple[str, ...]) -> None:
     """``cli.app`` finds the class among the bases of ``typer.BadParameter``, and makes one line of its message.

@@ -18,6 +18,7 @@ from kraken_history.intervals import (
     bucket_start,
     checked_interval,
     closed_window,
+    parse_interval,
     width_of,
 )
 from kraken_history.reading.candle_query import Query, buckets_of, windows_back
@@ -63,6 +64,30 @@ def test_the_zone_of_a_time_makes_no_difference(moment: datetime, offset: int) -
 def test_what_is_no_interval_is_refused(interval: Any) -> None:
     with pytest.raises(UnknownInterval, match="whole number of minutes from 1 to 525600"):
         checked_interval(interval)
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [
+        ("1", 1),
+        ("60", 60),
+        ("15m", 15),
+        ("15min", 15),
+        ("1h", 60),
+        ("4H", 240),
+        ("1d", 1440),
+        ("1w", 10080),
+        (" 2d ", 2880),
+    ],
+)
+def test_an_interval_may_be_written_with_its_unit(text: str, minutes: int) -> None:
+    assert parse_interval(text) == minutes
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5", "1M", "h", "1.5h", "1 h", "1y", "9999999", "366d", "\u0661"])
+def test_a_text_that_is_no_interval_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(UnknownInterval, match="or an interval such as 15m, 1h, 4h, 1d or 1w, got"):
+        parse_interval(text)
 
 
 def test_ranges_that_hold_nothing_and_naive_times_are_refused() -> None:

@@ -19,9 +19,10 @@ from kraken_history.cli.commands import import_csv as import_csv_command
 from kraken_history.cli.commands import refresh as refresh_command
 from kraken_history.cli.gaps_option import HELP as GAPS_HELP
 from kraken_history.cli.gaps_option import Gaps
-from kraken_history.cli.instants import instant_option
+from kraken_history.cli.instants import MOST_DAYS, range_options
 from kraken_history.cli.loading import EXIT_INTERRUPTED, loading
 from kraken_history.errors import UsageError
+from kraken_history.intervals import parse_interval
 
 EXIT_USAGE = 2
 
@@ -146,12 +147,16 @@ def status(as_json: AsJson = False) -> None:
 def candles(
     symbol: Annotated[str, typer.Argument(help="For example BTC/USDT.")],
     interval: Annotated[
-        int, typer.Option(help="Candle length in minutes: 1, 5, 15, 30, 60, 240, 720, 1440, 10080, or any other.")
-    ] = 1,
+        str, typer.Option(help="Candle length: 1m, 5m, 15m, 30m, 1h, 4h, 12h, 1d, 1w, or any number of minutes.")
+    ] = "1",
     from_: Annotated[
-        str | None, typer.Option("--from", help="Start time, ISO 8601; UTC unless it has an offset.")
+        str | None,
+        typer.Option("--from", help="Start time: ISO 8601, in UTC unless it has an offset, or today, yesterday."),
     ] = None,
     to: Annotated[str | None, typer.Option(help="End time, not included.")] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=MOST_DAYS, help="Instead of --from: this many days before --to, or now.")
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -166,16 +171,16 @@ def candles(
 
     If part of the range is missing, one line on standard error says how much, and which command shows where.
 
-    Example: kraken-history candles BTC/USDT --interval 60 --from 2026-01-01 --to 2026-02-01 --format csv
+    Example: kraken-history candles BTC/USDT --interval 1h --from 2026-01-01 --to 2026-02-01 --format csv
     """
     with loading():
         from kraken_history.cli.candles import run_candles
         from kraken_history.settings import load_settings
-    start, end = instant_option("--from", from_), instant_option("--to", to)
+    start, end = range_options(from_, to, days)
     run_candles(
         load_settings(),
         symbol,
-        interval,
+        parse_interval(interval),
         start=start,
         end=end,
         limit=limit,
@@ -280,7 +285,9 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _complain_about_usage(error: Any) -> int:
-    message = error.format_message()
+    with loading():
+        from kraken_history.cli.wrong_values import words_of
+    message = words_of(error) or error.format_message()
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(message)
         return EXIT_USAGE

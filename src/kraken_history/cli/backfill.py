@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.backfill_progress import follow
-from kraken_history.cli.instants import instant, instant_option
+from kraken_history.cli.instants import instant, range_options
 from kraken_history.cli.tables import print_table, table_of
 from kraken_history.database.connections import create_pool
 from kraken_history.database.migrations import check_schema
@@ -48,6 +48,7 @@ def run_command(
     from_: str | None,
     to: str | None,
     *,
+    days: int | None,
     follows: bool,
     status: bool,
     pause: bool,
@@ -61,14 +62,14 @@ def run_command(
         raise UsageError("expected at most one of --status, --pause, --resume and --cancel")
     settings = load_settings()
     if status or chosen:
-        if from_ or to or follows:
-            raise UsageError("--from, --to and --follow apply to a new backfill only: leave them out here")
+        if from_ or to or days or follows:
+            raise UsageError("--from, --to, --days and --follow apply to a new backfill only: leave them out here")
         name = None if symbol is None else checked_name(symbol)
         raise typer.Exit(run_action(settings, chosen[0], name) if chosen else run_status(settings, name, as_json))
     if symbol is None:
         raise UsageError("expected a symbol, for example: kraken-history backfill BTC/USDT")
     checked_name(symbol)
-    start, end = instant_option("--from", from_), instant_option("--to", to)
+    start, end = range_options(from_, to, days)
     raise typer.Exit(run_backfill(settings, symbol, start=start, end=end, follows=follows))
 
 

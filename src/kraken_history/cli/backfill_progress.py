@@ -9,6 +9,7 @@ import asyncpg
 from msgspec import Struct
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from kraken_history.fetching.backfill_targets import Backfill, list_backfills
 
@@ -63,10 +64,7 @@ async def follow(pool: asyncpg.Pool, symbol: str) -> Backfill:
     """Show a symbol's backfill until it stops running; return its final state."""
     console = Console(stderr=True)
     pace = Pace()
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[facts]}"), console=console, disable=not console.is_terminal,
-    ) as progress:  # fmt: skip
+    with progress_bar(console) as progress:
         task = progress.add_task(symbol, total=1.0, facts="")
         next_line_s = 0.0
         while True:
@@ -85,6 +83,19 @@ async def follow(pool: asyncpg.Pool, symbol: str) -> Backfill:
             await asyncio.sleep(_LOOK_EVERY_S)
 
 
+def progress_bar(console: Console) -> Progress:
+    """A bar of one line. In a narrow terminal the facts are cut off at their end, where they matter least."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=10),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[facts]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        console=console,
+        disable=not console.is_terminal,
+        expand=True,
+    )
+
+
 def part_done(backfill: Backfill, oldest: datetime | None) -> float:
     """Covered fraction, 0 to 1, of the time between the beginning and the end.
 
@@ -98,12 +109,13 @@ def part_done(backfill: Backfill, oldest: datetime | None) -> float:
 
 
 def describe(backfill: Backfill, pace: Pace) -> str:
-    """Trades, pages, speed, the date reached, and the remaining time."""
-    reached = "nothing yet" if backfill.reached is None else f"{backfill.reached:%Y-%m-%d %H:%M}Z"
+    """The remaining time, the date reached, trades, speed and pages; the most important first."""
+    reached = "nothing yet" if backfill.reached is None else f"{backfill.reached:%Y-%m-%d}"
+    facts = f"{reached}, {backfill.trades:,} trades, {pace.trades_per_s:,.0f}/s, {backfill.pages:,} pages"
+    if backfill.state != "running":
+        return facts
     remaining = pace.remaining(backfill.target_end)
-    left = "time left unknown" if remaining is None else f"about {rough(remaining)} left (estimate)"
-    facts = f"{backfill.trades:,} trades, {backfill.pages:,} pages, {pace.trades_per_s:,.0f} trades/s, {reached}"
-    return facts if backfill.state != "running" else f"{facts}, {left}"
+    return f"{'time left unknown' if remaining is None else f'about {rough(remaining)} left'}, {facts}"
 
 
 def rough(duration: timedelta) -> str:

@@ -17,7 +17,7 @@ from kraken_history.cli import servers as server_choice
 from kraken_history.cli.gaps_option import MADE_UP, Gaps
 from kraken_history.cli.instants import instant
 from kraken_history.cli.tables import print_table, table_of
-from kraken_history.errors import CoverageError, UsageError
+from kraken_history.errors import CoverageError
 from kraken_history.intervals import checked_interval, width_of
 from kraken_history.kraken.pairs import checked_name
 from kraken_history.provider import HistoricalDataProvider
@@ -45,12 +45,11 @@ def run_candles(
     """Read candles and write them, or draw them.
 
     Raises:
-        UsageError: The symbol, the interval or the range is not valid. Raised before any server is started.
+        UsageError: The symbol or the interval is not valid. Raised before any server is started.
         CoverageError: With ``Gaps.RAISE``, part of the range is missing.
     """
     symbol = checked_name(symbol)
     checked_interval(interval)
-    check_range(start, end)
     if plot is not None:
         limit = plots.checked_limit(limit, has_start=start is not None)
         plot = plots.checked_target(plot)
@@ -79,16 +78,6 @@ def _write(
             _write_csv(candles, fields)
         case "json":
             _write_json(candles, fields)
-
-
-def check_range(start: datetime | None, end: datetime | None) -> None:
-    """Check that ``start`` is before ``end``; None is an open end.
-
-    Raises:
-        UsageError: It is not.
-    """
-    if start is not None and end is not None and start >= end:
-        raise UsageError(f"the range is reversed or empty: --from {instant(start)} must be before --to {instant(end)}")
 
 
 class _Found(Struct, frozen=True):

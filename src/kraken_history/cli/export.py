@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kraken_history.cli import servers as server_choice
-from kraken_history.cli.candles import check_range, fields_with, texts_of
+from kraken_history.cli.candles import fields_with, texts_of
 from kraken_history.cli.commands.export import FileFormat
 from kraken_history.cli.gaps_option import Gaps
-from kraken_history.cli.instants import instant, instant_option
+from kraken_history.cli.instants import instant, range_options
 from kraken_history.cli.whole_file import check_target, whole_file
 from kraken_history.errors import UnknownSymbol, UsageError
-from kraken_history.intervals import Span, bucket_end, bucket_start, checked_interval, width_of
+from kraken_history.intervals import Span, bucket_end, bucket_start, checked_interval, parse_interval, width_of
 from kraken_history.kraken.pairs import checked_name
 from kraken_history.provider import HistoricalDataProvider, SyncStatus
 from kraken_history.reading.arrow_stream import ARROW, require_packages
@@ -55,21 +55,23 @@ class Wanted(Struct, frozen=True):
 
 def run_command(
     symbol: str,
-    interval: int,
+    interval: str,
     from_: str | None,
     to: str | None,
     *,
+    days: int | None,
     format_: FileFormat | None,
     output: Path | None,
     gaps: Gaps,
     force: bool,
 ) -> None:
     """Check the options and write the file."""
-    start, end, now = instant_option("--from", from_), instant_option("--to", to), datetime.now(UTC)
-    check_range(start, end)
+    (start, end), now = range_options(from_, to, days), datetime.now(UTC)
     if end is None and start is not None and start >= now:
         raise UsageError(f"the range is reversed or empty: --from {instant(start)} must be before now")
-    wanted = Wanted(checked_name(symbol), interval, start, end or now, gaps, ends_with_history=end is None)
+    wanted = Wanted(
+        checked_name(symbol), parse_interval(interval), start, end or now, gaps, ends_with_history=end is None
+    )
     run_export(load_settings(), wanted, file_format(format_, output), output, replaces=force)
 
 

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from kraken_history.cli import servers as server_choice
-from kraken_history.cli.instants import instant, instant_option
+from kraken_history.cli.instants import instant, range_options
 from kraken_history.cli.tables import print_table, table_of
 from kraken_history.database.connections import create_pool
 from kraken_history.database.migrations import check_schema
@@ -35,7 +35,7 @@ class RefreshedInterval(Struct, frozen=True):
 
 def run_command(from_: str | None, to: str | None, *, as_json: bool) -> None:
     """Check the options and refresh."""
-    start, end = instant_option("--from", from_), instant_option("--to", to)
+    start, end = range_options(from_, to)
     run_refresh(load_settings(), start, end, as_json=as_json)
 
 
@@ -57,7 +57,7 @@ def _range(start: datetime | None, end: datetime | None) -> TimeRange | None:
         return None
     start, end = start or _BEGINNING, end or datetime.now(UTC)
     if start >= end:
-        raise UsageError(f"--from ({instant(start)}) must be before --to ({instant(end)})")
+        raise UsageError(f"the range is reversed or empty: --from {instant(start)} must be before --to {instant(end)}")
     return TimeRange(start, end)
 
 

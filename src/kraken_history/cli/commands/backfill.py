@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from kraken_history.cli.instants import MOST_DAYS
 from kraken_history.cli.loading import loading
 
 
@@ -16,9 +17,12 @@ def _backfill(
     symbol: Annotated[str | None, typer.Argument(help="For example BTC/USDT.")] = None,
     from_: Annotated[
         str | None,
-        typer.Option("--from", help="Start time, ISO 8601, by default in UTC. Default: the first trade."),
+        typer.Option("--from", help="Start time, as for `candles`. Default: the first trade."),
     ] = None,
     to: Annotated[str | None, typer.Option(help="End time. Default: now.")] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=MOST_DAYS, help="Instead of --from: this many days before --to, or now.")
+    ] = None,
     follows: Annotated[bool, typer.Option("--follow", help="Show progress until the backfill ends.")] = False,
     status: Annotated[bool, typer.Option("--status", help="List all backfills, or only the symbol's.")] = False,
     pause: Annotated[bool, typer.Option("--pause", help="Pause all backfills, or only the symbol's.")] = False,
@@ -43,6 +47,7 @@ def _backfill(
         symbol,
         from_,
         to,
+        days=days,
         follows=follows,
         status=status,
         pause=pause,

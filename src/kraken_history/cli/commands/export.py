@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from kraken_history.cli.gaps_option import HELP, Gaps
+from kraken_history.cli.instants import MOST_DAYS
 from kraken_history.cli.loading import loading
 
 
@@ -24,13 +25,16 @@ def register(app: typer.Typer) -> None:
 
 def _export(
     symbol: Annotated[str, typer.Argument(help="For example BTC/USDT.")],
-    interval: Annotated[int, typer.Option(help="Candle length in minutes, as for `candles`.")] = 1,
+    interval: Annotated[str, typer.Option(help="Candle length, such as 5m, 1h or 1d, as for `candles`.")] = "1",
     from_: Annotated[
         str | None,
-        typer.Option("--from", help="Start time, ISO 8601, by default in UTC. Default: the oldest stored data."),
+        typer.Option("--from", help="Start time, as for `candles`. Default: the oldest stored data."),
     ] = None,
     to: Annotated[
         str | None, typer.Option(help="End time (default: now). Candles still open then are left out.")
+    ] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=MOST_DAYS, help="Instead of --from: this many days before --to, or now.")
     ] = None,
     format_: Annotated[
         FileFormat | None,
@@ -51,8 +55,8 @@ def _export(
     A file that a backtest reads must not lack data silently: if part of the range is missing, nothing is written,
     unless --gaps says otherwise. Without --from and --to, the range is that of the whole candles that are stored.
 
-    Example: kraken-history export BTC/USDT --interval 60 --from 2025-01-01 --format parquet
+    Example: kraken-history export BTC/USDT --interval 1h --from 2025-01-01 --format parquet
     """
     with loading():
         from kraken_history.cli.export import run_command
-    run_command(symbol, interval, from_, to, format_=format_, output=output, gaps=gaps, force=force)
+    run_command(symbol, interval, from_, to, days=days, format_=format_, output=output, gaps=gaps, force=force)

@@ -13,9 +13,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _refresh(
-    from_: Annotated[
-        str | None, typer.Option("--from", help="Start time, ISO 8601; UTC unless it has an offset.")
-    ] = None,
+    from_: Annotated[str | None, typer.Option("--from", help="Start time, as for `candles`.")] = None,
     to: Annotated[str | None, typer.Option(help="End time, not included. Default: now.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
