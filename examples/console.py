@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from kraken_history.errors import HistoryError, UnknownInterval, UnknownSymbol, UsageError
+from kraken_history.errors import CoverageError, HistoryError, UnknownInterval, UnknownSymbol, UsageError
 from kraken_history.intervals import parse_interval
 from kraken_history.kraken.pairs import checked_name
+from kraken_history.remedies import duration_text, moment_text
 from strategy import Rules, Trader, result_of
 
 _LONGEST_S = 10 * 366 * 86_400
@@ -59,6 +60,9 @@ def run(parser: Parser, main: Callable[[argparse.Namespace, Rules], Awaitable[No
         return 130
     except UsageError as error:
         parser.error(str(error))
+    except CoverageError as error:
+        sys.stderr.write(f"{parser.prog}: {error.message('add --gaps ignore')}\n")
+        return 1
     except (HistoryError, asyncpg.PostgresError) as error:
         sys.stderr.write(f"{parser.prog}: {' '.join(str(error).split())}\n")
         return 1
@@ -136,6 +140,15 @@ def say(line: str) -> None:
     """A line on the terminal, at once."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+def warn_of(error: CoverageError) -> None:
+    """A line about missing time, on standard error."""
+    first = error.gaps[0]
+    sys.stderr.write(
+        f"warning: {duration_text(error.duration)} of {error.symbol} is missing, the first from"
+        f" {moment_text(first.start)} to {moment_text(first.end)}: the result is not that of a complete history\n"
+    )
 
 
 def say_result(trader: Trader) -> None:

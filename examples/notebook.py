@@ -29,9 +29,13 @@ print("stored:", ", ".join(symbols))
 symbol = history.find_symbol(os.environ.get("SYMBOL", symbols[0]))
 newest = history.get_data_range(symbol)["newest"] or datetime.now(UTC)
 end = newest + timedelta(hours=1)
-hours = history.get_candles_frame(symbol, 60, end - timedelta(days=14), end, as_="pandas")
+start = end - timedelta(days=14)
+hours = history.get_candles_frame(symbol, 60, start, end, as_="pandas", gaps="ignore")
 if hours.empty:
     raise SystemExit(f"of {symbol} no candles are stored: name another one in SYMBOL, or fetch some with fill-gaps")
+missing = history.get_coverage(symbol, start, newest).duration("missing")
+if missing:
+    print(f"warning: {missing} of these two weeks is missing, so the figures below are not those of all of it")
 print(hours[["open", "high", "low", "close", "volume", "trade_count"]].tail())
 
 # %% [markdown]

@@ -20,9 +20,9 @@ from uuid import UUID, uuid4
 import asyncpg
 import msgspec
 
-from console import Parser, count, number, run, say, say_result, seconds, signed, symbol_name, web_address
+from console import Parser, count, number, run, say, say_result, seconds, signed, symbol_name, warn_of, web_address
 from kraken_history.backtests import BacktestRun
-from kraken_history.errors import HistoryError, ServiceUnavailable, UnknownSymbol
+from kraken_history.errors import CoverageError, HistoryError, ServiceUnavailable, UnknownSymbol
 from kraken_history.kraken.pairs import symbol_without_kraken
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import HistoricalCandle
@@ -109,6 +109,7 @@ class PaperTester:
                 self._rules.slow,
                 grace_s=self._arguments.grace,
                 patience_s=self._arguments.patience,
+                gaps=self._arguments.gaps,
             )
         self._traders[symbol].warm_up(candles)
         if candles:
@@ -168,6 +169,16 @@ class PaperTester:
         except (HistoryError, asyncpg.PostgresError, TimeoutError) as error:
             raise HistoryError(f"{str(error) or 'no answer'}: the result is in {_write(result)} instead") from error
         say(f"saved as run {run_id}")
+        await self._warn_of_gaps(result)
+
+    async def _warn_of_gaps(self, result: BacktestRun) -> None:
+        """Following waits for missing trades only so long: say if some never came."""
+        for symbol in result.symbols:
+            try:
+                with suppress(ServiceUnavailable):
+                    await self._provider.require_complete(symbol, result.start_time, result.end_time)
+            except CoverageError as error:
+                warn_of(error)
 
     async def _save_patiently(self, result: BacktestRun) -> UUID:
         """Try until the database is back, or somebody wants an end."""
@@ -233,6 +244,12 @@ def main(words: Sequence[str]) -> int:
     )
     parser.add_argument("--no-gap-fill", action="store_true", help="take the history as it is; all a reader may do")
     parser.add_argument("--gap-fill-days", type=count, default=1, help="how far back gaps are filled (%(default)s)")
+    parser.add_argument(
+        "--gaps",
+        choices=("raise", "ignore"),
+        default="raise",
+        help="where the history to warm up with has gaps: refuse, or use what is stored (%(default)s)",
+    )
     parser.add_argument(
         "--kraken-rest-url",
         type=web_address,

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from kraken_history.backtests import BacktestRun, EquityPoint
+from kraken_history.reading.gaps import GapsChoice
 from kraken_history.records import HistoricalCandle
 
 NAME = "moving average cross"
@@ -137,7 +138,14 @@ def result_of(trader: Trader) -> Result:
     return Result(trader.candles, len(pairs), won, trader.equity, fees, trader.largest_drawdown)
 
 
-def run_of(traders: Sequence[Trader], rules: Rules, interval: int, start: datetime, end: datetime) -> BacktestRun:
+def run_of(
+    traders: Sequence[Trader],
+    rules: Rules,
+    interval: int,
+    start: datetime,
+    end: datetime,
+    gaps: GapsChoice = "ignore",
+) -> BacktestRun:
     """A run to be saved."""
     return BacktestRun(
         strategy_name=NAME,
@@ -148,6 +156,7 @@ def run_of(traders: Sequence[Trader], rules: Rules, interval: int, start: dateti
         metrics={trader.symbol: _as_json(result_of(trader)) for trader in traders},
         trades=[_as_json(fill) for trader in traders for fill in trader.fills],
         equity_curve=traders[0].equity_curve if len(traders) == 1 else None,
+        gaps=gaps,
     )
 
 

@@ -44,7 +44,15 @@ from kraken_history.records import (
 )
 
 if TYPE_CHECKING:
-    from kraken_history.backtests import BacktestRun, EquityPoint, RunSummary, SavedRun, UnknownRun
+    from kraken_history.backtests import (
+        BacktestRun,
+        EquityPoint,
+        RunCoverage,
+        RunSummary,
+        SavedRun,
+        SymbolCoverage,
+        UnknownRun,
+    )
     from kraken_history.blocking import BlockingHistoricalDataProvider
     from kraken_history.provider import HistoricalDataProvider
     from kraken_history.reading.coverage import Coverage, CoveredSpan
@@ -82,10 +90,12 @@ __all__ = [
     "MissingExtra",
     "ProviderClosed",
     "RefusedTrade",
+    "RunCoverage",
     "RunSummary",
     "SavedRun",
     "SchemaMismatch",
     "ServiceUnavailable",
+    "SymbolCoverage",
     "SyncStatus",
     "TimeRange",
     "UnknownIndicator",
@@ -105,8 +115,10 @@ _MODULES_WITH_ASYNCPG = {
     "EquityPoint": "backtests",
     "Health": "reading.status",
     "HistoricalDataProvider": "provider",
+    "RunCoverage": "backtests",
     "RunSummary": "backtests",
     "SavedRun": "backtests",
+    "SymbolCoverage": "backtests",
     "SyncStatus": "reading.status",
     "UnknownRun": "backtests",
 }

@@ -3,10 +3,12 @@
 Parameters and metrics are objects; what a strategy puts into them, and into trades and points of the equity curve,
 is its own. Decimals are kept as strings and times as ISO 8601, so that nothing is rounded; they come back as such.
 NumPy numbers are stored as Python numbers. A float that is not a number becomes ``None``.
+
+A run carries the coverage that it was computed on: a profit that was made across a hole must not look like any other.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -20,14 +22,19 @@ from kraken_history.arguments import whole_number
 from kraken_history.database.connections import Connection
 from kraken_history.database.stored_symbols import fetch_stored_symbols
 from kraken_history.errors import HistoryError, InvalidNumber, UnknownSymbol, UsageError
+from kraken_history.intervals import as_utc
 from kraken_history.kraken.pairs import find_symbol
+from kraken_history.reading.coverage import KINDS, Coverage, coverage_on
+from kraken_history.reading.gaps import GapsChoice, checked_gaps
 
 Json = Mapping[str, Any]
 """A JSON object: strings, numbers, Decimals, aware times, UUIDs, lists, further objects."""
 
 _MOST_LISTED = 1_000
 
-_RUN_COLUMNS = "id, strategy_name, symbols, start_time, end_time, parameters::text, metrics::text, created_at"
+_RUN_COLUMNS = (
+    "id, strategy_name, symbols, start_time, end_time, parameters::text, metrics::text, coverage::text, created_at"
+)
 
 
 class UnknownRun(UsageError):
@@ -45,12 +52,52 @@ class EquityPoint(Struct, frozen=True):
     equity: Decimal
 
 
+class SymbolCoverage(Struct, frozen=True, kw_only=True, rename={"start": "from", "end": "to"}):
+    """How much of a symbol's time is of each kind, in seconds; together they are the range from start to end.
+
+    Attributes:
+        proven_s, exchange_s, quiet_s, missing_s: See :data:`~kraken_history.reading.coverage.CoverageKind`.
+    """
+
+    start: datetime
+    end: datetime
+    proven_s: float
+    exchange_s: float
+    quiet_s: float
+    missing_s: float
+
+    @classmethod
+    def of(cls, coverage: Coverage) -> "SymbolCoverage":
+        """The sums of a coverage."""
+        lengths = {f"{kind}_s": coverage.duration(kind).total_seconds() for kind in KINDS}
+        return cls(start=coverage.start, end=coverage.end, **lengths)
+
+
+class RunCoverage(Struct, frozen=True, kw_only=True):
+    """What a run was computed on.
+
+    Attributes:
+        gaps: The choice with which the strategy read; None if the run does not say.
+        symbols: By symbol. A symbol of which nothing is stored has no entry.
+    """
+
+    gaps: GapsChoice | None = None
+    symbols: Mapping[str, SymbolCoverage]
+
+    @property
+    def missing_s(self) -> float:
+        """How much of the time is missing, of all symbols together, in seconds."""
+        return sum(each.missing_s for each in self.symbols.values())
+
+
 class BacktestRun(Struct, frozen=True, kw_only=True):
     """A run to be saved.
 
     Attributes:
         start_time, end_time: The range that was tested, ``[start_time, end_time)``.
         trades: The strategy's own record of its trades; ``None`` if it was not saved.
+        gaps: The choice with which the strategy read its candles; None if the run does not say.
+        coverage: What the run was computed on. If None, :func:`save_run` looks it up for the range and the symbols.
     """
 
     strategy_name: str
@@ -61,10 +108,16 @@ class BacktestRun(Struct, frozen=True, kw_only=True):
     metrics: Json
     trades: Sequence[Json] | None = None
     equity_curve: Sequence[EquityPoint] | None = None
+    gaps: GapsChoice | None = None
+    coverage: RunCoverage | None = None
 
 
 class RunSummary(Struct, frozen=True, kw_only=True):
-    """A saved run as it is listed: without its trades and its equity curve."""
+    """A saved run as it is listed: without its trades and its equity curve.
+
+    Attributes:
+        coverage: What it was computed on; None for a run that was saved before this was kept.
+    """
 
     id: UUID
     strategy_name: str
@@ -74,6 +127,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any]
     metrics: dict[str, Any]
     created_at: datetime
+    coverage: RunCoverage | None = None
 
 
 class SavedRun(BacktestRun, frozen=True, kw_only=True):
@@ -92,21 +146,40 @@ async def save_run(pool: asyncpg.Pool | Connection, run: BacktestRun) -> UUID:
         UsageError: A part of the run cannot be stored; the message names the part.
     """
     _check(run)
+    stored = await fetch_stored_symbols(pool)
+    symbols = _our_symbols(run.symbols, stored)
+    if run.coverage is None:
+        coverage = await _coverage_of(pool, run, [symbol for symbol in symbols if symbol in stored])
+    else:
+        coverage = msgspec.structs.replace(run.coverage, gaps=run.gaps or run.coverage.gaps)
     values = (
         run.strategy_name,
-        _our_symbols(run.symbols, await fetch_stored_symbols(pool)),
+        symbols,
         run.start_time,
         run.end_time,
         _encode("parameters", run.parameters),
         _encode("metrics", run.metrics),
         None if run.trades is None else _encode("trades", run.trades),
         None if run.equity_curve is None else _encode("equity_curve", run.equity_curve),
+        _encode("coverage", coverage),
     )
     try:
         id_: UUID = await pool.fetchval(_SAVE, *values)
     except (asyncpg.UntranslatableCharacterError, asyncpg.CharacterNotInRepertoireError) as error:
         raise UsageError(f"PostgreSQL cannot keep a text of the backtest run: {error}") from error
     return id_
+
+
+async def _coverage_of(pool: asyncpg.Pool | Connection, run: BacktestRun, symbols: Sequence[str]) -> RunCoverage:
+    span = as_utc(run.start_time), as_utc(run.end_time)
+    async with _lent(pool) as connection:
+        found = {symbol: SymbolCoverage.of(await coverage_on(connection, symbol, span)) for symbol in symbols}
+    return RunCoverage(gaps=None if run.gaps is None else checked_gaps(run.gaps), symbols=found)
+
+
+def _lent(pool: asyncpg.Pool | Connection) -> AbstractAsyncContextManager[Connection]:
+    """A connection for several statements; one that was given stays open."""
+    return pool.acquire() if isinstance(pool, asyncpg.Pool) else nullcontext(pool)
 
 
 def _our_symbols(names: Sequence[str], stored: Sequence[str]) -> list[str]:
@@ -121,8 +194,8 @@ def _our_symbols(names: Sequence[str], stored: Sequence[str]) -> list[str]:
 
 _SAVE = """
     INSERT INTO backtest_runs
-        (strategy_name, symbols, start_time, end_time, parameters, metrics, trades, equity_curve)
-    VALUES ($1, $2, $3, $4, $5::text::jsonb, $6::text::jsonb, $7::text::jsonb, $8::text::jsonb)
+        (strategy_name, symbols, start_time, end_time, parameters, metrics, trades, equity_curve, coverage)
+    VALUES ($1, $2, $3, $4, $5::text::jsonb, $6::text::jsonb, $7::text::jsonb, $8::text::jsonb, $9::text::jsonb)
     RETURNING id
 """
 
@@ -141,8 +214,7 @@ async def list_runs(
     if most is None or not 1 <= most <= _MOST_LISTED:
         raise InvalidNumber("limit", limit, f"a whole number from 1 to {_MOST_LISTED}")
     runs: list[RunSummary] = []
-    lent = pool.acquire() if isinstance(pool, asyncpg.Pool) else nullcontext(pool)
-    async with lent as connection, connection.transaction(readonly=True):
+    async with _lent(pool) as connection, connection.transaction(readonly=True):
         async for row in connection.cursor(_LIST, strategy_name, prefetch=most):
             with suppress(*_UNREADABLE):
                 runs.append(msgspec.convert(_decoded(row), RunSummary))
@@ -168,9 +240,10 @@ async def load_run(pool: asyncpg.Pool | Connection, id_: UUID) -> SavedRun:
     if row is None:
         raise UnknownRun(id_)
     try:
-        return msgspec.convert(_decoded(row), SavedRun)
+        run = msgspec.convert(_decoded(row), SavedRun)
     except _UNREADABLE as error:
         raise HistoryError(f"backtest run {id_} was not stored by save_run and cannot be read: {error}") from error
+    return run if run.coverage is None else msgspec.structs.replace(run, gaps=run.coverage.gaps)
 
 
 _LOAD = f"SELECT {_RUN_COLUMNS}, trades::text, equity_curve::text FROM backtest_runs WHERE id = $1"  # noqa: S608 — the same
@@ -194,6 +267,8 @@ def _check(run: BacktestRun) -> None:
         raise UsageError(f"the symbols of a backtest run are texts, such as ('BTC/USDT',), not {run.symbols!r}")
     if not run.symbols:
         raise UsageError("a backtest run needs at least one symbol")
+    if run.gaps is not None:
+        checked_gaps(run.gaps)
     _check_times([run.start_time, run.end_time])
     if run.start_time >= run.end_time:
         raise UsageError(f"a backtest run needs start_time < end_time, not {run.start_time} … {run.end_time}")
@@ -213,6 +288,7 @@ _PARTS: dict[str, tuple[Any, str]] = {
     "metrics": (dict[str, Any], "an object, such as {'profit': Decimal(1)}"),
     "trades": (list[dict[str, Any]], "a list of objects, such as [{'side': 'buy'}]"),
     "equity_curve": (list[EquityPoint], "a list of EquityPoint, with numbers"),
+    "coverage": (RunCoverage, "a RunCoverage"),
 }
 """What each part is read as, and how to say so."""
 

@@ -18,7 +18,8 @@ from msgspec import Struct
 from kraken_history.backtests import BacktestRun, RunSummary, SavedRun
 from kraken_history.errors import ProviderClosed
 from kraken_history.provider import TIMEFRAMES, HistoricalDataProvider
-from kraken_history.reading.coverage import Coverage, GapsChoice
+from kraken_history.reading.coverage import Coverage
+from kraken_history.reading.gaps import GapsChoice, TradeGapsChoice
 from kraken_history.reading.status import DataRange, Health, SyncStatus
 from kraken_history.records import ExternalIndicator, HistoricalCandle, HistoricalTrade
 
@@ -102,15 +103,21 @@ class BlockingHistoricalDataProvider:
         end: datetime,
         limit: int | None = None,
         *,
-        gaps: GapsChoice = "ignore",
+        gaps: GapsChoice | None = None,
         as_of: datetime | None = None,
     ) -> list[HistoricalCandle]:
         return self._run(self._provider.get_candles(symbol, interval, start, end, limit, gaps=gaps, as_of=as_of))
 
     def get_latest_candles(
-        self, symbol: str, interval: int, count: int, *, end: datetime | None = None
+        self,
+        symbol: str,
+        interval: int,
+        count: int,
+        *,
+        end: datetime | None = None,
+        gaps: GapsChoice = "ignore",
     ) -> list[HistoricalCandle]:
-        return self._run(self._provider.get_latest_candles(symbol, interval, count, end=end))
+        return self._run(self._provider.get_latest_candles(symbol, interval, count, end=end, gaps=gaps))
 
     def get_warmup_data(
         self,
@@ -121,30 +128,60 @@ class BlockingHistoricalDataProvider:
         end: datetime | None = None,
         grace_s: float = 45.0,
         patience_s: float = 120.0,
+        gaps: GapsChoice = "raise",
     ) -> list[HistoricalCandle]:
         return self._run(
-            self._provider.get_warmup_data(symbol, interval, periods, end=end, grace_s=grace_s, patience_s=patience_s)
+            self._provider.get_warmup_data(
+                symbol, interval, periods, end=end, grace_s=grace_s, patience_s=patience_s, gaps=gaps
+            )
         )
 
     def get_multi_timeframe_candles(
-        self, symbol: str, end: datetime, intervals: Sequence[int] = TIMEFRAMES, *, lookback: int = 100
+        self,
+        symbol: str,
+        end: datetime,
+        intervals: Sequence[int] = TIMEFRAMES,
+        *,
+        lookback: int = 100,
+        gaps: GapsChoice = "raise",
     ) -> dict[int, list[HistoricalCandle]]:
-        return self._run(self._provider.get_multi_timeframe_candles(symbol, end, intervals, lookback=lookback))
+        return self._run(
+            self._provider.get_multi_timeframe_candles(symbol, end, intervals, lookback=lookback, gaps=gaps)
+        )
 
     def replay_candles(
-        self, symbol: str, interval: int, start: datetime, end: datetime, speed: float = 1.0
+        self,
+        symbol: str,
+        interval: int,
+        start: datetime,
+        end: datetime,
+        speed: float = 1.0,
+        *,
+        gaps: GapsChoice = "raise",
     ) -> Generator[HistoricalCandle, None, None]:
-        return self._iterate(self._provider.replay_candles(symbol, interval, start, end, speed))
+        return self._iterate(self._provider.replay_candles(symbol, interval, start, end, speed, gaps=gaps))
 
     def get_trades(
-        self, symbol: str, start: datetime, end: datetime, limit: int | None = None
+        self,
+        symbol: str,
+        start: datetime,
+        end: datetime,
+        limit: int | None = None,
+        *,
+        gaps: TradeGapsChoice = "raise",
     ) -> list[HistoricalTrade]:
-        return self._run(self._provider.get_trades(symbol, start, end, limit))
+        return self._run(self._provider.get_trades(symbol, start, end, limit, gaps=gaps))
 
     def replay_trades(
-        self, symbol: str, start: datetime, end: datetime, speed: float = 1.0
+        self,
+        symbol: str,
+        start: datetime,
+        end: datetime,
+        speed: float = 1.0,
+        *,
+        gaps: TradeGapsChoice = "raise",
     ) -> Generator[HistoricalTrade, None, None]:
-        return self._iterate(self._provider.replay_trades(symbol, start, end, speed))
+        return self._iterate(self._provider.replay_trades(symbol, start, end, speed, gaps=gaps))
 
     def replay(
         self,
@@ -155,8 +192,11 @@ class BlockingHistoricalDataProvider:
         speed: float = 1.0,
         *,
         with_trades: bool = False,
+        gaps: GapsChoice = "raise",
     ) -> Generator[HistoricalCandle | HistoricalTrade, None, None]:
-        return self._iterate(self._provider.replay(symbols, intervals, start, end, speed, with_trades=with_trades))
+        return self._iterate(
+            self._provider.replay(symbols, intervals, start, end, speed, with_trades=with_trades, gaps=gaps)
+        )
 
     def follow_candles(
         self,
@@ -167,15 +207,19 @@ class BlockingHistoricalDataProvider:
         grace_s: float = 45.0,
         patience_s: float = 120.0,
         poll_s: float = 2.0,
+        gaps: GapsChoice = "ignore",
     ) -> Generator[HistoricalCandle, None, None]:
         return self._iterate(
             self._provider.follow_candles(
-                symbols, interval, start=start, grace_s=grace_s, patience_s=patience_s, poll_s=poll_s
+                symbols, interval, start=start, grace_s=grace_s, patience_s=patience_s, poll_s=poll_s, gaps=gaps
             )
         )
 
     def get_coverage(self, symbol: str, start: datetime, end: datetime) -> Coverage:
         return self._run(self._provider.get_coverage(symbol, start, end))
+
+    def require_complete(self, symbol: str, start: datetime, end: datetime) -> datetime:
+        return self._run(self._provider.require_complete(symbol, start, end))
 
     def get_candles_arrow(
         self,
@@ -185,7 +229,7 @@ class BlockingHistoricalDataProvider:
         end: datetime,
         *,
         numbers: Literal["decimal", "float"] = "decimal",
-        gaps: GapsChoice = "ignore",
+        gaps: GapsChoice = "raise",
     ) -> "pyarrow.Table":
         return self._run(self._provider.get_candles_arrow(symbol, interval, start, end, numbers=numbers, gaps=gaps))
 
@@ -221,7 +265,7 @@ class BlockingHistoricalDataProvider:
         end: datetime,
         *,
         as_: Literal["polars", "pandas"] = "polars",
-        gaps: GapsChoice = "ignore",
+        gaps: GapsChoice = "raise",
     ) -> "polars.DataFrame | pandas.DataFrame":
         reading: Coroutine[Any, Any, polars.DataFrame | pandas.DataFrame] = self._provider.get_candles_frame(
             symbol, interval, start, end, as_=as_, gaps=gaps

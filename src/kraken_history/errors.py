@@ -1,11 +1,11 @@
 """Errors, named after what a caller can do about them."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from kraken_history.records import TimeRange
-from kraken_history.remedies import fill_command
+from kraken_history.remedies import duration_text, fill_command, moment_text
 
 
 class HistoryError(Exception):
@@ -139,20 +139,63 @@ class ProviderClosed(HistoryError):
 
 
 class CoverageError(HistoryError):
-    """Part of the requested range is not stored.
+    """Part of the requested range is missing. The message names the command that fetches it.
 
     Attributes:
-        symbol: The symbol of the read.
-        gaps: The missing time ranges, oldest first.
+        symbol: The symbol of the read; of a read of several, the first of which something is missing.
+        gaps: The missing time ranges of that symbol, oldest first.
+        dropped: Those of them that retention has dropped, which stay missing.
+        is_open: True if the last of them reaches the present: nothing is known since its start.
+        by_symbol: The missing time ranges of each symbol that lacks something.
     """
 
-    def __init__(self, symbol: str, gaps: Sequence[TimeRange]) -> None:
-        start, end = gaps[0].start, gaps[0].end
-        super().__init__(
-            f"{symbol}: {len(gaps)} gap(s), the first from {start:%Y-%m-%d %H:%M}Z to {end:%Y-%m-%d %H:%M}Z:"
-            f" run `{fill_command(symbol, start, gaps[-1].end)}`, or read with gaps='ignore'"
-        )
-        self.symbol, self.gaps = symbol, tuple(gaps)
+    def __init__(
+        self, symbol: str, gaps: Sequence[TimeRange], *, dropped: Sequence[TimeRange] = (), is_open: bool = False
+    ) -> None:
+        self.symbol, self.gaps, self.dropped, self.is_open = symbol, tuple(gaps), tuple(dropped), is_open
+        self.by_symbol: dict[str, tuple[TimeRange, ...]] = {symbol: self.gaps}
+        self._all: tuple[CoverageError, ...] = (self,)
+        super().__init__(self.message())
+
+    @classmethod
+    def of_all(cls, errors: Sequence["CoverageError"]) -> "CoverageError":
+        """One error for several symbols, at least one; its message names each of them."""
+        first = errors[0]
+        error = cls(first.symbol, first.gaps, dropped=first.dropped, is_open=first.is_open)
+        error.by_symbol = {each.symbol: each.gaps for each in errors}
+        error._all = tuple(errors)
+        error.args = (error.message(),)
+        return error
+
+    @property
+    def duration(self) -> timedelta:
+        """How much of the time of :attr:`symbol` is missing."""
+        return sum((gap.duration for gap in self.gaps), timedelta())
+
+    def message(self, ignore: str = "read with gaps='ignore'") -> str:
+        """What is missing and what to do, in one line.
+
+        Args:
+            ignore: How to read nevertheless, in the words of whoever asked.
+        """
+        return "; ".join(f"{each._finding()}: {each._remedy(ignore)}" for each in self._all)
+
+    def _finding(self) -> str:
+        first, total = self.gaps[0], duration_text(self.duration)
+        where = f"from {moment_text(first.start)} to {moment_text(first.end)}"
+        if len(self.gaps) == 1:
+            return f"{self.symbol}: {total} of the range is missing, {where}"
+        return f"{self.symbol}: {total} of the range is missing in {len(self.gaps)} gaps, the first {where}"
+
+    def _remedy(self, ignore: str) -> str:
+        fetchable = [gap for gap in self.gaps if gap not in self.dropped]
+        if not fetchable:
+            return f"retention has dropped it; {ignore} to go on without it"
+        command = f"`{fill_command(self.symbol, fetchable[0].start, fetchable[-1].end)}`"
+        lost = f"; retention has dropped {len(self.dropped)} of the gaps" if self.dropped else ""
+        if self.is_open:
+            return f"wait until the live feed has caught up, run {command}, or {ignore}{lost}"
+        return f"run {command}, or {ignore}{lost}"
 
 
 class ServiceUnavailable(HistoryError):

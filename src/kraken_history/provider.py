@@ -16,10 +16,20 @@ from kraken_history.database.connections import Connection
 from kraken_history.errors import UsageError
 from kraken_history.intervals import VIEWS, as_utc, checked_interval
 from kraken_history.reading import as_of as knowledge
-from kraken_history.reading import columns, coverage, following, indicators, replay, status, trades
-from kraken_history.reading.candles import read_candles, read_latest_candles
-from kraken_history.reading.coverage import Coverage, GapsChoice
+from kraken_history.reading import (
+    columns,
+    coverage,
+    following,
+    indicators,
+    missing,
+    replay,
+    status,
+    strategy_reads,
+    trades,
+)
+from kraken_history.reading.coverage import Coverage
 from kraken_history.reading.database import Database
+from kraken_history.reading.gaps import GapsChoice, TradeGapsChoice
 from kraken_history.reading.names import read_symbol, read_symbols
 from kraken_history.reading.settling import Timing
 from kraken_history.reading.status import DataRange, Health, SyncStatus
@@ -30,7 +40,16 @@ if TYPE_CHECKING:
     import polars
     import pyarrow
 
-__all__ = ["VIEWS", "Coverage", "DataRange", "GapsChoice", "Health", "HistoricalDataProvider", "SyncStatus"]
+__all__ = [
+    "VIEWS",
+    "Coverage",
+    "DataRange",
+    "GapsChoice",
+    "Health",
+    "HistoricalDataProvider",
+    "SyncStatus",
+    "TradeGapsChoice",
+]
 
 TIMEFRAMES = (1, 5, 15, 60, 240)
 """The intervals that :meth:`HistoricalDataProvider.get_multi_timeframe_candles` reads by default, in minutes."""
@@ -48,8 +67,17 @@ class HistoricalDataProvider:
     length since a Monday at midnight UTC.
 
     A read with the end ``T`` depends on no trade at or after ``T``: a candle that is not closed at ``T`` is left out.
-    If ``T`` is in the future, the candle that is still running is returned as it stands. To leave it out, end with
-    ``datetime.now(UTC)``.
+    If ``T`` is in the future and gaps are not refused, the candle that is still running is returned as it stands. To
+    leave it out, end with ``datetime.now(UTC)``.
+
+    Reads take ``gaps``, what to do if part of the history that they need is missing. ``raise``, the default of all
+    reads of a range, raises CoverageError: a backtest over a hole must not look like one without. ``ignore`` returns
+    what is stored. ``pad``, for candles, makes up a flat candle at the last close for every bucket without one, quiet
+    or missing; such candles have ``is_made_up``; ``fill`` is an older name of it. Reads of what is newest,
+    :meth:`get_latest_candles` and :meth:`follow_candles`, have the default ``ignore``.
+
+    With ``raise``, a range that ends at the present, or later, ends where history is settled: candles that may still
+    get trades are left out, usually for less than a minute. See :mod:`kraken_history.reading.live_edge`.
 
     Every method may raise these errors, beside those that it documents:
 
@@ -108,19 +136,18 @@ class HistoricalDataProvider:
         end: datetime,
         limit: int | None = None,
         *,
-        gaps: GapsChoice = "ignore",
+        gaps: GapsChoice | None = None,
         as_of: datetime | None = None,
     ) -> list[HistoricalCandle]:
         """Candles that open at or after ``start`` and are closed at ``end``, oldest first.
 
-        Buckets of time without a trade have no candle. With an ``end`` in the future the last candle may still be
-        running: to leave that out, end with ``datetime.now(UTC)``.
+        Buckets of time without a trade have no candle. With ``gaps="raise"``, candles that are not settled at the
+        present are left out; otherwise, with an ``end`` in the future, the last candle may still be running.
 
         Args:
             limit: At most so many, the oldest of the range.
-            gaps: How to handle an incomplete history. ``ignore``: return what is stored. ``raise``: raise
-                CoverageError. ``pad``: make up a flat candle at the last close for every bucket without one,
-                quiet or missing; such candles have ``is_made_up``. ``fill`` is an older name of ``pad``.
+            gaps: ``raise``, ``ignore`` or ``pad``, as :class:`HistoricalDataProvider` describes. Default: ``raise``;
+                with ``as_of``, ``ignore``.
             as_of: Candles as they were known at this instant; see :mod:`kraken_history.reading.as_of`.
                 Not together with another choice of ``gaps``.
 
@@ -128,24 +155,37 @@ class HistoricalDataProvider:
             CoverageError: With ``gaps="raise"``, part of the range is missing.
         """
         if as_of is not None:
-            if gaps != "ignore":
+            if gaps not in (None, "ignore"):
                 raise UsageError(
                     "as_of: expected gaps='ignore', because the gaps of an earlier instant are not recorded"
                 )
             return await knowledge.read_candles_as_of(self._database, symbol, interval, start, end, as_of, limit)
-        if gaps == "ignore":
-            return await read_candles(self._database, symbol, interval, start, end, limit)
-        return await coverage.read_candles_over_gaps(self._database, symbol, interval, start, end, limit, gaps=gaps)
+        return await strategy_reads.read_candles_over_gaps(
+            self._database, symbol, interval, start, end, limit, gaps="raise" if gaps is None else gaps
+        )
 
     async def get_latest_candles(
-        self, symbol: str, interval: int, count: int, *, end: datetime | None = None
+        self,
+        symbol: str,
+        interval: int,
+        count: int,
+        *,
+        end: datetime | None = None,
+        gaps: GapsChoice = "ignore",
     ) -> list[HistoricalCandle]:
         """The newest ``count`` candles, oldest of them first.
 
         Without ``end``, or with one in the future, the last one may still be running; with it, only candles that are
         closed then are counted.
+
+        Args:
+            gaps: With ``raise``, only settled candles count, and the time from the first of them up to ``end``, or the
+                present, must be complete. With ``pad``, the candles are those of the newest ``count`` buckets.
+
+        Raises:
+            CoverageError: With ``gaps="raise"``, part of that time is missing.
         """
-        return await read_latest_candles(self._database, symbol, interval, count, end)
+        return await strategy_reads.read_latest_over_gaps(self._database, symbol, interval, count, end, gaps)
 
     async def get_warmup_data(
         self,
@@ -156,6 +196,7 @@ class HistoricalDataProvider:
         end: datetime | None = None,
         grace_s: float = 45.0,
         patience_s: float = 120.0,
+        gaps: GapsChoice = "raise",
     ) -> list[HistoricalCandle]:
         """The newest ``periods`` closed candles, oldest first, to fill the indicators of a strategy that starts.
 
@@ -165,48 +206,98 @@ class HistoricalDataProvider:
 
         Args:
             grace_s, patience_s: As :meth:`follow_candles` takes them.
+            gaps: As for :meth:`get_latest_candles`; without ``end``, the time up to where following begins must be
+                complete, however long ago that is.
+
+        Raises:
+            CoverageError: With ``gaps="raise"``, part of that time is missing.
         """
         timing = Timing(grace_s=grace_s, patience_s=patience_s)
-        return await following.read_warmup(self._database, symbol, interval, periods, end, timing)
+        return await strategy_reads.read_warmup(self._database, symbol, interval, periods, end, gaps, timing)
 
     async def get_multi_timeframe_candles(
-        self, symbol: str, end: datetime, intervals: Sequence[int] = TIMEFRAMES, *, lookback: int = 100
+        self,
+        symbol: str,
+        end: datetime,
+        intervals: Sequence[int] = TIMEFRAMES,
+        *,
+        lookback: int = 100,
+        gaps: GapsChoice = "raise",
     ) -> dict[int, list[HistoricalCandle]]:
         """By interval, the candles of the last ``lookback`` buckets that are closed at ``end``, oldest first.
 
         An ``end`` in the future is as for :meth:`get_candles`.
+
+        Raises:
+            CoverageError: With ``gaps="raise"``, part of these buckets is missing.
         """
         return {
-            interval: await replay.read_lookback(self._database, symbol, interval, end, lookback)
+            interval: await strategy_reads.read_lookback(self._database, symbol, interval, end, lookback, gaps)
             for interval in checked_list("intervals", intervals, checked_interval, may_be_empty=True)
         }
 
     def replay_candles(
-        self, symbol: str, interval: int, start: datetime, end: datetime, speed: float = 1.0
+        self,
+        symbol: str,
+        interval: int,
+        start: datetime,
+        end: datetime,
+        speed: float = 1.0,
+        *,
+        gaps: GapsChoice = "raise",
     ) -> AsyncGenerator[HistoricalCandle, None]:
         """The candles of :meth:`get_candles`, one by one, however many there are.
 
-        They are read in pages, so memory does not grow with the range and no transaction stays open. With an ``end``
-        in the future the last candle may still be running, and is not given again when it is closed: end with
-        ``datetime.now(UTC)``, and go on with :meth:`follow_candles`.
+        They are read in pages, so memory does not grow with the range and no transaction stays open. To go
+        on live, end with ``datetime.now(UTC)``, and follow from the end of the last candle (:meth:`follow_candles`).
 
         Args:
             speed: 1.0 is real time, 60.0 is a minute per second, 0 is as fast as possible. The pace is kept from
                 the first candle on: time that the consumer takes shortens the pauses.
+            gaps: With ``raise``, the whole range is checked before the first candle is given; afterwards only what
+                retention drops meanwhile can raise. With ``pad``, candles are made up one by one, so a long gap takes
+                no memory.
+
+        Raises:
+            CoverageError: With ``gaps="raise"``, part of the range is missing.
         """
-        return replay.replay_candles(self._database, symbol, interval, start, end, speed)
+        return replay.replay_candles(self._database, symbol, interval, start, end, speed, gaps)
 
     async def get_trades(
-        self, symbol: str, start: datetime, end: datetime, limit: int | None = None
+        self,
+        symbol: str,
+        start: datetime,
+        end: datetime,
+        limit: int | None = None,
+        *,
+        gaps: TradeGapsChoice = "raise",
     ) -> list[HistoricalTrade]:
-        """Trades of ``[start, end)`` by time, and by id within one instant; at most ``limit``, the oldest first."""
-        return await trades.read_trades(self._database, symbol, start, end, limit)
+        """Trades of ``[start, end)`` by time, and by id within one instant; at most ``limit``, the oldest first.
+
+        Args:
+            gaps: ``raise`` or ``ignore``. Time of which only candles are stored is missing for a read of trades. With
+                ``raise``, trades that are not settled yet are left out, the newest one among them.
+
+        Raises:
+            CoverageError: With ``gaps="raise"``, trades of the range are missing; with ``limit``, before the last one.
+        """
+        return await trades.read_trades(self._database, symbol, start, end, limit, gaps)
 
     def replay_trades(
-        self, symbol: str, start: datetime, end: datetime, speed: float = 1.0
+        self,
+        symbol: str,
+        start: datetime,
+        end: datetime,
+        speed: float = 1.0,
+        *,
+        gaps: TradeGapsChoice = "raise",
     ) -> AsyncGenerator[HistoricalTrade, None]:
-        """The trades of :meth:`get_trades`, one by one, however many there are; ``speed`` as for candles."""
-        return replay.replay_trades(self._database, symbol, start, end, speed)
+        """The trades of :meth:`get_trades`, one by one, however many there are; ``speed`` as for candles.
+
+        Raises:
+            CoverageError: With ``gaps="raise"``, trades of the range are missing; before the first trade is given.
+        """
+        return replay.replay_trades(self._database, symbol, start, end, speed, gaps)
 
     def replay(
         self,
@@ -217,6 +308,7 @@ class HistoricalDataProvider:
         speed: float = 1.0,
         *,
         with_trades: bool = False,
+        gaps: GapsChoice = "raise",
     ) -> AsyncGenerator[HistoricalCandle | HistoricalTrade, None]:
         """Candles of several symbols and intervals, and their trades if asked for, in the order of becoming known.
 
@@ -224,8 +316,17 @@ class HistoricalDataProvider:
         12:59, and before a trade at 13:00. What becomes known at once comes by interval, then in the order of
         ``symbols``. With trades, ``intervals`` may be empty. The pace is that of becoming known. An ``end`` in the
         future is as for :meth:`replay_candles`.
+
+        Args:
+            gaps: With ``raise``, the range of every symbol is checked before the first record, and all symbols end
+                where the first of them is not settled. With ``pad``, candles are padded; trades are given as stored.
+
+        Raises:
+            CoverageError: With ``gaps="raise"``, part of the range is missing. It names every such symbol.
         """
-        return replay.replay_merged(self._database, symbols, intervals, start, end, speed, with_trades=with_trades)
+        return replay.replay_merged(
+            self._database, symbols, intervals, start, end, speed, with_trades=with_trades, gaps=gaps
+        )
 
     def follow_candles(
         self,
@@ -236,6 +337,7 @@ class HistoricalDataProvider:
         grace_s: float = 45.0,
         patience_s: float = 120.0,
         poll_s: float = 2.0,
+        gaps: GapsChoice = "ignore",
     ) -> AsyncGenerator[HistoricalCandle, None]:
         """Closed candles as they are stored, each once, in order per symbol; never ends by itself.
 
@@ -250,13 +352,30 @@ class HistoricalDataProvider:
                 seconds, and than one of several stream shards lags behind another.
             patience_s: How long after its end a candle is kept back for trades that are known to be missing.
             poll_s: How often the database is asked while no notification comes.
+            gaps: With ``raise``, a candle whose trades did not come within ``patience_s``, or that comes after time of
+                which nothing is known, raises. With ``pad``, a bucket that closed without a candle gets a made-up one.
+                See :mod:`kraken_history.reading.follow_gaps`.
+
+        Raises:
+            CoverageError: With ``gaps="raise"``, the next candle lacks trades, or comes after a gap.
         """
         timing = Timing(grace_s=grace_s, patience_s=patience_s, poll_s=poll_s)
-        return following.follow_candles(self._database, symbols, interval, start, timing)
+        return following.follow_candles(self._database, symbols, interval, start, timing, gaps)
 
     async def get_coverage(self, symbol: str, start: datetime, end: datetime) -> Coverage:
         """Which part of ``[start, end)`` is proven complete, rests on the exchange's candles, is quiet, is missing."""
         return await coverage.read_coverage(self._database, symbol, as_utc(start), as_utc(end))
+
+    async def require_complete(self, symbol: str, start: datetime, end: datetime) -> datetime:
+        """Check candles of ``[start, end)`` as a read with ``gaps="raise"`` does, without reading them.
+
+        Returns where the complete history ends: at ``end``, or at the present where it is not settled yet.
+
+        Raises:
+            CoverageError: Part of the range is missing. Unlike ``get_coverage(...).missing``, its ``gaps`` leave out
+                time in the future, and the last moments, of which nobody can know yet whether they are complete.
+        """
+        return await missing.check_complete(self._database, symbol, start, end)
 
     async def get_candles_arrow(
         self,
@@ -266,7 +385,7 @@ class HistoricalDataProvider:
         end: datetime,
         *,
         numbers: Literal["decimal", "float"] = "decimal",
-        gaps: GapsChoice = "ignore",
+        gaps: GapsChoice = "raise",
     ) -> "pyarrow.Table":
         """The candles of :meth:`get_candles` as columns of the same names. Needs the extra ``arrow``.
 
@@ -317,7 +436,7 @@ class HistoricalDataProvider:
         end: datetime,
         *,
         as_: Literal["polars", "pandas"] = "polars",
-        gaps: GapsChoice = "ignore",
+        gaps: GapsChoice = "raise",
     ) -> "polars.DataFrame | pandas.DataFrame":
         """The candles of :meth:`get_candles` as a frame with float64 columns. Needs the extra ``frames``.
 

@@ -20,6 +20,26 @@ def coverage_command(symbol: str, start: datetime, end: datetime) -> str:
     return f"kraken-history coverage {_range(symbol, start, end)}"
 
 
+def moment_text(moment: datetime) -> str:
+    """A time in UTC for a sentence: to the minute, or to the second if it is not a whole minute."""
+    utc = moment.astimezone(UTC)
+    return f"{utc:%Y-%m-%d %H:%M}Z" if utc == utc.replace(second=0, microsecond=0) else f"{utc:%Y-%m-%d %H:%M:%S}Z"
+
+
+def duration_text(duration: timedelta) -> str:
+    """A length of time in its two largest units: ``992 d 2 h``, ``3 h 12 min``, ``1 min 5 s``, ``0.3 s``."""
+    seconds = duration.total_seconds()
+    if seconds < 1:
+        return f"{seconds:.1g} s"
+    left = int(seconds)
+    parts: list[str] = []
+    for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        count, left = divmod(left, length)
+        if count or parts:
+            parts.append(f"{count} {unit}" if count else "")
+    return " ".join(part for part in parts[:2] if part)
+
+
 def _range(symbol: str, start: datetime, end: datetime) -> str:
     return f"{shlex.quote(symbol)} --from {_second_before(start)} --to {_second_after(end)}"
 

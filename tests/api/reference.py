@@ -14,7 +14,8 @@ import kraken_history
 from kraken_history.intervals import VIEWS
 from kraken_history.provider import TIMEFRAMES, HistoricalDataProvider
 from kraken_history.reading import coverage
-from kraken_history.reading.coverage import CoverageKind, GapsChoice
+from kraken_history.reading.coverage import CoverageKind
+from kraken_history.reading.gaps import GapsChoice, TradeGapsChoice
 from kraken_history.records import Side
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/api.md"
@@ -33,6 +34,8 @@ _HEAD = (
 # Modules that methods refer to for more, with the headings under which the page has it.
 _MORE = {
     "kraken_history.reading.settling": "When a candle is closed",
+    "kraken_history.reading.live_edge": "Where history ends at the present",
+    "kraken_history.reading.follow_gaps": "Gaps while following",
     "kraken_history.reading.as_of": "What was known earlier",
 }
 
@@ -45,7 +48,12 @@ _PLAIN = {
     "TIMEFRAMES": str(TIMEFRAMES),
     **{
         name: f"Literal[{', '.join(json.dumps(choice) for choice in get_args(choices))}]"
-        for name, choices in {"GapsChoice": GapsChoice, "CoverageKind": CoverageKind, "Side": Side}.items()
+        for name, choices in {
+            "GapsChoice": GapsChoice,
+            "TradeGapsChoice": TradeGapsChoice,
+            "CoverageKind": CoverageKind,
+            "Side": Side,
+        }.items()
     },
 }
 

@@ -75,9 +75,13 @@ def clients(database_url: str, background: Background) -> int:
 async def test_it_reads_what_the_provider_reads(filled_url: str, history: BlockingHistoricalDataProvider) -> None:
     """And it does so while an event loop runs, as in a notebook."""
     async with HistoricalDataProvider(filled_url) as provider:
-        assert history.get_candles("BTC/USDT", 5, NOON, END) == await provider.get_candles("BTC/USDT", 5, NOON, END)
+        assert history.get_candles("BTC/USDT", 5, NOON, END, gaps="ignore") == await provider.get_candles(
+            "BTC/USDT", 5, NOON, END, gaps="ignore"
+        )
         assert history.get_latest_candles("BTC/USDT", 1, 3) == await provider.get_latest_candles("BTC/USDT", 1, 3)
-        assert history.get_trades("BTC/USDT", NOON, END, 9) == await provider.get_trades("BTC/USDT", NOON, END, 9)
+        assert history.get_trades("BTC/USDT", NOON, END, 9, gaps="ignore") == await provider.get_trades(
+            "BTC/USDT", NOON, END, 9, gaps="ignore"
+        )
         padded = await provider.get_candles_arrow("BTC/USDT", 5, NOON, END + HOUR, gaps="pad")
         assert history.get_candles_arrow("BTC/USDT", 5, NOON, END + HOUR, gaps="pad") == padded
         assert history.get_candles_frame("BTC/USDT", 5, NOON, END + HOUR, gaps="pad")["is_made_up"].sum() == 12
@@ -88,16 +92,18 @@ async def test_it_reads_what_the_provider_reads(filled_url: str, history: Blocki
         assert history.get_symbols() == ["BTC/USDT", "ETH/USDT"]
         assert history.get_data_range("BTC/USDT")["total_candles"] == MINUTES
         assert history.get_sync_status("BTC/USDT") == await provider.get_sync_status("BTC/USDT")
-        assert history.get_multi_timeframe_candles("BTC/USDT", END, [1, 60], lookback=3) == (
-            await provider.get_multi_timeframe_candles("BTC/USDT", END, [1, 60], lookback=3)
+        assert history.get_multi_timeframe_candles("BTC/USDT", END, [1, 60], lookback=3, gaps="ignore") == (
+            await provider.get_multi_timeframe_candles("BTC/USDT", END, [1, 60], lookback=3, gaps="ignore")
         )
-        replayed = [each async for each in provider.replay(["BTC/USDT", "ETH/USDT"], [1, 60], NOON, END, 0)]
-        assert list(history.replay(["BTC/USDT", "ETH/USDT"], [1, 60], NOON, END, 0)) == replayed
+        replayed = [
+            each async for each in provider.replay(["BTC/USDT", "ETH/USDT"], [1, 60], NOON, END, 0, gaps="ignore")
+        ]
+        assert list(history.replay(["BTC/USDT", "ETH/USDT"], [1, 60], NOON, END, 0, gaps="ignore")) == replayed
 
 
 def test_it_replays_everything_in_order(history: BlockingHistoricalDataProvider) -> None:
-    candles = history.replay_candles("BTC/USDT", 1, NOON, END, speed=0)
-    trades = history.replay_trades("BTC/USDT", NOON, END, speed=0)
+    candles = history.replay_candles("BTC/USDT", 1, NOON, END, speed=0, gaps="ignore")
+    trades = history.replay_trades("BTC/USDT", NOON, END, speed=0, gaps="ignore")
 
     assert [candle.timestamp for candle in candles] == [NOON + timedelta(minutes=n) for n in range(MINUTES)]
     assert [trade.id for trade in trades] == list(range(1, MINUTES + 1))
@@ -105,20 +111,20 @@ def test_it_replays_everything_in_order(history: BlockingHistoricalDataProvider)
 
 def test_errors_are_those_of_the_provider(history: BlockingHistoricalDataProvider) -> None:
     with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT, ETH/USDT"):
-        history.get_candles("DOGE/USDT", 1, NOON, END)
+        history.get_candles("DOGE/USDT", 1, NOON, END, gaps="ignore")
     with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT, ETH/USDT"):
-        next(history.replay_candles("DOGE/USDT", 1, NOON, END))
+        next(history.replay_candles("DOGE/USDT", 1, NOON, END, gaps="ignore"))
     with pytest.raises(InvalidNumber, match="speed: expected"):
-        history.replay_candles("BTC/USDT", 1, NOON, END, speed=-1)
+        history.replay_candles("BTC/USDT", 1, NOON, END, speed=-1, gaps="ignore")
     with pytest.raises(ServiceUnavailable, match="no database answers"):
         BlockingHistoricalDataProvider("postgresql://127.0.0.1:1/x").connect()
 
 
 def test_it_may_be_left_half_way(history: BlockingHistoricalDataProvider) -> None:
-    for candle in history.replay_candles("BTC/USDT", 1, NOON, END, speed=0):
+    for candle in history.replay_candles("BTC/USDT", 1, NOON, END, speed=0, gaps="ignore"):
         if candle.timestamp == NOON + HOUR:
             break
-    with closing(history.replay_trades("BTC/USDT", NOON, END, speed=1)) as trades:
+    with closing(history.replay_trades("BTC/USDT", NOON, END, speed=1, gaps="ignore")) as trades:
         first = next(trades)
 
     assert (candle.timestamp, first.id) == (NOON + HOUR, 1)
@@ -134,7 +140,7 @@ def test_closed_it_says_so_and_may_be_opened_again(filled_url: str) -> None:
     for _ in range(2):
         history.connect()
         history.connect()
-        candles = history.replay_candles("BTC/USDT", 1, NOON, END, speed=1)
+        candles = history.replay_candles("BTC/USDT", 1, NOON, END, speed=1, gaps="ignore")
         assert next(candles).timestamp == NOON
         history.close()
         history.close()
@@ -143,7 +149,7 @@ def test_closed_it_says_so_and_may_be_opened_again(filled_url: str) -> None:
         with pytest.raises(ProviderClosed):
             history.get_symbols()
         with pytest.raises(ProviderClosed):
-            next(history.replay_candles("BTC/USDT", 1, NOON, END))
+            next(history.replay_candles("BTC/USDT", 1, NOON, END, gaps="ignore"))
 
 
 def test_the_health_check_connects_if_need_be(filled_url: str) -> None:
@@ -157,8 +163,8 @@ def test_the_health_check_connects_if_need_be(filled_url: str) -> None:
 def test_several_threads_read_at_once(history: BlockingHistoricalDataProvider) -> None:
     def read(number: int) -> tuple[int, int]:
         start = NOON + number * HOUR
-        replayed = history.replay_candles("BTC/USDT", 1, start, start + HOUR, speed=0)
-        return len(history.get_candles("BTC/USDT", 1, start, start + HOUR)), len(list(replayed))
+        replayed = history.replay_candles("BTC/USDT", 1, start, start + HOUR, speed=0, gaps="ignore")
+        return len(history.get_candles("BTC/USDT", 1, start, start + HOUR, gaps="ignore")), len(list(replayed))
 
     with ThreadPoolExecutor(16) as threads:
         assert list(threads.map(read, range(48))) == [(60, 60)] * 48
@@ -168,7 +174,7 @@ def test_closing_ends_what_other_threads_wait_for(
     filled_url: str, history: BlockingHistoricalDataProvider, background: Background
 ) -> None:
     def wait_for_the_next() -> None:
-        candles = history.replay_candles("BTC/USDT", 1, NOON, END, speed=0.01)
+        candles = history.replay_candles("BTC/USDT", 1, NOON, END, speed=0.01, gaps="ignore")
         next(candles)
         has_begun.set()
         next(candles)
@@ -228,7 +234,7 @@ def test_ctrl_c_cancels_a_call_and_nothing_else(
 
 
 def test_ctrl_c_ends_an_iteration_and_nothing_else(history: BlockingHistoricalDataProvider) -> None:
-    candles = history.replay_candles("BTC/USDT", 1, NOON, END, speed=0.01)
+    candles = history.replay_candles("BTC/USDT", 1, NOON, END, speed=0.01, gaps="ignore")
     next(candles)
 
     with interrupted_in("wait_for"), pytest.raises(KeyboardInterrupt):
@@ -275,8 +281,10 @@ history.connect()
     "code",
     [
         "print(history.get_symbols())",
-        "candles = history.replay_candles('BTC/USDT', 1, NOON, END, 0); next(candles); print(history.get_symbols())",
-        "candles = history.replay_candles('BTC/USDT', 1, NOON, END, 0.01); next(candles); print(history.get_symbols())"
+        "candles = history.replay_candles('BTC/USDT', 1, NOON, END, 0, gaps='ignore')\nnext(candles)"
+        "\nprint(history.get_symbols())",
+        "candles = history.replay_candles('BTC/USDT', 1, NOON, END, 0.01, gaps='ignore')\nnext(candles)"
+        "\nprint(history.get_symbols())"
         "\ndef wait():\n    with suppress(ProviderClosed):\n        next(candles)"
         "\nthreading.Thread(target=wait, daemon=True).start()",
     ],
@@ -288,7 +296,7 @@ def test_a_program_that_forgets_to_close_it_ends(code: str, filled_url: str) -> 
 
 def test_a_forked_process_opens_its_own(filled_url: str) -> None:
     code = """
-candles = history.replay_candles("BTC/USDT", 1, NOON, END, 0.01)
+candles = history.replay_candles("BTC/USDT", 1, NOON, END, 0.01, gaps="ignore")
 next(candles)
 child = os.fork()
 if not child:
@@ -313,7 +321,7 @@ def test_a_forked_process_is_silent_about_what_its_parent_reads(speed: float, fi
     """It threw the tasks away, each with a complaint, and ended their work on sockets that the parent uses."""
     code = f"""
 import gc
-candles = history.replay_candles("BTC/USDT", 1, NOON, END, {speed})
+candles = history.replay_candles("BTC/USDT", 1, NOON, END, {speed}, gaps="ignore")
 followed = history.follow_candles(["BTC/USDT"], 1, start=NOON)
 next(candles), next(followed)
 child = os.fork()
@@ -373,7 +381,7 @@ def test_a_fork_in_the_middle_of_another_threads_call_hangs_nothing(call: str, p
     """A lock that the thread holds stays locked in the child for ever: the thread is held up while it has one."""
     code = f"""
 import time
-candles = history.replay_candles("BTC/USDT", 1, NOON, END, 0.01)
+candles = history.replay_candles("BTC/USDT", 1, NOON, END, 0.01, gaps="ignore")
 next(candles)
 if {place!r} == "new_event_loop":
     history.close()

@@ -46,7 +46,7 @@ async def test_candles_made_of_trades_come_back_exactly(
         await store.write([replace(trade, symbol=symbol) for trade in batch])
         if number == refreshed:
             await refresh(pool, now=END + timedelta(hours=1))
-        read = {m: await provider.get_candles(symbol, m, NOON, END) for m in INTERVALS}
+        read = {m: await provider.get_candles(symbol, m, NOON, END, gaps="ignore") for m in INTERVALS}
         seen.append((await instant(pool), read))
 
     for then, read in seen:
@@ -78,7 +78,7 @@ async def test_candles_of_other_sources_count_until_they_change_and_then_their_t
         for minute, fullness, source in offered:
             candle = make_candle(NOON + minute * MINUTE, trade_count=fullness, symbol=symbol)
             await store.write([], [candle], candle_source=source)
-        held = await provider.get_trades(symbol, NOON, END)
+        held = await provider.get_trades(symbol, NOON, END, gaps="ignore")
         seen.append((await instant(pool), await rows_of(pool, symbol), held))
 
     present = await rows_of(pool, symbol)

@@ -39,7 +39,7 @@ async def test_a_healed_trade_was_not_known_before(
             Decimal(101 if interval == 60 else 100),
             2,
         )
-        present = await provider.get_candles(SYMBOL, interval, NOON, END)
+        present = await provider.get_candles(SYMBOL, interval, NOON, END, gaps="ignore")
         assert await provider.get_candles(SYMBOL, interval, NOON, END, as_of=after) == present != known
 
 
@@ -57,12 +57,12 @@ async def test_a_candle_of_another_source_that_stands_in_later_does_not_hide_the
     store: Store, pool: asyncpg.Pool, provider: HistoricalDataProvider
 ) -> None:
     await store.write([make_trade(1, NOON, "100.5")])
-    known = await provider.get_candles(SYMBOL, 1, NOON, END)
+    known = await provider.get_candles(SYMBOL, 1, NOON, END, gaps="ignore")
     before = await instant(pool)
     await store.write([], [make_candle(trade_count=7)])
 
     assert await provider.get_candles(SYMBOL, 1, NOON, END, as_of=before) == known
-    assert [c.trade_count for c in await provider.get_candles(SYMBOL, 1, NOON, END)] == [7]
+    assert [c.trade_count for c in await provider.get_candles(SYMBOL, 1, NOON, END, gaps="ignore")] == [7]
 
 
 async def test_a_candle_of_the_exchange_that_trades_replaced_is_known_no_more(
@@ -112,7 +112,7 @@ async def test_as_of_a_time_to_come_is_the_present(store: Store, provider: Histo
 
     for as_of in (datetime.now(NOON.tzinfo) + timedelta(days=1), datetime.max.replace(tzinfo=NOON.tzinfo)):
         known = await provider.get_candles(SYMBOL, 60, NOON, END, as_of=as_of)
-        assert known == await provider.get_candles(SYMBOL, 60, NOON, END) != []
+        assert known == await provider.get_candles(SYMBOL, 60, NOON, END, gaps="ignore") != []
 
 
 async def test_a_limit_keeps_the_oldest(store: Store, pool: asyncpg.Pool, provider: HistoricalDataProvider) -> None:

@@ -38,7 +38,7 @@ async def candles(
     database_url: str, interval: int, start: datetime = START, end: datetime = END
 ) -> list[HistoricalCandle]:
     async with HistoricalDataProvider(database_url, 1, 1) as provider:
-        return await provider.get_candles("BTC/USDT", interval, start - timedelta(days=7), end)
+        return await provider.get_candles("BTC/USDT", interval, start - timedelta(days=7), end, gaps="ignore")
 
 
 def csv_candles(text: str) -> list[HistoricalCandle]:
@@ -49,7 +49,15 @@ def csv_candles(text: str) -> list[HistoricalCandle]:
 @pytest.mark.parametrize("interval", [1, 60, 45])
 def test_csv_read_back_equals_the_records(interval: int, filled_url: str, background: Background, command: Run) -> None:
     outcome = command(
-        "export", "btc/usdt", "--interval", str(interval), "--to", END.isoformat(), DATABASE_URL=filled_url
+        "export",
+        "btc/usdt",
+        "--gaps",
+        "ignore",
+        "--interval",
+        str(interval),
+        "--to",
+        END.isoformat(),
+        DATABASE_URL=filled_url,
     )
     file = Path(f"BTC-USDT_{interval}.csv")
     expected = background.run(candles(filled_url, interval))
@@ -63,7 +71,7 @@ def test_csv_read_back_equals_the_records(interval: int, filled_url: str, backgr
 def test_csv_is_what_the_candles_command_writes(filled_url: str, command: Run) -> None:
     shown = command("candles", "BTC/USDT", "--from", "2026-01-01", "--format", "csv", DATABASE_URL=filled_url)
     exported = command(
-        *("export", "BTC/USDT", "--from", "2026-01-01", "--to", END.isoformat(), "--output", "-"),
+        *("export", "BTC/USDT", "--gaps", "ignore", "--from", "2026-01-01", "--to", END.isoformat(), "--output", "-"),
         DATABASE_URL=filled_url,
     )
 
@@ -78,7 +86,7 @@ def test_parquet_read_back_equals_the_records(
 ) -> None:
     file = tmp_path / "mine.parquet"
     outcome = command(
-        *("export", "BTC/USDT", "--interval", str(interval), "--to", END.isoformat()),
+        *("export", "BTC/USDT", "--gaps", "ignore", "--interval", str(interval), "--to", END.isoformat()),
         *("--format", "parquet", "--output", str(file)),
         DATABASE_URL=filled_url,
     )
@@ -94,7 +102,7 @@ def test_the_name_of_the_file_says_the_format(filled_url: str, command: Run) -> 
     """A file c.parquet held CSV."""
     for name in ("c.parquet", "c.csv", "c.txt"):
         words = ("--to", END.isoformat(), "--output", name)
-        assert command("export", "BTC/USDT", *words, DATABASE_URL=filled_url).code == 0
+        assert command("export", "BTC/USDT", "--gaps", "ignore", *words, DATABASE_URL=filled_url).code == 0
 
     assert parquet.read_table("c.parquet").num_rows == 11
     assert len(csv_candles(Path("c.csv").read_text())) == 11
@@ -103,7 +111,17 @@ def test_the_name_of_the_file_says_the_format(filled_url: str, command: Run) -> 
 
 def test_only_what_is_closed_at_the_end_is_written(filled_url: str, background: Background, command: Run) -> None:
     first, last = START + timedelta(minutes=3), START + timedelta(minutes=8, seconds=30)
-    command("export", "BTC/USDT", "--from", first.isoformat(), "--to", last.isoformat(), DATABASE_URL=filled_url)
+    command(
+        "export",
+        "BTC/USDT",
+        "--gaps",
+        "ignore",
+        "--from",
+        first.isoformat(),
+        "--to",
+        last.isoformat(),
+        DATABASE_URL=filled_url,
+    )
 
     minutes = [candle.timestamp.minute for candle in csv_candles(Path("BTC-USDT_1.csv").read_text())]
 
@@ -113,7 +131,18 @@ def test_only_what_is_closed_at_the_end_is_written(filled_url: str, background: 
 def test_a_range_without_candles_makes_a_file_without_rows(filled_url: str, command: Run) -> None:
     for format_ in ("csv", "parquet"):
         outcome = command(
-            *("export", "BTC/USDT", "--from", "2020-01-01", "--to", "2020-02-01", "--format", format_),
+            *(
+                "export",
+                "BTC/USDT",
+                "--gaps",
+                "ignore",
+                "--from",
+                "2020-01-01",
+                "--to",
+                "2020-02-01",
+                "--format",
+                format_,
+            ),
             DATABASE_URL=filled_url,
         )
         assert outcome.code == 0
@@ -127,9 +156,11 @@ def test_a_file_that_is_there_stays_unless_it_is_forced(filled_url: str, command
     file = Path("BTC-USDT_1.csv")
     file.write_text("mine")
 
-    refused = command("export", "BTC/USDT", DATABASE_URL=filled_url)
+    refused = command("export", "BTC/USDT", "--gaps", "ignore", DATABASE_URL=filled_url)
     before = file.read_text()
-    forced = command("export", "BTC/USDT", "--force", "--to", END.isoformat(), DATABASE_URL=filled_url)
+    forced = command(
+        "export", "BTC/USDT", "--gaps", "ignore", "--force", "--to", END.isoformat(), DATABASE_URL=filled_url
+    )
 
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
     assert "--force" in refused.err
@@ -143,7 +174,17 @@ def test_an_export_that_breaks_leaves_no_file(filled_url: str, background: Backg
         execute(filled_url, "UPDATE candles SET volume = 123456789012345678901 WHERE timestamp > '2026-06-01'")
     )
 
-    outcome = command("export", "BTC/USDT", "--format", "parquet", "--to", END.isoformat(), DATABASE_URL=filled_url)
+    outcome = command(
+        "export",
+        "BTC/USDT",
+        "--gaps",
+        "ignore",
+        "--format",
+        "parquet",
+        "--to",
+        END.isoformat(),
+        DATABASE_URL=filled_url,
+    )
 
     assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
     assert "expected numbers of at most 20 digits before the point" in outcome.err
@@ -179,7 +220,7 @@ def test_where_nothing_is_stored_yet_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    outcome = command("export", "BTC/USDT", DATABASE_URL=migrated_database_url)
+    outcome = command("export", "BTC/USDT", "--gaps", "ignore", DATABASE_URL=migrated_database_url)
 
     assert (outcome.code, outcome.err) == (2, "kraken-history: nothing is stored yet: start `kraken-history up`\n")
     assert os.listdir() == []
@@ -187,7 +228,7 @@ def test_where_nothing_is_stored_yet_nothing_is_written(
 
 def test_a_reader_that_leaves_early_is_no_error(migrated_database_url: str, background: Background) -> None:
     background.run(store(migrated_database_url, [trade(n, 60 * n) for n in range(3_000)]))
-    words = ["-m", "kraken_history", "export", "BTC/USDT", "--to", END.isoformat(), "--output", "-"]
+    words = ["-m", "kraken_history", "export", "BTC/USDT", "--gaps", "ignore", "--to", END.isoformat(), "--output", "-"]
     script = " ".join([sys.executable, *words, "| head -n 1; exit ${PIPESTATUS[0]}"])
 
     done = subprocess.run(
@@ -213,3 +254,35 @@ def test_pages_join_without_cutting_a_bucket(start: datetime, database_server: o
     assert all((stop.minute, stop.second) == (0, 0) for _, stop in found[:-1])
     assert all(stop - begin <= 100 * width for begin, stop in found)
     assert list(pages(datetime(9998, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC), timedelta(days=365), 100))
+
+
+def test_without_a_range_the_file_has_the_candles_that_are_whole(
+    migrated_database_url: str, background: Background, command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """History begins and ends within a minute: a default that refuses for that could never write a file."""
+    monkeypatch.chdir(tmp_path)
+    background.run(store(migrated_database_url, [trade(n, 60 * n + 20) for n in range(10)]))
+
+    minutes = command("export", "BTC/USDT", DATABASE_URL=migrated_database_url)
+    fives = command("export", "BTC/USDT", "--interval", "5")
+    refused = command("export", "BTC/USDT", "--from", START.isoformat(), "--output", "refused.csv")
+
+    assert (minutes.code, fives.code, refused.code) == (0, 0, 1), minutes.err + fives.err
+    assert [candle.timestamp for candle in csv_candles(Path("BTC-USDT_1.csv").read_text())] == [
+        START + n * timedelta(minutes=1) for n in range(1, 9)
+    ]
+    assert csv_candles(Path("BTC-USDT_5.csv").read_text()) == []
+    assert not Path("refused.csv").exists()
+    assert "`kraken-history backfill BTC/USDT --from 2026-01-05T10:00:00Z --to 2026-01-05T10:00:20Z`" in refused.err
+
+
+def test_padded_parquet_says_what_is_made_up(filled_url: str, command: Run) -> None:
+    outcome = command(
+        *("export", "BTC/USDT", "--from", "2026-01-05", "--to", "2026-01-05T10:30", "--gaps", "pad"),
+        *("--output", "padded.parquet"),
+        DATABASE_URL=filled_url,
+    )
+
+    assert outcome.code == 0, outcome.err
+    made_up = parquet.read_table("padded.parquet")["is_made_up"].to_pylist()
+    assert (made_up.count(False), made_up.count(True)) == (10, 19)

@@ -78,7 +78,8 @@ def test_the_command_draws_instead_of_writing(
 
     outcome = command("candles", "BTC/USDT", "--plot", str(tmp_path / "x.png"), DATABASE_URL=migrated_database_url)
 
-    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (0, "", 1)
+    assert "of this range is missing" in outcome.err
     assert (tmp_path / "x.png").read_bytes().startswith(PNG)
 
 

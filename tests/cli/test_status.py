@@ -309,7 +309,7 @@ def watched(database_url: str, redis_url: str) -> str:
         pass
     process.wait(timeout=30)
     os.close(leader)
-    return shown.decode()
+    return shown.decode(errors="replace")  # Ctrl-C may cut a character
 
 
 async def drop(database_url: str, cutoff: datetime) -> None:

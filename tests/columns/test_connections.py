@@ -52,15 +52,17 @@ async def test_hosts_passwords_and_settings_of_a_url_work(
     )
 
     async with HistoricalDataProvider(url, 1, 1) as reader:
-        table = await reader.get_candles_arrow(SYMBOL, 1, START, END)
+        table = await reader.get_candles_arrow(SYMBOL, 1, START, END, gaps="ignore")
 
-    assert table.num_rows == (await provider.get_candles_arrow(SYMBOL, 1, START, END)).num_rows
+    assert table.num_rows == (await provider.get_candles_arrow(SYMBOL, 1, START, END, gaps="ignore")).num_rows
     await pool.execute("DROP ROLE columns_reader")
 
 
 @POSTGRESQL
 async def test_many_reads_at_once(provider: HistoricalDataProvider) -> None:
-    tables = await asyncio.gather(*(provider.get_candles_arrow(SYMBOL, 60, START, END) for _ in range(12)))
+    tables = await asyncio.gather(
+        *(provider.get_candles_arrow(SYMBOL, 60, START, END, gaps="ignore") for _ in range(12))
+    )
 
     assert all(table.equals(tables[0]) for table in tables)
     assert tables[0].num_rows > 100
@@ -68,10 +70,10 @@ async def test_many_reads_at_once(provider: HistoricalDataProvider) -> None:
 
 @POSTGRESQL
 async def test_a_cancelled_read_leaves_nothing_running(pool: asyncpg.Pool, provider: HistoricalDataProvider) -> None:
-    expected = await provider.get_candles_arrow(SYMBOL, 1, START, END)
+    expected = await provider.get_candles_arrow(SYMBOL, 1, START, END, gaps="ignore")
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("LOCK TABLE candles IN ACCESS EXCLUSIVE MODE")
-        reading = asyncio.create_task(provider.get_candles_arrow(SYMBOL, 1, START, END))
+        reading = asyncio.create_task(provider.get_candles_arrow(SYMBOL, 1, START, END, gaps="ignore"))
         await until_it_runs(pool)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -79,7 +81,7 @@ async def test_a_cancelled_read_leaves_nothing_running(pool: asyncpg.Pool, provi
         left = await backends(pool, "%open::text%")
 
     assert left == 0
-    assert (await provider.get_candles_arrow(SYMBOL, 1, START, END)).equals(expected)
+    assert (await provider.get_candles_arrow(SYMBOL, 1, START, END, gaps="ignore")).equals(expected)
 
 
 async def until_it_runs(pool: asyncpg.Pool) -> None:
@@ -103,7 +105,7 @@ async def test_a_connection_that_is_cut_is_told_and_the_next_read_works(
 ) -> None:
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("LOCK TABLE candles IN ACCESS EXCLUSIVE MODE")
-        reading = asyncio.create_task(provider.get_candles_arrow(SYMBOL, 1, START, END))
+        reading = asyncio.create_task(provider.get_candles_arrow(SYMBOL, 1, START, END, gaps="ignore"))
         await until_it_runs(pool)
         await pool.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -112,7 +114,7 @@ async def test_a_connection_that_is_cut_is_told_and_the_next_read_works(
         with pytest.raises(ServiceUnavailable, match="try again"):
             await reading
 
-    assert (await provider.get_candles_arrow(SYMBOL, 1, START, END)).num_rows > 100
+    assert (await provider.get_candles_arrow(SYMBOL, 1, START, END, gaps="ignore")).num_rows > 100
 
 
 @POSTGRESQL
@@ -123,14 +125,14 @@ async def test_what_the_server_refuses_is_what_the_other_reads_raise(
 
     for read in (provider.get_candles, provider.get_candles_arrow):
         with pytest.raises(asyncpg.UndefinedColumnError):
-            await read(SYMBOL, 1, START, END)
+            await read(SYMBOL, 1, START, END, gaps="ignore")
 
 
 @POSTGRESQL
 async def test_the_event_loop_goes_on_meanwhile(pool: asyncpg.Pool, provider: HistoricalDataProvider) -> None:
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("LOCK TABLE candles IN ACCESS EXCLUSIVE MODE")
-        reading = asyncio.create_task(provider.get_candles_arrow(SYMBOL, 1, START, END))
+        reading = asyncio.create_task(provider.get_candles_arrow(SYMBOL, 1, START, END, gaps="ignore"))
         await until_it_runs(pool)
         is_waiting = not reading.done()
 
@@ -143,7 +145,7 @@ async def test_a_closed_provider_is_told(provider: HistoricalDataProvider) -> No
     await provider.close()
 
     with pytest.raises(ProviderClosed):
-        await provider.get_candles_arrow(SYMBOL, 1, START, END)
+        await provider.get_candles_arrow(SYMBOL, 1, START, END, gaps="ignore")
 
 
 @POSTGRESQL
@@ -153,14 +155,14 @@ async def test_a_database_that_went_away_is_told_without_the_password(
     async with Proxy(migrated_database_url) as proxy, HistoricalDataProvider(proxy.url, 1, 1) as reader:
         await proxy.cut()
         with pytest.raises(ServiceUnavailable, match="Connection refused") as first:
-            await reader.get_candles_arrow(SYMBOL, 1, START, END)
+            await reader.get_candles_arrow(SYMBOL, 1, START, END, gaps="ignore")
         await proxy.restore()
-        before = await reader.get_candles_arrow(SYMBOL, 1, START, END)
+        before = await reader.get_candles_arrow(SYMBOL, 1, START, END, gaps="ignore")
         await proxy.cut()
         with pytest.raises(ServiceUnavailable, match="try again") as second:
-            await reader.get_candles_arrow(SYMBOL, 1, START, END)
+            await reader.get_candles_arrow(SYMBOL, 1, START, END, gaps="ignore")
         await proxy.restore()
-        after = await reader.get_candles_arrow(SYMBOL, 1, START, END)
+        after = await reader.get_candles_arrow(SYMBOL, 1, START, END, gaps="ignore")
 
     assert before.num_rows > 100
     assert after.equals(before)

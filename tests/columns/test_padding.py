@@ -93,7 +93,7 @@ async def test_fill_is_another_name_of_pad(patchy: HistoricalDataProvider) -> No
 @POSTGRESQL
 async def test_only_a_padded_table_has_the_mark(patchy: HistoricalDataProvider) -> None:
     ask = (SYMBOL, 5, NOON, NOON + STRETCH * MINUTE)
-    plain = await patchy.get_candles_arrow(*ask)
+    plain = await patchy.get_candles_arrow(*ask, gaps="ignore")
     table = await patchy.get_candles_arrow(*ask, gaps="pad")
     frame = await patchy.get_candles_frame(*ask, gaps="pad")
     by_time = await patchy.get_candles_frame(*ask, as_="pandas", gaps="pad")

@@ -39,9 +39,9 @@ async def test_every_interval_equals_the_records(pool: asyncpg.Pool, stale_provi
     assert await pool.fetchval("SELECT stale_ranges <> '{}' FROM data_sync_status WHERE data_type = 'candles_1m'")
 
     for interval in (*VIEWS, 2, 7, 45, 120, 2880, 20160):
-        candles = await provider.get_candles(SYMBOL, interval, start, end)
-        table = await provider.get_candles_arrow(SYMBOL, interval, start, end)
-        as_floats = await provider.get_candles_arrow(SYMBOL, interval, start, end, numbers="float")
+        candles = await provider.get_candles(SYMBOL, interval, start, end, gaps="ignore")
+        table = await provider.get_candles_arrow(SYMBOL, interval, start, end, gaps="ignore")
+        as_floats = await provider.get_candles_arrow(SYMBOL, interval, start, end, numbers="float", gaps="ignore")
 
         assert candles
         assert records(table) == candles
@@ -53,9 +53,11 @@ async def test_every_interval_equals_the_records(pool: asyncpg.Pool, stale_provi
 async def test_the_columns_are_the_fields_of_a_candle(
     numbers: Numbers, type_: pyarrow.DataType, provider: HistoricalDataProvider
 ) -> None:
-    full = await provider.get_candles_arrow(SYMBOL, 1, START, END, numbers=numbers)
-    nothing = await provider.get_candles_arrow(SYMBOL, 1, END, END + timedelta(days=1), numbers=numbers)
-    no_bucket = await provider.get_candles_arrow(SYMBOL, 60, START, START + timedelta(minutes=5), numbers=numbers)
+    full = await provider.get_candles_arrow(SYMBOL, 1, START, END, numbers=numbers, gaps="ignore")
+    nothing = await provider.get_candles_arrow(SYMBOL, 1, END, END + timedelta(days=1), numbers=numbers, gaps="ignore")
+    no_bucket = await provider.get_candles_arrow(
+        SYMBOL, 60, START, START + timedelta(minutes=5), numbers=numbers, gaps="ignore"
+    )
 
     assert full.schema == nothing.schema == no_bucket.schema
     assert full.schema.names == list(FIELDS)
@@ -69,7 +71,7 @@ async def test_the_columns_are_the_fields_of_a_candle(
 async def test_a_candle_that_is_not_closed_at_the_end_is_left_out(provider: HistoricalDataProvider) -> None:
     start, end = START + timedelta(minutes=1), START + timedelta(hours=30, minutes=59)
 
-    table = await provider.get_candles_arrow(SYMBOL, 60, start, end)
+    table = await provider.get_candles_arrow(SYMBOL, 60, start, end, gaps="ignore")
 
     timestamps = [candle.timestamp for candle in records(table)]
     assert timestamps == sorted(timestamps)
@@ -79,9 +81,9 @@ async def test_a_candle_that_is_not_closed_at_the_end_is_left_out(provider: Hist
 
 @POSTGRESQL
 async def test_a_polars_frame_has_the_time_as_a_column(provider: HistoricalDataProvider) -> None:
-    candles = await provider.get_candles(SYMBOL, 60, START, END)
+    candles = await provider.get_candles(SYMBOL, 60, START, END, gaps="ignore")
 
-    frame = await provider.get_candles_frame(SYMBOL, 60, START, END)
+    frame = await provider.get_candles_frame(SYMBOL, 60, START, END, gaps="ignore")
 
     assert frame.columns == list(FIELDS)
     assert frame.schema["timestamp"] == polars.Datetime("us", "UTC")
@@ -91,9 +93,9 @@ async def test_a_polars_frame_has_the_time_as_a_column(provider: HistoricalDataP
 
 @POSTGRESQL
 async def test_a_pandas_frame_has_the_time_as_its_index(provider: HistoricalDataProvider) -> None:
-    candles = await provider.get_candles(SYMBOL, 60, START, END)
+    candles = await provider.get_candles(SYMBOL, 60, START, END, gaps="ignore")
 
-    frame = await provider.get_candles_frame(SYMBOL, 60, START, END, as_="pandas")
+    frame = await provider.get_candles_frame(SYMBOL, 60, START, END, as_="pandas", gaps="ignore")
 
     assert isinstance(frame.index, pandas.DatetimeIndex)
     assert (frame.index.name, str(frame.index.tz)) == ("timestamp", "UTC")
@@ -104,8 +106,8 @@ async def test_a_pandas_frame_has_the_time_as_its_index(provider: HistoricalData
 
 @POSTGRESQL
 async def test_an_empty_frame_has_its_columns(provider: HistoricalDataProvider) -> None:
-    frame = await provider.get_candles_frame(SYMBOL, 1, END, END + timedelta(days=1), as_="pandas")
-    columns = await provider.get_candles_frame(SYMBOL, 1, END, END + timedelta(days=1))
+    frame = await provider.get_candles_frame(SYMBOL, 1, END, END + timedelta(days=1), as_="pandas", gaps="ignore")
+    columns = await provider.get_candles_frame(SYMBOL, 1, END, END + timedelta(days=1), gaps="ignore")
 
     assert frame.empty
     assert isinstance(frame.index, pandas.DatetimeIndex)
@@ -120,8 +122,8 @@ async def test_a_number_that_no_decimal_holds_is_refused(
     await pool.execute(f"UPDATE candles SET quote_volume = {digits}")  # noqa: S608 — a constant of this test
 
     with pytest.raises(UsageError, match=r"BTC/USDT: expected numbers of at most 20 digits .* numbers='float'"):
-        await provider.get_candles_arrow(SYMBOL, 1, START, END)
-    table = await provider.get_candles_arrow(SYMBOL, 1, START, END, numbers="float")
+        await provider.get_candles_arrow(SYMBOL, 1, START, END, gaps="ignore")
+    table = await provider.get_candles_arrow(SYMBOL, 1, START, END, numbers="float", gaps="ignore")
 
     assert set(table["quote_volume"].to_pylist()) == {float(digits)}
 
@@ -151,12 +153,12 @@ async def test_what_cannot_be_is_refused(provider: HistoricalDataProvider) -> No
     with pytest.raises(InvalidChoice, match="polars, pandas"):
         await provider.get_candles_frame(SYMBOL, 1, START, END, **options)
     with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT"):
-        await provider.get_candles_arrow("DOGE/USD", 1, START, END)
+        await provider.get_candles_arrow("DOGE/USD", 1, START, END, gaps="ignore")
     with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT"):
         await provider.get_candles_arrow("DOGE/USD", 1, START, END, gaps="raise")
     with pytest.raises(UnknownSymbol):
-        await provider.get_candles_arrow("'; DROP TABLE candles; --", 1, START, END)
+        await provider.get_candles_arrow("'; DROP TABLE candles; --", 1, START, END, gaps="ignore")
     with pytest.raises(InvalidRange):
-        await provider.get_candles_arrow(SYMBOL, 1, END, START)
+        await provider.get_candles_arrow(SYMBOL, 1, END, START, gaps="ignore")
     with pytest.raises(InvalidTime):
-        await provider.get_candles_arrow(SYMBOL, 1, datetime(2026, 1, 1), END)  # noqa: DTZ001 — what is refused
+        await provider.get_candles_arrow(SYMBOL, 1, datetime(2026, 1, 1), END, gaps="ignore")  # noqa: DTZ001 — what is refused

@@ -3,7 +3,9 @@
 import shlex
 from datetime import UTC, datetime, timedelta, timezone
 
-from kraken_history.remedies import coverage_command, fill_command
+import pytest
+
+from kraken_history.remedies import coverage_command, duration_text, fill_command, moment_text
 
 START, END = datetime(2024, 1, 11, tzinfo=UTC), datetime(2026, 9, 1, tzinfo=UTC)
 
@@ -42,3 +44,24 @@ def test_a_name_with_characters_of_the_shell_stays_one_word() -> None:
     words = shlex.split(fill_command("A$B; rm/USD", START, END))
 
     assert words[2] == "A$B; rm/USD"
+
+
+@pytest.mark.parametrize(
+    ("duration", "text"),
+    [
+        (timedelta(days=992, hours=2, minutes=5), "992 d 2 h"),
+        (timedelta(days=964), "964 d"),
+        (timedelta(days=1, minutes=5), "1 d"),
+        (timedelta(hours=3, minutes=12, seconds=9), "3 h 12 min"),
+        (timedelta(seconds=65), "1 min 5 s"),
+        (timedelta(seconds=20), "20 s"),
+        (timedelta(milliseconds=250), "0.2 s"),
+    ],
+)
+def test_a_length_of_time_has_its_two_largest_units(duration: timedelta, text: str) -> None:
+    assert duration_text(duration) == text
+
+
+def test_a_moment_has_seconds_if_it_needs_them() -> None:
+    assert moment_text(START) == "2024-01-11 00:00Z"
+    assert moment_text(START + timedelta(seconds=20.5)) == "2024-01-11 00:00:20Z"

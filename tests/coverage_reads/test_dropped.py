@@ -10,8 +10,8 @@ from kraken_history.database.connections import create_pool
 from kraken_history.database.migrations import migrate, read_migrations
 from kraken_history.errors import CoverageError
 from kraken_history.provider import HistoricalDataProvider
-from kraken_history.reading.coverage import complete
 from kraken_history.reading.database import Database
+from kraken_history.reading.missing import require_complete, require_kept
 from kraken_history.records import HistoricalTrade, TimeRange
 from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.retention import drop_old
@@ -109,9 +109,10 @@ async def test_candles_that_are_dropped_while_they_are_read_are_refused(
     database = Database(migrated_database_url, 1, 1)
     await database.open()
     try:
+        await require_complete(database, "BTC/USDT", (MONDAY, MONDAY + DAY))
+        await drop(pool, "candles")
         with pytest.raises(CoverageError) as refusal:
-            async with complete(database, "BTC/USDT", (MONDAY, MONDAY + DAY)):
-                await drop(pool, "candles")
+            await require_kept(database, "BTC/USDT", (MONDAY, MONDAY + DAY))
     finally:
         await database.close()
 

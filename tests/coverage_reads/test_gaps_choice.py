@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kraken_history.completeness.covered_time import cover
 from kraken_history.errors import CoverageError, InvalidChoice, InvalidNumber, UnknownSymbol
 from kraken_history.provider import HistoricalDataProvider
-from kraken_history.reading.coverage import pad_buckets
+from kraken_history.reading.padding import pad_buckets
 from kraken_history.records import MINUTE, HistoricalCandle, MadeUpCandle, TimeRange
 from kraken_history.storing.store import Store
 from kraken_history.stream import wire
@@ -44,7 +44,7 @@ async def test_raise_returns_what_is_complete(history: HistoricalDataProvider) -
 
 @pytest.mark.usefixtures("stored")
 async def test_raise_names_what_is_missing_of_the_buckets_asked_for(history: HistoricalDataProvider) -> None:
-    with pytest.raises(CoverageError, match="1 gap") as refusal:
+    with pytest.raises(CoverageError, match="7 min of the range is missing") as refusal:
         await history.get_candles("BTC/USDT", 5, NOON - 3 * MINUTE, NOON + 13 * MINUTE, gaps="raise")
 
     assert refusal.value.gaps == (TimeRange(NOON + 3 * MINUTE, NOON + 10 * MINUTE),)

@@ -54,11 +54,16 @@ async def test_a_backtest_prints_and_saves_its_result(migrated_database_url: str
 
 async def test_a_backtest_without_a_candle_saves_nothing(migrated_database_url: str, pool: asyncpg.Pool) -> None:
     await Store(pool).write(trade_a_minute("100", "110"))
-    for words in (("--from", "2020-01-01", "--to", "2020-02-01"), ("--interval", "10080")):
+    stored = "are stored from 2025-11-10 12:00Z to 2025-11-10 12:02Z: give another --from and --to"
+    for words, complaint in (
+        (("--from", "2020-01-01", "--to", "2020-02-01"), "31 d of the range is missing"),
+        (("--from", "2020-01-01", "--to", "2020-02-01", "--gaps", "ignore"), stored),
+        (("--interval", "10080"), stored),
+    ):
         done = await asyncio.to_thread(run_example, "backtest", *words, database_url=migrated_database_url)
 
-        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-        assert "are stored from 2025-11-10 12:00Z to 2025-11-10 12:02Z: give another --from and --to" in done.stderr
+        assert (done.returncode, done.stderr.count("\n")) == (1, 2 if "ignore" in words else 1)
+        assert complaint in done.stderr
         assert await list_runs(pool) == []
 
 
@@ -143,7 +148,7 @@ def test_mistakes_are_told_in_one_line(name: str, database_server: object) -> No
         (("--symbols", "FOO"), "expected BASE/QUOTE, such as BTC/USDT, got 'FOO'"),
         (("--symbols", ","), "expected BASE/QUOTE, such as BTC/USDT, got ''"),
         (("--interval", "0"), "a whole number of minutes from 1"),
-        (("--interval", "x"), "expected a number of minutes, got 'x'"),
+        (("--interval", "x"), "an interval such as 15m, 1h, 4h, 1d or 1w, got 'x'"),
         (("--candles", "0"), "expected a whole number from 1 to 99999, got '0'"),
         (("--kraken-rest-url", "nonsense"), "got 'nonsense'"),
         (("--database-url", "foo"), "postgresql://"),

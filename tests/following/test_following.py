@@ -9,8 +9,9 @@ import pytest
 from kraken_history.errors import UsageError
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.database import Database
-from kraken_history.reading.following import follow_candles, read_warmup
+from kraken_history.reading.following import follow_candles
 from kraken_history.reading.settling import Timing
+from kraken_history.reading.strategy_reads import read_warmup
 from kraken_history.records import MINUTE, HistoricalCandle, HistoricalTrade, floor_minute
 from kraken_history.storing.store import Store
 from tests.support.database import stored_candles
@@ -317,7 +318,7 @@ async def test_warming_up_and_following_join_without_a_seam(database: Database, 
     joined: list[tuple[int, list[HistoricalCandle]]] = []
 
     async def join(interval: int) -> None:
-        warm = await read_warmup(database, BTC, interval, 1_000, None, QUICK)
+        warm = await read_warmup(database, BTC, interval, 1_000, None, "ignore", QUICK)
         start = warm[-1].timestamp + interval * MINUTE if warm else NOON
         live = await take(follow_candles(database, [BTC], interval, start, QUICK), 39 // interval - len(warm))
         joined.append((interval, [*warm, *live]))
@@ -338,14 +339,20 @@ async def test_warming_up_and_following_join_without_a_seam(database: Database, 
 async def test_a_warm_up_ends_where_candles_are_not_closed(database: Database, store: Store) -> None:
     await store.write(minutes_of_trades(10))
 
-    assert opened(await read_warmup(database, BTC, 1, 2, None)) == [(BTC, NOON + 7 * MINUTE), (BTC, NOON + 8 * MINUTE)]
-    assert opened(await read_warmup(database, BTC, 1, 2, NOON + 5 * MINUTE + SECOND)) == [
+    assert opened(await read_warmup(database, BTC, 1, 2, None, "ignore")) == [
+        (BTC, NOON + 7 * MINUTE),
+        (BTC, NOON + 8 * MINUTE),
+    ]
+    assert opened(await read_warmup(database, BTC, 1, 2, NOON + 5 * MINUTE + SECOND, "ignore")) == [
         (BTC, NOON + 3 * MINUTE),
         (BTC, NOON + 4 * MINUTE),
     ]
-    assert opened(await read_warmup(database, BTC, 5, 9, None)) == [(BTC, NOON)]
+    assert opened(await read_warmup(database, BTC, 5, 9, None, "ignore")) == [(BTC, NOON)]
     # With an end, time alone counts: what was stored after it must change nothing.
-    assert opened(await read_warmup(database, BTC, 5, 9, NOON + 99 * MINUTE)) == [(BTC, NOON), (BTC, NOON + 5 * MINUTE)]
+    assert opened(await read_warmup(database, BTC, 5, 9, NOON + 99 * MINUTE, "ignore")) == [
+        (BTC, NOON),
+        (BTC, NOON + 5 * MINUTE),
+    ]
 
 
 async def test_arguments_that_cannot_be_are_refused_at_once(database: Database) -> None:
@@ -368,6 +375,6 @@ async def test_arguments_that_cannot_be_are_refused_at_once(database: Database) 
     with pytest.raises(UsageError, match="poll_s: expected a number of seconds"):
         provider.follow_candles([BTC], 1, poll_s=0)
     with pytest.raises(UsageError, match="holds nothing of 'BTC/USDT'"):
-        await read_warmup(database, BTC, 1, 10, None)
+        await read_warmup(database, BTC, 1, 10, None, "ignore")
     with pytest.raises(UsageError, match="periods: expected a whole number"):
-        await read_warmup(database, BTC, 1, 0, None)
+        await read_warmup(database, BTC, 1, 0, None, "ignore")

@@ -10,9 +10,19 @@ import msgspec
 import numpy as np
 import pytest
 
-from kraken_history.backtests import BacktestRun, EquityPoint, UnknownRun, list_runs, load_run, save_run
-from kraken_history.errors import HistoryError, InvalidNumber, UsageError
-from tests.support.examples import make_candle
+from kraken_history.backtests import (
+    BacktestRun,
+    EquityPoint,
+    RunCoverage,
+    SymbolCoverage,
+    UnknownRun,
+    list_runs,
+    load_run,
+    save_run,
+)
+from kraken_history.errors import HistoryError, InvalidChoice, InvalidNumber, UsageError
+from kraken_history.storing.store import Store
+from tests.support.examples import make_candle, make_trade
 
 ONE_FLAVOUR = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -183,3 +193,72 @@ async def test_times_of_other_zones_are_the_same_instants(pool: asyncpg.Pool) ->
 
     assert isinstance(id_, UUID)
     assert (await load_run(pool, id_)).start_time == START
+
+
+async def test_a_run_carries_the_coverage_that_it_was_computed_on(pool: asyncpg.Pool) -> None:
+    """One was saved across a hole of 992 days and looked like any other."""
+    hour = timedelta(hours=1)
+    await Store(pool).write([make_trade(1, START), make_trade(2, START + hour), make_trade(4, START + 3 * hour)])
+    run = make_run(symbols=("XBTUSDT", "NOT/OURS"), end_time=START + 4 * hour, gaps="fill")
+
+    id_ = await save_run(pool, run)
+
+    coverage = RunCoverage(
+        gaps="pad",
+        symbols={
+            "BTC/USDT": SymbolCoverage(
+                start=START, end=START + 4 * hour, proven_s=60, exchange_s=0, quiet_s=3540, missing_s=3 * 3600
+            )
+        },
+    )
+    [listed], loaded = await list_runs(pool), await load_run(pool, id_)
+    assert (listed.coverage, loaded.coverage, loaded.gaps) == (coverage, coverage, "pad")
+    assert coverage.missing_s == 3 * 3600
+    stored = msgspec.json.decode(await pool.fetchval("SELECT coverage::text FROM backtest_runs"))
+    assert stored == {
+        "gaps": "pad",
+        "symbols": {
+            "BTC/USDT": {
+                "from": "2025-01-01T00:00:00Z", "to": "2025-01-01T04:00:00Z",
+                "proven_s": 60.0, "exchange_s": 0.0, "quiet_s": 3540.0, "missing_s": 10800.0,
+            }
+        },
+    }  # fmt: skip
+
+
+@ONE_FLAVOUR
+async def test_a_coverage_that_is_given_is_kept(pool: asyncpg.Pool) -> None:
+    given = RunCoverage(
+        symbols={"A/B": SymbolCoverage(start=START, end=END, proven_s=1.5, exchange_s=0, quiet_s=0, missing_s=0)}
+    )
+
+    saved = await load_run(pool, await save_run(pool, make_run(coverage=given, gaps="raise")))
+
+    assert saved.coverage == msgspec.structs.replace(given, gaps="raise")
+
+
+@ONE_FLAVOUR
+async def test_a_run_can_be_saved_within_a_transaction(pool: asyncpg.Pool) -> None:
+    await Store(pool).write([make_trade(1, START), make_trade(2, START + timedelta(days=1))])
+    async with pool.acquire() as connection, connection.transaction():
+        id_ = await save_run(connection, make_run())
+
+    coverage = (await load_run(pool, id_)).coverage
+    assert coverage is not None
+    assert coverage.symbols["BTC/USDT"].missing_s == 29 * 86_400
+
+
+@ONE_FLAVOUR
+async def test_a_run_of_an_older_version_has_no_coverage(pool: asyncpg.Pool) -> None:
+    id_ = await save_run(pool, make_run())
+    await pool.execute("UPDATE backtest_runs SET coverage = NULL")
+
+    [listed], loaded = await list_runs(pool), await load_run(pool, id_)
+
+    assert (listed.coverage, loaded.coverage, loaded.gaps) == (None, None, None)
+
+
+@ONE_FLAVOUR
+async def test_a_choice_of_gaps_that_does_not_exist_is_refused(pool: asyncpg.Pool) -> None:
+    with pytest.raises(InvalidChoice, match="gaps: expected one of ignore, raise, pad, fill, got 'skip'"):
+        await save_run(pool, make_run(gaps="skip"))

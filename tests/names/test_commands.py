@@ -73,8 +73,8 @@ def test_candles(symbol: str, name: str, of_filled: dict[str, str], command: Run
 
 @pytest.mark.parametrize(("symbol", "name"), EVERY_NAME)
 def test_export(symbol: str, name: str, of_filled: dict[str, str], command: Run, in_folder: Path) -> None:
-    outcome = command("export", name, "--interval", "60", **of_filled)
-    again = command("export", name, "--interval", "60")
+    outcome = command("export", name, "--interval", "60", "--gaps", "ignore", **of_filled)
+    again = command("export", name, "--interval", "60", "--gaps", "ignore")
 
     file = in_folder / f"{symbol.replace('/', '-')}_60.csv"
     assert (outcome.code, again.code) == (0, 2), outcome.err

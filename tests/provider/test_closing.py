@@ -70,7 +70,7 @@ async def test_closing_ends_reads_of_columns(migrated_database_url: str) -> None
     provider = HistoricalDataProvider(migrated_database_url, 1, 1)
     await provider.connect()
     async with locked(migrated_database_url) as lock:
-        reading = asyncio.create_task(provider.get_candles_arrow("BTC/USDT", 1, MONDAY, END))
+        reading = asyncio.create_task(provider.get_candles_arrow("BTC/USDT", 1, MONDAY, END, gaps="ignore"))
         await until(lambda: lock.holds_up(1))
         async with asyncio.timeout(10):
             await provider.close()
@@ -97,8 +97,8 @@ async def test_a_statement_that_the_server_gives_up_may_be_tried_again(migrated_
     )
     async with HistoricalDataProvider(url, 1, 1) as provider, locked(migrated_database_url):
         for asked in (
-            provider.get_candles("BTC/USDT", 1, MONDAY, END),
-            provider.get_candles_arrow("BTC/USDT", 1, MONDAY, END),
+            provider.get_candles("BTC/USDT", 1, MONDAY, END, gaps="ignore"),
+            provider.get_candles_arrow("BTC/USDT", 1, MONDAY, END, gaps="ignore"),
             provider.save_run(run),
         ):
             with pytest.raises(ServiceUnavailable, match=r"did not complete .*statement timeout.*: try again"):

@@ -105,16 +105,18 @@ async def assert_conforms(provider: HistoricalDataProvider, model: Model, read: 
     between = model.candles_between(q.symbol, q.interval, q.start, q.end)
     closed = model.candles_between(q.symbol, q.interval, SATURDAY - timedelta(days=30), q.end)
 
-    assert await provider.get_candles(q.symbol, q.interval, q.start, q.end) == between
-    assert await provider.get_candles(q.symbol, q.interval, q.start, q.end, q.count) == between[: q.count]
+    assert await provider.get_candles(q.symbol, q.interval, q.start, q.end, gaps="ignore") == between
+    assert (
+        await provider.get_candles(q.symbol, q.interval, q.start, q.end, q.count, gaps="ignore") == between[: q.count]
+    )
     assert await provider.get_latest_candles(q.symbol, q.interval, q.count, end=q.end) == closed[-q.count :]
     latest = model.candles_of(q.symbol, q.interval)[-q.count :]
     assert await provider.get_latest_candles(q.symbol, q.interval, q.count) == latest
     assert await provider.get_latest_candles(q.symbol, q.interval, q.count) == latest
-    assert [c async for c in provider.replay_candles(q.symbol, q.interval, q.start, q.end, 0)] == between
+    assert [c async for c in provider.replay_candles(q.symbol, q.interval, q.start, q.end, 0, gaps="ignore")] == between
     await assert_trades_conform(provider, model, q)
     await assert_timeframes_conform(provider, model, q)
-    merged = provider.replay([q.symbol], [q.interval, 1], q.start, q.end, 0, with_trades=True)
+    merged = provider.replay([q.symbol], [q.interval, 1], q.start, q.end, 0, with_trades=True, gaps="ignore")
     assert [item async for item in merged] == expected_merge(model, q)
 
 
@@ -122,9 +124,9 @@ async def assert_trades_conform(provider: HistoricalDataProvider, model: Model, 
     trades = model.trades_between(q.symbol, q.start, q.end)
     minutes = model.candles_of(q.symbol, 1)
 
-    assert await provider.get_trades(q.symbol, q.start, q.end) == trades
-    assert await provider.get_trades(q.symbol, q.start, q.end, q.count) == trades[: q.count]
-    assert [trade async for trade in provider.replay_trades(q.symbol, q.start, q.end, 0)] == trades
+    assert await provider.get_trades(q.symbol, q.start, q.end, gaps="ignore") == trades
+    assert await provider.get_trades(q.symbol, q.start, q.end, q.count, gaps="ignore") == trades[: q.count]
+    assert [trade async for trade in provider.replay_trades(q.symbol, q.start, q.end, 0, gaps="ignore")] == trades
     assert await provider.get_data_range(q.symbol) == {
         "oldest": minutes[0].timestamp,
         "newest": minutes[-1].timestamp,
@@ -137,7 +139,9 @@ async def assert_trades_conform(provider: HistoricalDataProvider, model: Model, 
 
 
 async def assert_timeframes_conform(provider: HistoricalDataProvider, model: Model, q: Read) -> None:
-    found = await provider.get_multi_timeframe_candles(q.symbol, q.end, [1, 60, q.interval], lookback=q.count)
+    found = await provider.get_multi_timeframe_candles(
+        q.symbol, q.end, [1, 60, q.interval], lookback=q.count, gaps="ignore"
+    )
 
     assert found == {
         interval: [

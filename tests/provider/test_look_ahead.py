@@ -38,19 +38,19 @@ async def answers(provider: HistoricalDataProvider, interval: int, end: datetime
     """What every read that takes an end returns for it."""
     start = MONDAY - timedelta(days=1)
     ask = (SYMBOL, interval, start, end)
-    arrow = await provider.get_candles_arrow(*ask)
-    floats = await provider.get_candles_arrow(*ask, numbers="float")
-    frame = await provider.get_candles_frame(*ask)
-    replay = provider.replay([SYMBOL], [1, interval], start, end, 0, with_trades=True)
+    arrow = await provider.get_candles_arrow(*ask, gaps="ignore")
+    floats = await provider.get_candles_arrow(*ask, numbers="float", gaps="ignore")
+    frame = await provider.get_candles_frame(*ask, gaps="ignore")
+    replay = provider.replay([SYMBOL], [1, interval], start, end, 0, with_trades=True, gaps="ignore")
     return {
-        "candles": await provider.get_candles(*ask),
+        "candles": await provider.get_candles(*ask, gaps="ignore"),
         "padded": await provider.get_candles(*ask, gaps="pad"),
         "latest": await provider.get_latest_candles(SYMBOL, interval, 20, end=end),
-        "warm-up": await provider.get_warmup_data(SYMBOL, interval, 20, end=end),
-        "timeframes": await provider.get_multi_timeframe_candles(SYMBOL, end, [1, interval]),
-        "replayed candles": [candle async for candle in provider.replay_candles(*ask, 0)],
-        "trades": await provider.get_trades(SYMBOL, start, end),
-        "replayed trades": [trade async for trade in provider.replay_trades(SYMBOL, start, end, 0)],
+        "warm-up": await provider.get_warmup_data(SYMBOL, interval, 20, end=end, gaps="ignore"),
+        "timeframes": await provider.get_multi_timeframe_candles(SYMBOL, end, [1, interval], gaps="ignore"),
+        "replayed candles": [candle async for candle in provider.replay_candles(*ask, 0, gaps="ignore")],
+        "trades": await provider.get_trades(SYMBOL, start, end, gaps="ignore"),
+        "replayed trades": [trade async for trade in provider.replay_trades(SYMBOL, start, end, 0, gaps="ignore")],
         "replay": [item async for item in replay],
         "arrow": arrow.to_pylist(),
         "padded arrow": (await provider.get_candles_arrow(*ask, gaps="pad")).to_pylist(),
@@ -101,9 +101,9 @@ async def test_a_candle_that_is_open_at_the_end_is_left_out(interval: int, migra
     tick = timedelta(microseconds=1)
 
     async with HistoricalDataProvider(migrated_database_url, 1, 1) as provider:
-        open_ = await provider.get_candles(SYMBOL, interval, opens, closes - tick)
-        closed = await provider.get_candles(SYMBOL, interval, opens, closes)
-        late = await provider.get_candles(SYMBOL, interval, opens + tick, closes)
+        open_ = await provider.get_candles(SYMBOL, interval, opens, closes - tick, gaps="ignore")
+        closed = await provider.get_candles(SYMBOL, interval, opens, closes, gaps="ignore")
+        late = await provider.get_candles(SYMBOL, interval, opens + tick, closes, gaps="ignore")
     await pool.close()
 
     assert (len(open_), len(closed), len(late)) == (0, 1, 0)

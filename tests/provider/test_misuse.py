@@ -40,24 +40,24 @@ async def _drain(replay: Callable[[], AsyncIterator[object]]) -> list[object]:
 
 # Every read with a range, as a function of symbol, interval, start and end.
 RANGED: dict[str, Ask] = {
-    "get_candles": lambda p, s, i, a, z: p.get_candles(s, i, a, z),
+    "get_candles": lambda p, s, i, a, z: p.get_candles(s, i, a, z, gaps="ignore"),
     "get_candles raise": lambda p, s, i, a, z: p.get_candles(s, i, a, z, gaps="raise"),
     "get_candles pad": lambda p, s, i, a, z: p.get_candles(s, i, a, z, gaps="pad"),
-    "get_candles_arrow": lambda p, s, i, a, z: p.get_candles_arrow(s, i, a, z),
-    "get_candles_frame": lambda p, s, i, a, z: p.get_candles_frame(s, i, a, z),
-    "replay_candles": lambda p, s, i, a, z: _drain(lambda: p.replay_candles(s, i, a, z, 0)),
-    "replay": lambda p, s, i, a, z: _drain(lambda: p.replay([s], [i], a, z, 0)),
+    "get_candles_arrow": lambda p, s, i, a, z: p.get_candles_arrow(s, i, a, z, gaps="ignore"),
+    "get_candles_frame": lambda p, s, i, a, z: p.get_candles_frame(s, i, a, z, gaps="ignore"),
+    "replay_candles": lambda p, s, i, a, z: _drain(lambda: p.replay_candles(s, i, a, z, 0, gaps="ignore")),
+    "replay": lambda p, s, i, a, z: _drain(lambda: p.replay([s], [i], a, z, 0, gaps="ignore")),
 }
 RANGED_WITHOUT_INTERVAL: dict[str, Ask] = {
-    "get_trades": lambda p, s, _, a, z: p.get_trades(s, a, z),
-    "replay_trades": lambda p, s, _, a, z: _drain(lambda: p.replay_trades(s, a, z, 0)),
+    "get_trades": lambda p, s, _, a, z: p.get_trades(s, a, z, gaps="ignore"),
+    "replay_trades": lambda p, s, _, a, z: _drain(lambda: p.replay_trades(s, a, z, 0, gaps="ignore")),
     "get_coverage": lambda p, s, _, a, z: p.get_coverage(s, a, z),
 }
 # The others, of which each takes what it can.
 COUNTED: dict[str, Ask] = {
     "get_latest_candles": lambda p, s, i, _, __: p.get_latest_candles(s, i, 3),
-    "get_warmup_data": lambda p, s, i, _, __: p.get_warmup_data(s, i, 3),
-    "get_multi_timeframe_candles": lambda p, s, i, _, z: p.get_multi_timeframe_candles(s, z, [i]),
+    "get_warmup_data": lambda p, s, i, _, __: p.get_warmup_data(s, i, 3, gaps="ignore"),
+    "get_multi_timeframe_candles": lambda p, s, i, _, z: p.get_multi_timeframe_candles(s, z, [i], gaps="ignore"),
     "get_data_range": lambda p, s, _, __, ___: p.get_data_range(s),
 }
 ALL = RANGED | RANGED_WITHOUT_INTERVAL | COUNTED
@@ -121,11 +121,11 @@ async def test_reversed_and_empty_ranges(provider: HistoricalDataProvider) -> No
 async def test_counts_that_cannot_be(count: Any, provider: HistoricalDataProvider) -> None:
     asked = (
         provider.get_latest_candles(SYMBOL, 1, count),
-        provider.get_candles(SYMBOL, 1, MONDAY, END, count),
+        provider.get_candles(SYMBOL, 1, MONDAY, END, count, gaps="ignore"),
         provider.get_candles(SYMBOL, 1, MONDAY, END, count, gaps="pad"),
-        provider.get_warmup_data(SYMBOL, 1, count),
-        provider.get_trades(SYMBOL, MONDAY, END, count),
-        provider.get_multi_timeframe_candles(SYMBOL, END, [1], lookback=count),
+        provider.get_warmup_data(SYMBOL, 1, count, gaps="ignore"),
+        provider.get_trades(SYMBOL, MONDAY, END, count, gaps="ignore"),
+        provider.get_multi_timeframe_candles(SYMBOL, END, [1], lookback=count, gaps="ignore"),
     )
     for number, each in enumerate(asked):
         error = await refused(each)
@@ -137,8 +137,8 @@ async def test_counts_that_cannot_be(count: Any, provider: HistoricalDataProvide
 async def test_what_is_no_list_and_no_run(provider: HistoricalDataProvider) -> None:
     wrong: Any = 60
     for asked, words in {
-        provider.get_multi_timeframe_candles(SYMBOL, END, wrong): "intervals: expected a list, got 60",
-        provider.get_multi_timeframe_candles(SYMBOL, END, ["60"]): "got '60'",  # type: ignore[list-item]
+        provider.get_multi_timeframe_candles(SYMBOL, END, wrong, gaps="ignore"): "intervals: expected a list, got 60",
+        provider.get_multi_timeframe_candles(SYMBOL, END, ["60"], gaps="ignore"): "got '60'",  # type: ignore[list-item]
         provider.save_run(wrong): "save_run takes a BacktestRun, not int",
     }.items():
         error = await refused(asked)
@@ -154,16 +154,16 @@ async def test_numbers_and_lists_may_come_out_of_frames(provider: HistoricalData
     start, end = pd.Timestamp(MONDAY), pd.Timestamp(END)
     [candle] = await provider.get_latest_candles(SYMBOL, one, one)
 
-    assert await provider.get_candles(SYMBOL, one, start, end, one) == [candle]
+    assert await provider.get_candles(SYMBOL, one, start, end, one, gaps="ignore") == [candle]
     assert await provider.get_candles(SYMBOL, one, start, end, one, gaps="pad") == [candle]
     assert await provider.get_candles(SYMBOL, one, start, end, one, as_of=start) == []
-    assert len(await provider.get_trades(SYMBOL, start, end, one)) == 1
-    assert (await provider.get_candles_arrow(SYMBOL, one, start, end)).num_rows == 1
+    assert len(await provider.get_trades(SYMBOL, start, end, one, gaps="ignore")) == 1
+    assert (await provider.get_candles_arrow(SYMBOL, one, start, end, gaps="ignore")).num_rows == 1
     assert (await provider.get_candles_frame(SYMBOL, one, start, end, gaps="pad")).height > 1
-    assert await provider.get_warmup_data(SYMBOL, one, one, end=end) == [candle]
-    assert await _drain(lambda: provider.replay_candles(SYMBOL, one, start, end, 0)) == [candle]
-    assert len(await _drain(lambda: provider.replay(symbols, five_and_one, start, end, 0))) == 2
-    assert list(await provider.get_multi_timeframe_candles(SYMBOL, end, five_and_one)) == [5, 1]
+    assert await provider.get_warmup_data(SYMBOL, one, one, end=end, gaps="ignore") == [candle]
+    assert await _drain(lambda: provider.replay_candles(SYMBOL, one, start, end, 0, gaps="ignore")) == [candle]
+    assert len(await _drain(lambda: provider.replay(symbols, five_and_one, start, end, 0, gaps="ignore"))) == 2
+    assert list(await provider.get_multi_timeframe_candles(SYMBOL, end, five_and_one, gaps="ignore")) == [5, 1]
     assert await provider.list_runs(limit=one) == []
     provider.follow_candles(symbols, one, start=start)
 
@@ -181,9 +181,9 @@ async def test_times_of_pandas_come_back_as_plain_ones(provider: HistoricalDataP
 
 async def test_speeds_that_cannot_be(provider: HistoricalDataProvider) -> None:
     replays: Sequence[Callable[[Any], object]] = (
-        lambda speed: provider.replay_candles(SYMBOL, 1, MONDAY, END, speed),
-        lambda speed: provider.replay_trades(SYMBOL, MONDAY, END, speed),
-        lambda speed: provider.replay([SYMBOL], [1], MONDAY, END, speed),
+        lambda speed: provider.replay_candles(SYMBOL, 1, MONDAY, END, speed, gaps="ignore"),
+        lambda speed: provider.replay_trades(SYMBOL, MONDAY, END, speed, gaps="ignore"),
+        lambda speed: provider.replay([SYMBOL], [1], MONDAY, END, speed, gaps="ignore"),
     )
     for replay, speed in product(replays, (-1.0, float("nan"), float("inf"), "fast")):
         with pytest.raises(InvalidNumber) as caught:
@@ -195,8 +195,8 @@ async def test_words_that_are_no_choice(provider: HistoricalDataProvider) -> Non
     wrong: Any = "sometimes"
     for asked in (
         provider.get_candles(SYMBOL, 1, MONDAY, END, gaps=wrong),
-        provider.get_candles_arrow(SYMBOL, 1, MONDAY, END, numbers=wrong),
-        provider.get_candles_frame(SYMBOL, 1, MONDAY, END, as_=wrong),
+        provider.get_candles_arrow(SYMBOL, 1, MONDAY, END, numbers=wrong, gaps="ignore"),
+        provider.get_candles_frame(SYMBOL, 1, MONDAY, END, as_=wrong, gaps="ignore"),
     ):
         error = await refused(asked)
 
@@ -217,14 +217,14 @@ async def test_a_closed_provider_can_be_opened_again(provider: HistoricalDataPro
     await provider.connect()
     await provider.connect()
 
-    assert len(await provider.get_candles(SYMBOL, 60, MONDAY, END)) == 1
+    assert len(await provider.get_candles(SYMBOL, 60, MONDAY, END, gaps="ignore")) == 1
 
 
 async def test_extreme_times_are_no_bug(provider: HistoricalDataProvider) -> None:
     ends = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
-    assert len(await provider.get_candles(SYMBOL, 10080, *ends)) == 1
-    assert len(await provider.get_trades(SYMBOL, *ends)) == 1
+    assert len(await provider.get_candles(SYMBOL, 10080, *ends, gaps="ignore")) == 1
+    assert len(await provider.get_trades(SYMBOL, *ends, gaps="ignore")) == 1
 
 
 async def test_more_candles_than_there_ever_were_are_all_there_are(provider: HistoricalDataProvider) -> None:
@@ -238,8 +238,8 @@ async def test_several_hosts_are_tried_in_turn(provider: HistoricalDataProvider,
     host, _, name = place.partition("/")
 
     async with HistoricalDataProvider(f"{account}@127.0.0.1:1,{host}/{name}", 1, 1) as replicas:
-        assert await replicas.get_candles(SYMBOL, 60, MONDAY, END)
-        assert (await replicas.get_candles_arrow(SYMBOL, 60, MONDAY, END)).num_rows == 1
+        assert await replicas.get_candles(SYMBOL, 60, MONDAY, END, gaps="ignore")
+        assert (await replicas.get_candles_arrow(SYMBOL, 60, MONDAY, END, gaps="ignore")).num_rows == 1
 
 
 @pytest.mark.parametrize("url", ["", "not a url", "mysql://a@b/c", "postgresql://h:port/x"])

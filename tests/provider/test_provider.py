@@ -34,7 +34,7 @@ async def provider(migrated_database_url: str) -> AsyncIterator[HistoricalDataPr
 
 
 async def test_start_is_included_and_end_is_not(provider: HistoricalDataProvider) -> None:
-    candles = await provider.get_candles("BTC/USDT", 1, MONDAY + HOUR, MONDAY + 3 * HOUR)
+    candles = await provider.get_candles("BTC/USDT", 1, MONDAY + HOUR, MONDAY + 3 * HOUR, gaps="ignore")
 
     assert [candle.timestamp for candle in candles] == [MONDAY + HOUR, MONDAY + 2 * HOUR]
     assert str(candles[0].open) == "2.5"  # whatever the stored row has
@@ -42,14 +42,14 @@ async def test_start_is_included_and_end_is_not(provider: HistoricalDataProvider
 
 
 async def test_a_limit_keeps_the_oldest(provider: HistoricalDataProvider) -> None:
-    candles = await provider.get_candles("BTC/USDT", 60, MONDAY, MONDAY + 9 * HOUR, limit=2)
+    candles = await provider.get_candles("BTC/USDT", 60, MONDAY, MONDAY + 9 * HOUR, limit=2, gaps="ignore")
 
     assert [candle.timestamp for candle in candles] == [MONDAY, MONDAY + HOUR]
 
 
 @pytest.mark.parametrize("interval", VIEWS)
 async def test_every_interval_holds_all_trades(interval: int, provider: HistoricalDataProvider) -> None:
-    candles = await provider.get_candles("BTC/USDT", interval, MONDAY, MONDAY + 7 * 24 * HOUR)
+    candles = await provider.get_candles("BTC/USDT", interval, MONDAY, MONDAY + 7 * 24 * HOUR, gaps="ignore")
 
     assert sum(candle.trade_count for candle in candles) == 47
     assert {candle.interval_minutes for candle in candles} == {interval}
@@ -75,19 +75,19 @@ async def test_the_symbols_and_their_status(provider: HistoricalDataProvider) ->
 
 
 async def test_a_known_symbol_without_candles_in_the_range_is_empty(provider: HistoricalDataProvider) -> None:
-    assert await provider.get_candles("ETH/USDT", 1, MONDAY + HOUR, MONDAY + 2 * HOUR) == []
+    assert await provider.get_candles("ETH/USDT", 1, MONDAY + HOUR, MONDAY + 2 * HOUR, gaps="ignore") == []
 
 
 async def test_what_cannot_be_answered_is_refused(provider: HistoricalDataProvider) -> None:
     naive = MONDAY.replace(tzinfo=None)
     with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT, ETH/USDT"):
-        await provider.get_candles("DOGE/USDT", 1, MONDAY, MONDAY + HOUR)
+        await provider.get_candles("DOGE/USDT", 1, MONDAY, MONDAY + HOUR, gaps="ignore")
     with pytest.raises(UsageError, match="whole number of minutes from 1"):
         await provider.get_latest_candles("BTC/USDT", 0, 1)
     with pytest.raises(UsageError, match="expected a timezone-aware datetime"):
-        await provider.get_candles("BTC/USDT", 1, naive, MONDAY)
+        await provider.get_candles("BTC/USDT", 1, naive, MONDAY, gaps="ignore")
     with pytest.raises(UsageError, match="must be before end"):
-        await provider.get_candles("BTC/USDT", 1, MONDAY, MONDAY)
+        await provider.get_candles("BTC/USDT", 1, MONDAY, MONDAY, gaps="ignore")
     with pytest.raises(UsageError, match="at least 1"):
         await provider.get_latest_candles("BTC/USDT", 1, 0)
 

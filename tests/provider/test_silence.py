@@ -33,13 +33,13 @@ async def test_a_callers_own_timeout_is_kept_and_health_is_told(migrated_databas
     async with Proxy(migrated_database_url) as proxy:
         provider = HistoricalDataProvider(proxy.url, 1, 2)
         await provider.connect()
-        assert len(await provider.get_candles("BTC/USDT", 1, MONDAY, MONDAY + timedelta(hours=1))) == 1
+        assert len(await provider.get_candles("BTC/USDT", 1, MONDAY, MONDAY + timedelta(hours=1), gaps="ignore")) == 1
 
         proxy.silence()
         started = time.monotonic()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
-                await provider.get_candles("BTC/USDT", 1, MONDAY, MONDAY + timedelta(hours=1))
+                await provider.get_candles("BTC/USDT", 1, MONDAY, MONDAY + timedelta(hours=1), gaps="ignore")
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
                 await provider.list_runs()

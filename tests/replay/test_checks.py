@@ -26,9 +26,9 @@ CLOSED = HistoricalDataProvider("postgresql://nobody@127.0.0.1:1/nowhere")
 Replay = Callable[[str, datetime, datetime, float], object]
 
 EACH: list[Replay] = [
-    lambda symbol, start, end, speed: CLOSED.replay_candles(symbol, 1, start, end, speed),
-    lambda symbol, start, end, speed: CLOSED.replay_trades(symbol, start, end, speed),
-    lambda symbol, start, end, speed: CLOSED.replay([symbol], [1], start, end, speed, with_trades=True),
+    lambda symbol, start, end, speed: CLOSED.replay_candles(symbol, 1, start, end, speed, gaps="ignore"),
+    lambda symbol, start, end, speed: CLOSED.replay_trades(symbol, start, end, speed, gaps="ignore"),
+    lambda symbol, start, end, speed: CLOSED.replay([symbol], [1], start, end, speed, with_trades=True, gaps="ignore"),
 ]
 
 
@@ -49,29 +49,29 @@ def test_bad_arguments_are_refused_by_the_call(replay: Replay) -> None:
 
 def test_intervals_that_there_are_not_are_refused() -> None:
     with pytest.raises(UnknownInterval):
-        CLOSED.replay_candles("BTC/USDT", 0, MONDAY, MONDAY + DAY)
+        CLOSED.replay_candles("BTC/USDT", 0, MONDAY, MONDAY + DAY, gaps="ignore")
     with pytest.raises(UnknownInterval):
-        CLOSED.replay(["BTC/USDT"], [1, 1.5], MONDAY, MONDAY + DAY)  # type: ignore[list-item]
+        CLOSED.replay(["BTC/USDT"], [1, 1.5], MONDAY, MONDAY + DAY, gaps="ignore")  # type: ignore[list-item]
 
 
 def test_lists_that_hold_nothing_are_refused() -> None:
     with pytest.raises(UsageError, match=r"symbols: expected a list of at least one item, got \[\]"):
-        CLOSED.replay([], [1], MONDAY, MONDAY + DAY)
+        CLOSED.replay([], [1], MONDAY, MONDAY + DAY, gaps="ignore")
     with pytest.raises(UsageError, match="symbols: expected a list of at least one item, got 'BTC/USDT'"):
-        CLOSED.replay("BTC/USDT", [1], MONDAY, MONDAY + DAY)
+        CLOSED.replay("BTC/USDT", [1], MONDAY, MONDAY + DAY, gaps="ignore")
     with pytest.raises(UsageError, match=r"intervals: expected a list of at least one item, got \(\)"):
-        CLOSED.replay(["BTC/USDT"], (), MONDAY, MONDAY + DAY)
+        CLOSED.replay(["BTC/USDT"], (), MONDAY, MONDAY + DAY, gaps="ignore")
     with pytest.raises(UsageError, match="intervals: expected a list of at least one item, got 60"):
-        CLOSED.replay(["BTC/USDT"], 60, MONDAY, MONDAY + DAY)  # type: ignore[arg-type]
+        CLOSED.replay(["BTC/USDT"], 60, MONDAY, MONDAY + DAY, gaps="ignore")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="intervals: expected a list, got 60"):
-        CLOSED.replay(["BTC/USDT"], 60, MONDAY, MONDAY + DAY, with_trades=True)  # type: ignore[arg-type]
+        CLOSED.replay(["BTC/USDT"], 60, MONDAY, MONDAY + DAY, with_trades=True, gaps="ignore")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"expected BASE/QUOTE, such as BTC/USDT, got \['BTC/USDT'\]"):
-        CLOSED.replay([["BTC/USDT"]], [1], MONDAY, MONDAY + DAY)  # type: ignore[list-item]
+        CLOSED.replay([["BTC/USDT"]], [1], MONDAY, MONDAY + DAY, gaps="ignore")  # type: ignore[list-item]
 
 
 async def test_a_closed_provider_says_so_at_the_first_step() -> None:
     with pytest.raises(ProviderClosed):
-        await anext(CLOSED.replay_candles("BTC/USDT", 1, MONDAY, MONDAY + DAY))
+        await anext(CLOSED.replay_candles("BTC/USDT", 1, MONDAY, MONDAY + DAY, gaps="ignore"))
 
 
 async def test_a_symbol_of_which_nothing_is_stored_is_told(store: Store, provider: HistoricalDataProvider) -> None:
@@ -79,14 +79,14 @@ async def test_a_symbol_of_which_nothing_is_stored_is_told(store: Store, provide
     end = MONDAY + HOUR
 
     with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT"):
-        await anext(provider.replay_candles("ETH/USDT", 1, MONDAY, end, 0))
+        await anext(provider.replay_candles("ETH/USDT", 1, MONDAY, end, 0, gaps="ignore"))
     with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT"):
-        await anext(provider.replay_candles("ETH/USDT", 10080, MONDAY, end, 0))
+        await anext(provider.replay_candles("ETH/USDT", 10080, MONDAY, end, 0, gaps="ignore"))
     with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT"):
-        await anext(provider.replay_trades("ETH/USDT", MONDAY, end, 0))
+        await anext(provider.replay_trades("ETH/USDT", MONDAY, end, 0, gaps="ignore"))
     with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT"):
-        await anext(provider.replay(["BTC/USDT", "ETH/USDT"], [1], MONDAY, end, 0))
+        await anext(provider.replay(["BTC/USDT", "ETH/USDT"], [1], MONDAY, end, 0, gaps="ignore"))
     with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT"):
-        await provider.get_trades("ETH/USDT", MONDAY, end)
+        await provider.get_trades("ETH/USDT", MONDAY, end, gaps="ignore")
     with pytest.raises(UnknownSymbol, match="expected one of BTC/USDT"):
-        await provider.get_multi_timeframe_candles("ETH/USDT", end, [60])
+        await provider.get_multi_timeframe_candles("ETH/USDT", end, [60], gaps="ignore")

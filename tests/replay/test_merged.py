@@ -44,7 +44,9 @@ async def test_an_hour_comes_after_its_last_minute_and_before_the_next_trade(
         ]
     )
 
-    replay = provider.replay(["ETH/USDT", "BTC/USDT"], [60, 1], noon, noon + HOUR + MINUTE, 0, with_trades=True)
+    replay = provider.replay(
+        ["ETH/USDT", "BTC/USDT"], [60, 1], noon, noon + HOUR + MINUTE, 0, with_trades=True, gaps="ignore"
+    )
 
     assert [title(record) async for record in replay] == [
         ("ETH/USDT", "#1"),
@@ -69,7 +71,7 @@ async def test_all_is_merged_and_what_is_given_twice_comes_once(store: Store, pr
     start, end = MONDAY + timedelta(seconds=30), MONDAY + 6 * HOUR
     intervals = [45, 1, 60, 45, 1]
 
-    replay = provider.replay([*SYMBOLS, SYMBOLS[0]], intervals, start, end, 0, with_trades=True)
+    replay = provider.replay([*SYMBOLS, SYMBOLS[0]], intervals, start, end, 0, with_trades=True, gaps="ignore")
     found = [record async for record in replay]
 
     assert found == sorted(found, key=lambda record: rank(record))
@@ -85,7 +87,7 @@ async def test_all_is_merged_and_what_is_given_twice_comes_once(store: Store, pr
 async def test_trades_alone_are_merged_too(store: Store, provider: HistoricalDataProvider) -> None:
     await store.write([make_trade(1, MONDAY + HOUR), make_trade(1, MONDAY, symbol="ETH/USDT")])
 
-    replay = provider.replay(SYMBOLS, [], MONDAY, MONDAY + 2 * HOUR, 0, with_trades=True)
+    replay = provider.replay(SYMBOLS, [], MONDAY, MONDAY + 2 * HOUR, 0, with_trades=True, gaps="ignore")
 
     assert [title(record) async for record in replay] == [("ETH/USDT", "#1"), ("BTC/USDT", "#1")]
 

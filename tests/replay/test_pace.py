@@ -70,9 +70,9 @@ async def test_replays_keep_the_pace_from_their_first_record_on(store: Store, mi
     start, end = MONDAY - DAY, MONDAY + HOUR
     candles, trades, merged = FakeClock(), FakeClock(), FakeClock()
 
-    async for _ in replay_candles(database, "BTC/USDT", 1, start, end, 60, candles):
+    async for _ in replay_candles(database, "BTC/USDT", 1, start, end, 60, clock=candles):
         pass
-    async for _ in replay_trades(database, "BTC/USDT", start, end, 60, trades):
+    async for _ in replay_trades(database, "BTC/USDT", start, end, 60, clock=trades):
         pass
     async for _ in replay_merged(database, ["BTC/USDT"], [1, 5], start, end, 60, with_trades=True, clock=merged):
         pass

@@ -130,17 +130,17 @@ async def test_a_replay_is_what_a_list_is(store: Store, provider: HistoricalData
     await store.write(dense())
     start, end = MONDAY + timedelta(seconds=90), MONDAY + 7 * HOUR + timedelta(seconds=30)
 
-    candles = await listed(provider.replay_candles("BTC/USDT", 5, start, end, 0))
-    trades = await listed(provider.replay_trades("BTC/USDT", start, end, 0))
+    candles = await listed(provider.replay_candles("BTC/USDT", 5, start, end, 0, gaps="ignore"))
+    trades = await listed(provider.replay_trades("BTC/USDT", start, end, 0, gaps="ignore"))
 
-    assert candles == await provider.get_candles("BTC/USDT", 5, start, end)
+    assert candles == await provider.get_candles("BTC/USDT", 5, start, end, gaps="ignore")
     assert (candles[0].timestamp, candles[-1].timestamp) == (MONDAY + 5 * MINUTE, MONDAY + 6 * HOUR + 55 * MINUTE)
     assert trades == within(dense(), start, end)
 
 
 async def test_what_is_stored_meanwhile_ahead_is_replayed(store: Store, provider: HistoricalDataProvider) -> None:
     await store.write(dense(minutes=60))
-    replay = provider.replay_candles("BTC/USDT", 1, MONDAY, MONDAY + 400 * DAY, 0)
+    replay = provider.replay_candles("BTC/USDT", 1, MONDAY, MONDAY + 400 * DAY, 0, gaps="ignore")
 
     first = await anext(replay)
     await store.write([make_trade(10_000, MONDAY + 300 * DAY)])
@@ -155,7 +155,7 @@ async def test_a_limit_keeps_the_oldest_trades(store: Store, provider: Historica
     end = MONDAY + 202 * DAY
 
     for limit in (None, 1, 39, 40, 41):
-        found = await provider.get_trades("XRP/BTC", LONG_AGO, end, limit)
+        found = await provider.get_trades("XRP/BTC", LONG_AGO, end, limit, gaps="ignore")
 
         assert found == within(sparse(), LONG_AGO, end)[:limit]
 
@@ -163,7 +163,7 @@ async def test_a_limit_keeps_the_oldest_trades(store: Store, provider: Historica
 async def test_trades_begin_at_the_start_and_end_before_the_end(store: Store, provider: HistoricalDataProvider) -> None:
     await store.write([make_trade(id_, MONDAY + id_ * HOUR) for id_ in range(4)])
 
-    found = await provider.get_trades("BTC/USDT", MONDAY + HOUR, MONDAY + 3 * HOUR)
+    found = await provider.get_trades("BTC/USDT", MONDAY + HOUR, MONDAY + 3 * HOUR, gaps="ignore")
 
     assert [trade.id for trade in found] == [1, 2]
 
@@ -171,8 +171,8 @@ async def test_trades_begin_at_the_start_and_end_before_the_end(store: Store, pr
 async def test_a_symbol_with_candles_only_has_no_trades(store: Store, provider: HistoricalDataProvider) -> None:
     await store.write((), [make_candle(MONDAY)])
 
-    assert await provider.get_trades("BTC/USDT", MONDAY, MONDAY + DAY) == []
-    assert len(await listed(provider.replay_candles("BTC/USDT", 1, MONDAY, MONDAY + DAY, 0))) == 1
+    assert await provider.get_trades("BTC/USDT", MONDAY, MONDAY + DAY, gaps="ignore") == []
+    assert len(await listed(provider.replay_candles("BTC/USDT", 1, MONDAY, MONDAY + DAY, 0, gaps="ignore"))) == 1
 
 
 async def test_stopping_early_leaves_no_task_and_no_connection(
@@ -183,9 +183,9 @@ async def test_stopping_early_leaves_no_task_and_no_connection(
     end = MONDAY + DAY
 
     replays: list[AsyncIterator[object]] = [
-        provider.replay_candles("BTC/USDT", 1, MONDAY, end, 0),
-        provider.replay_trades("BTC/USDT", MONDAY, end, 0),
-        provider.replay(["BTC/USDT"], [1, 5], MONDAY, end, 0, with_trades=True),
+        provider.replay_candles("BTC/USDT", 1, MONDAY, end, 0, gaps="ignore"),
+        provider.replay_trades("BTC/USDT", MONDAY, end, 0, gaps="ignore"),
+        provider.replay(["BTC/USDT"], [1, 5], MONDAY, end, 0, with_trades=True, gaps="ignore"),
     ]
     for replay in replays:
         await anext(replay)
@@ -203,7 +203,7 @@ async def test_stopping_early_leaves_no_task_and_no_connection(
 async def test_a_broken_loop_closes_with_its_scope(store: Store, provider: HistoricalDataProvider) -> None:
     await store.write(dense())
 
-    async with aclosing(provider.replay_candles("BTC/USDT", 1, MONDAY, MONDAY + DAY, 0)) as replay:
+    async with aclosing(provider.replay_candles("BTC/USDT", 1, MONDAY, MONDAY + DAY, 0, gaps="ignore")) as replay:
         async for _ in replay:
             break
 
@@ -214,7 +214,7 @@ async def test_a_broken_loop_closes_with_its_scope(store: Store, provider: Histo
 async def test_memory_does_not_grow_with_the_range(pool: asyncpg.Pool, provider: HistoricalDataProvider) -> None:
     """Of 20,000 candles, at about a kilobyte each, a page or two are held."""
     await fill(pool, minutes=20_000)
-    replay = provider.replay_candles("BTC/USDT", 1, MONDAY, MONDAY + 20 * DAY, 0)
+    replay = provider.replay_candles("BTC/USDT", 1, MONDAY, MONDAY + 20 * DAY, 0, gaps="ignore")
     count = 1
     first = await anext(replay)
 

@@ -61,18 +61,19 @@ async def taken(items: AsyncIterator[object], count: int) -> list[object]:
 Read = Callable[[HistoricalDataProvider], Awaitable[object]]
 
 READS: dict[str, Read] = {
-    "get_candles": lambda p: p.get_candles(SYMBOL, 60, NOON, END),
+    "get_candles": lambda p: p.get_candles(SYMBOL, 60, NOON, END, gaps="ignore"),
     "get_latest_candles": lambda p: p.get_latest_candles(SYMBOL, 5, 3),
-    "get_warmup_data": lambda p: p.get_warmup_data(SYMBOL, 15, 2, end=END),
-    "get_multi_timeframe_candles": lambda p: p.get_multi_timeframe_candles(SYMBOL, END),
-    "replay_candles": lambda p: taken(p.replay_candles(SYMBOL, 1, NOON, END, 0), 3),
-    "get_trades": lambda p: p.get_trades(SYMBOL, NOON, END),
-    "replay_trades": lambda p: taken(p.replay_trades(SYMBOL, NOON, END, 0), 3),
-    "replay": lambda p: taken(p.replay([SYMBOL], [1, 5], NOON, END, 0, with_trades=True), 3),
+    "get_warmup_data": lambda p: p.get_warmup_data(SYMBOL, 15, 2, end=END, gaps="ignore"),
+    "get_multi_timeframe_candles": lambda p: p.get_multi_timeframe_candles(SYMBOL, END, gaps="ignore"),
+    "replay_candles": lambda p: taken(p.replay_candles(SYMBOL, 1, NOON, END, 0, gaps="ignore"), 3),
+    "get_trades": lambda p: p.get_trades(SYMBOL, NOON, END, gaps="ignore"),
+    "replay_trades": lambda p: taken(p.replay_trades(SYMBOL, NOON, END, 0, gaps="ignore"), 3),
+    "replay": lambda p: taken(p.replay([SYMBOL], [1, 5], NOON, END, 0, with_trades=True, gaps="ignore"), 3),
     "follow_candles": lambda p: taken(p.follow_candles([SYMBOL], 1, start=NOON), 3),
     "get_coverage": lambda p: p.get_coverage(SYMBOL, NOON, END),
-    "get_candles_arrow": lambda p: p.get_candles_arrow(SYMBOL, 1, NOON, END),
-    "get_candles_frame": lambda p: p.get_candles_frame(SYMBOL, 1, NOON, END),
+    "require_complete": lambda p: p.require_complete(SYMBOL, NOON + timedelta(minutes=1), END - timedelta(hours=1)),
+    "get_candles_arrow": lambda p: p.get_candles_arrow(SYMBOL, 1, NOON, END, gaps="ignore"),
+    "get_candles_frame": lambda p: p.get_candles_frame(SYMBOL, 1, NOON, END, gaps="ignore"),
     "find_symbol": lambda p: p.find_symbol("XBTUSDT"),
     "get_symbols": lambda p: p.get_symbols(),
     "get_sync_status": lambda p: p.get_sync_status(SYMBOL),
@@ -100,7 +101,7 @@ async def test_the_provider_reads_with_it(reader_url: str) -> None:
 @pytest.mark.usefixtures("stored")
 async def test_candles_as_they_were_known_and_over_gaps_are_read_with_it(reader_url: str) -> None:
     async with HistoricalDataProvider(reader_url, 1, 2) as provider:
-        present = await provider.get_candles(SYMBOL, 15, NOON, END)
+        present = await provider.get_candles(SYMBOL, 15, NOON, END, gaps="ignore")
 
         assert await provider.get_candles(SYMBOL, 15, NOON, END, as_of=datetime.now(NOON.tzinfo)) == present
         assert await provider.get_candles(SYMBOL, 15, NOON, END, as_of=NOON) == []

@@ -21,6 +21,8 @@ from kraken_history.cli.commands import indicators as indicators_command
 from kraken_history.cli.commands import refresh as refresh_command
 from kraken_history.cli.commands import runs as runs_command
 from kraken_history.cli.commands import verify as verify_command
+from kraken_history.cli.gaps_option import HELP as GAPS_HELP
+from kraken_history.cli.gaps_option import Gaps
 from kraken_history.cli.instants import MOST_DAYS, range_options
 from kraken_history.cli.loading import EXIT_INTERRUPTED, loading
 from kraken_history.errors import UsageError
@@ -177,8 +179,11 @@ def candles(
     ] = None,
     format_: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.TABLE,
     plot: Annotated[Path | None, typer.Option(help="Draw them into this PNG file instead, at most 2,000.")] = None,
+    gaps: Annotated[Gaps, typer.Option(help=GAPS_HELP)] = Gaps.IGNORE,
 ) -> None:
     """Print stored candles, oldest first, or draw them.
+
+    If part of the range is missing, one line on standard error says how much, and which command shows where.
 
     Example: kraken-history candles BTC/USDT --interval 1h --from 2026-01-01 --to 2026-02-01 --format csv
     """
@@ -186,8 +191,17 @@ def candles(
         from kraken_history.cli.candles import run_candles
         from kraken_history.settings import load_settings
     start, end = range_options(from_, to, days)
-    minutes = parse_interval(interval)
-    run_candles(load_settings(), symbol, minutes, start=start, end=end, limit=limit, format_=format_.value, plot=plot)
+    run_candles(
+        load_settings(),
+        symbol,
+        parse_interval(interval),
+        start=start,
+        end=end,
+        limit=limit,
+        format_=format_.value,
+        plot=plot,
+        gaps=gaps,
+    )
 
 
 @letters_app.command("list")

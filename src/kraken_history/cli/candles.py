@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+from msgspec import Struct
 
 from kraken_history.cli import plot as plots
 from kraken_history.cli import servers as server_choice
+from kraken_history.cli.gaps_option import MADE_UP, Gaps
 from kraken_history.cli.instants import instant
 from kraken_history.cli.tables import print_table, table_of
-from kraken_history.intervals import checked_interval
+from kraken_history.errors import CoverageError
+from kraken_history.intervals import checked_interval, width_of
 from kraken_history.kraken.pairs import checked_name
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import HistoricalCandle
+from kraken_history.remedies import coverage_command, duration_text
 from kraken_history.settings import Settings
 
 DEFAULT_LIMIT = 100
@@ -36,11 +40,13 @@ def run_candles(
     limit: int | None,
     format_: Literal["table", "csv", "json"],
     plot: Path | None = None,
+    gaps: Gaps = Gaps.IGNORE,
 ) -> None:
     """Read candles and write them, or draw them.
 
     Raises:
         UsageError: The symbol or the interval is not valid. Raised before any server is started.
+        CoverageError: With ``Gaps.RAISE``, part of the range is missing.
     """
     symbol = checked_name(symbol)
     checked_interval(interval)
@@ -48,22 +54,37 @@ def run_candles(
         limit = plots.checked_limit(limit, has_start=start is not None)
         plot = plots.checked_target(plot)
     with server_choice.database(settings) as database_url:
-        candles = asyncio.run(_fetch(database_url, symbol, interval, start, end, limit))
-    if candles is None:
+        found = asyncio.run(_fetch(database_url, symbol, interval, start, end, limit, gaps))
+    if found is None:
         sys.stderr.write("nothing is stored yet: start `kraken-history up`\n")
-        candles = []
-    elif not candles:
+    elif not found.candles:
         sys.stderr.write("no candle is stored in this range\n")
+    candles = [] if found is None else found.candles
     if plot is not None:
         plots.write_plot(candles, plot)
-        return
+    else:
+        _write(candles, format_, fields_with(gaps))
+    if found is not None and found.missing:
+        sys.stderr.write(found.missing)
+
+
+def _write(
+    candles: Sequence[HistoricalCandle], format_: Literal["table", "csv", "json"], fields: Sequence[str]
+) -> None:
     match format_:
         case "table":
-            _print_table(candles)
+            _print_table(candles, fields)
         case "csv":
-            _write_csv(candles)
+            _write_csv(candles, fields)
         case "json":
-            _write_json(candles)
+            _write_json(candles, fields)
+
+
+class _Found(Struct, frozen=True):
+    """Candles, and a line that says how much of their range is missing; empty if nothing is."""
+
+    candles: list[HistoricalCandle]
+    missing: str
 
 
 async def _fetch(
@@ -73,23 +94,49 @@ async def _fetch(
     start: datetime | None,
     end: datetime | None,
     limit: int | None,
-) -> list[HistoricalCandle] | None:
+    gaps: Gaps,
+) -> _Found | None:
     """The requested candles; None if the database holds no symbol at all."""
     async with HistoricalDataProvider(database_url, pool_min_size=1, pool_max_size=1) as provider:
         if not await provider.get_symbols():
             return None
+        looked_until = min(end or _END, datetime.now(UTC))
         if start is None:
-            return await provider.get_latest_candles(symbol, interval, limit or DEFAULT_LIMIT, end=end)
-        return await provider.get_candles(symbol, interval, start, end or _END, limit)
+            candles = await provider.get_latest_candles(
+                symbol, interval, limit or DEFAULT_LIMIT, end=end, gaps=gaps.choice
+            )
+            start = candles[0].timestamp if candles else looked_until
+        else:
+            candles = await provider.get_candles(symbol, interval, start, end or _END, limit, gaps=gaps.choice)
+            if limit is not None and len(candles) == limit:
+                looked_until = min(looked_until, candles[-1].timestamp + width_of(interval))
+        return _Found(candles, await _what_is_missing(provider, symbol, start, looked_until))
 
 
-def texts_of(candle: HistoricalCandle) -> list[str | int]:
+async def _what_is_missing(provider: HistoricalDataProvider, symbol: str, start: datetime, end: datetime) -> str:
+    if start < end:
+        try:
+            await provider.require_complete(symbol, start, end)
+        except CoverageError as error:
+            missing, command = duration_text(error.duration), coverage_command(error.symbol, start, end)
+            return f"{missing} of this range is missing: `{command}` shows where\n"
+    return ""
+
+
+def fields_with(gaps: Gaps) -> tuple[str, ...]:
+    """The fields of candles that are read with this choice, in order."""
+    return (*FIELDS, MADE_UP) if gaps.pads else FIELDS
+
+
+def texts_of(candle: HistoricalCandle, fields: Sequence[str] = FIELDS) -> list[str | int]:
     """The fields in order; decimals as text, since a JSON number may lose digits, and times as text."""
-    return [_text(getattr(candle, field)) for field in FIELDS]
+    return [_text(getattr(candle, field)) for field in fields]
 
 
 def _text(value: object) -> str | int:
     match value:
+        case bool():
+            return str(value).lower()
         case Decimal():
             return f"{value:f}"
         case datetime():
@@ -100,22 +147,22 @@ def _text(value: object) -> str | int:
             return str(value)
 
 
-def _write_csv(candles: Iterable[HistoricalCandle]) -> None:
+def _write_csv(candles: Iterable[HistoricalCandle], fields: Sequence[str]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(FIELDS)
-    writer.writerows(map(texts_of, candles))
+    writer.writerow(fields)
+    writer.writerows(texts_of(candle, fields) for candle in candles)
 
 
-def _write_json(candles: Iterable[HistoricalCandle]) -> None:
-    rows = [dict(zip(FIELDS, texts_of(candle), strict=True)) for candle in candles]
+def _write_json(candles: Iterable[HistoricalCandle], fields: Sequence[str]) -> None:
+    rows = [dict(zip(fields, texts_of(candle, fields), strict=True)) for candle in candles]
     lines = ",\n".join(msgspec.json.encode(row).decode() for row in rows)
     sys.stdout.write(f"[{lines}]\n")
 
 
-def _print_table(candles: Sequence[HistoricalCandle]) -> None:
+def _print_table(candles: Sequence[HistoricalCandle], fields: Sequence[str]) -> None:
     if not candles:
         return
-    fields = [field for field in FIELDS if field not in ("symbol", "interval_minutes", "quote_volume")]
+    fields = [field for field in fields if field not in ("symbol", "interval_minutes", "quote_volume")]
     table = table_of(*fields, title=f"{candles[0].symbol}, {candles[0].interval_minutes} min")
     for candle in candles:
         table.add_row(*(str(_text(getattr(candle, field))) for field in fields))

@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kraken_history.cli import servers as server_choice
-from kraken_history.cli.candles import FIELDS, texts_of
+from kraken_history.cli.candles import fields_with, texts_of
 from kraken_history.cli.commands.export import FileFormat
+from kraken_history.cli.gaps_option import Gaps
 from kraken_history.cli.instants import instant, range_options
 from kraken_history.cli.whole_file import check_target, whole_file
 from kraken_history.errors import UnknownSymbol, UsageError
@@ -25,7 +26,7 @@ from kraken_history.intervals import Span, bucket_end, bucket_start, checked_int
 from kraken_history.kraken.pairs import checked_name
 from kraken_history.provider import HistoricalDataProvider, SyncStatus
 from kraken_history.reading.arrow_stream import ARROW, require_packages
-from kraken_history.records import MINUTE
+from kraken_history.records import MINUTE, floor_minute
 from kraken_history.settings import Settings, load_settings
 
 CSV_PAGE = 10_000
@@ -40,12 +41,16 @@ class Wanted(Struct, frozen=True):
 
     Attributes:
         symbol: Any name of the symbol, until it is looked up in the database.
+        gaps: What to do if part of the range is missing.
+        ends_with_history: No end was given: a range without gaps ends with the last minute that is whole.
     """
 
     symbol: str
     interval: int
     start: datetime | None
     end: datetime
+    gaps: Gaps = Gaps.RAISE
+    ends_with_history: bool = False
 
 
 def run_command(
@@ -57,13 +62,16 @@ def run_command(
     days: int | None,
     format_: FileFormat | None,
     output: Path | None,
+    gaps: Gaps,
     force: bool,
 ) -> None:
     """Check the options and write the file."""
     (start, end), now = range_options(from_, to, days), datetime.now(UTC)
     if end is None and start is not None and start >= now:
         raise UsageError(f"the range is reversed or empty: --from {instant(start)} must be before now")
-    wanted = Wanted(checked_name(symbol), parse_interval(interval), start, end or now)
+    wanted = Wanted(
+        checked_name(symbol), parse_interval(interval), start, end or now, gaps, ends_with_history=end is None
+    )
     run_export(load_settings(), wanted, file_format(format_, output), output, replaces=force)
 
 
@@ -86,6 +94,7 @@ def run_export(settings: Settings, wanted: Wanted, format_: FileFormat, output: 
     Raises:
         UsageError: The interval, the symbol or the file is not valid. Except for the symbol, raised before any
             server is started.
+        CoverageError: With ``Gaps.RAISE``, part of the range is missing.
     """
     checked_interval(wanted.interval)
     if format_ is FileFormat.PARQUET:
@@ -108,7 +117,11 @@ async def _write(database_url: str, wanted: Wanted, format_: FileFormat, path: P
         if path is None:
             name = f"{wanted.symbol.replace('/', '-')}_{wanted.interval}.{format_.value}"
             path = _checked_path(Path(name), replaces=replaces)
+        if wanted.gaps is Gaps.RAISE:
+            wanted = await _within_history(provider, status, wanted)
         start, end = _stored_range(status, wanted)
+        if wanted.gaps is Gaps.RAISE:
+            await _require_complete(provider, wanted, start, end)
         write = _write_csv if format_ is FileFormat.CSV else _write_parquet
         with _target(path) as file, _Bar(start, end) as bar:
             rows = await write(provider, wanted, (start, end), file, bar)
@@ -132,6 +145,29 @@ def _stored_range(status: SyncStatus, wanted: Wanted) -> tuple[datetime, datetim
     oldest = bucket_start(status.oldest_timestamp or wanted.end, width)
     newest = bucket_end((status.newest_timestamp or wanted.end) + MINUTE, width)
     return oldest if wanted.start is None else max(wanted.start, oldest), min(wanted.end, newest)
+
+
+async def _within_history(provider: HistoricalDataProvider, status: SyncStatus, wanted: Wanted) -> Wanted:
+    """The wanted range; bounds that were not given are those of the minutes that are whole."""
+    start, end = wanted.start, wanted.end
+    if start is None and status.oldest_timestamp is not None:
+        oldest = floor_minute(status.oldest_timestamp)
+        start = oldest if await _is_whole(provider, wanted.symbol, oldest) else oldest + MINUTE
+    if wanted.ends_with_history and status.newest_timestamp is not None:
+        newest = floor_minute(status.newest_timestamp)
+        end = min(end, newest + MINUTE if await _is_whole(provider, wanted.symbol, newest) else newest)
+    return msgspec.structs.replace(wanted, start=start, end=end)
+
+
+async def _is_whole(provider: HistoricalDataProvider, symbol: str, minute: datetime) -> bool:
+    return (await provider.get_coverage(symbol, minute, minute + MINUTE)).is_complete
+
+
+async def _require_complete(provider: HistoricalDataProvider, wanted: Wanted, start: datetime, end: datetime) -> None:
+    """Look at the whole range before the first candle is written, also at time before and after what is stored."""
+    start, end = bucket_end(wanted.start or start, width_of(wanted.interval)), max(end, wanted.end)
+    if start < end:
+        await provider.require_complete(wanted.symbol, start, end)
 
 
 @contextmanager
@@ -190,11 +226,12 @@ async def _write_csv(provider: HistoricalDataProvider, wanted: Wanted, span: Spa
 
 async def _write_rows(provider: HistoricalDataProvider, wanted: Wanted, span: Span, text: TextIO, bar: _Bar) -> int:
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(FIELDS)
+    fields = fields_with(wanted.gaps)
+    writer.writerow(fields)
     rows = 0
     async for page in _pages(wanted, span, CSV_PAGE, bar):
-        candles = await provider.get_candles(wanted.symbol, wanted.interval, *page)
-        writer.writerows(map(texts_of, candles))
+        candles = await provider.get_candles(wanted.symbol, wanted.interval, *page, gaps=wanted.gaps.choice)
+        writer.writerows(texts_of(candle, fields) for candle in candles)
         rows += len(candles)
     return rows
 
@@ -204,12 +241,13 @@ async def _write_parquet(
 ) -> int:
     from pyarrow.parquet import ParquetWriter
 
-    from kraken_history.reading.columns import candle_schema
+    from kraken_history.reading.columns import candle_schema, padded_schema
 
     rows = 0
-    with ParquetWriter(file, candle_schema("decimal"), compression="zstd") as writer:
+    schema = padded_schema("decimal") if wanted.gaps.pads else candle_schema("decimal")
+    with ParquetWriter(file, schema, compression="zstd") as writer:
         async for page in _pages(wanted, span, PARQUET_PAGE, bar):
-            table = await provider.get_candles_arrow(wanted.symbol, wanted.interval, *page)
+            table = await provider.get_candles_arrow(wanted.symbol, wanted.interval, *page, gaps=wanted.gaps.choice)
             if table.num_rows:
                 writer.write_table(table)
             rows += table.num_rows

@@ -6,7 +6,7 @@ import asyncpg
 from redis.exceptions import RedisError
 
 from kraken_history.database.connections import UNAVAILABLE
-from kraken_history.errors import HistoryError, UsageError
+from kraken_history.errors import CoverageError, HistoryError, UsageError
 from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE
 
 EXPECTED = (HistoryError, asyncpg.PostgresError, RedisError, *UNAVAILABLE)
@@ -16,6 +16,8 @@ EXPECTED = (HistoryError, asyncpg.PostgresError, RedisError, *UNAVAILABLE)
 def complain(error: Exception) -> int:
     """Write the line for one of :data:`EXPECTED`; return the exit code."""
     match error:
+        case CoverageError():
+            message = error.message("add --gaps ignore")
         case HistoryError():
             message = str(error)
         case asyncpg.PostgresError():

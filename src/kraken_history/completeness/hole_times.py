@@ -56,9 +56,10 @@ async def find_hole_spans(connection: Connection, symbol: str, span: Span) -> li
     oldest, newest = floor_minute(extent["oldest"]), floor_minute(extent["newest"]) + MINUTE
     if newest <= span[0] or oldest >= span[1]:
         return []
-    rows = await connection.fetch(
-        _HOLES, symbol, bucket_start(span[0], MINUTE), bucket_end(span[1], MINUTE), oldest, newest
-    )
+    search = (symbol, bucket_start(span[0], MINUTE), bucket_end(span[1], MINUTE), oldest, newest)
+    if not await connection.fetchval(_HAS_HOLES, *search):
+        return []
+    rows = await connection.fetch(_HOLES, *search)
     holes = [_Hole(*row) for row in rows]
     unclear = [hole for hole in holes if hole.start is None or hole.end is None]
     found = await _find_trades(connection, symbol, unclear, oldest, newest)
@@ -79,6 +80,21 @@ _EXTENT_OF_HOLES = """
     SELECT oldest_timestamp AS oldest, newest_timestamp AS newest FROM data_sync_status
     WHERE symbol = $1 AND data_type = 'trades' AND NOT isempty(id_ranges)
       AND NOT isempty(ledger_holes(id_ranges, absent_id_ranges))
+"""
+
+# Of most ranges, the candle on each side shows by its ids that all holes lie elsewhere. Without such a candle, null
+# leaves that side open. $4 and $5 bound the time of all trades.
+_HAS_HOLES = """
+    SELECT NOT isempty(ledger_holes(s.id_ranges, s.absent_id_ranges) * int8multirange(int8range((
+        SELECT first_trade_id FROM candles
+        WHERE symbol = $1 AND interval_minutes = 1 AND timestamp >= $4 AND timestamp < $2
+          AND first_trade_id IS NOT NULL ORDER BY timestamp DESC LIMIT 1
+    ), (
+        SELECT first_trade_id FROM candles
+        WHERE symbol = $1 AND interval_minutes = 1 AND timestamp >= $3 AND timestamp < $5
+          AND first_trade_id IS NOT NULL ORDER BY timestamp LIMIT 1
+    ))))
+    FROM data_sync_status s WHERE symbol = $1 AND data_type = 'trades'
 """
 
 # The candles of the requested time, and one on each side, are collected (MATERIALIZED) and searched in memory, because

@@ -63,18 +63,13 @@ async def read_candles(
     return candles
 
 
-@by_any_name
-async def read_latest_candles(
-    database: Database, symbol: str, interval: int, count: int, end: datetime | None = None
-) -> list[HistoricalCandle]:
-    """The newest ``count`` candles, oldest first; with ``end``, only candles that are closed at that time."""
-    return await read_latest_of(database, symbol, interval, count, end)
-
-
 async def read_latest_of(
     database: Database, symbol: str, interval: int, count: int, end: datetime | None = None
 ) -> list[HistoricalCandle]:
-    """:func:`read_latest_candles`, for the stored name of a symbol only."""
+    """The newest ``count`` candles, oldest first; with ``end``, only candles that are closed at that time.
+
+    Takes the stored name of a symbol only.
+    """
     interval, count = checked_interval(interval), checked_count("count", count)
     if end is None:
         found = await _read_newest(database, symbol, interval, count)

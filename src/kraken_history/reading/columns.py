@@ -6,18 +6,20 @@ and gives the same float, the nearest. For a decimal, it preserves every digit.
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from kraken_history.errors import InvalidChoice, UsageError
-from kraken_history.intervals import Span, checked_interval, closed_window, width_of
+from kraken_history.intervals import Span, bucket_start, checked_interval, closed_window, width_of
 from kraken_history.reading.arrow_stream import ARROW, fetch_batches, require_packages
 from kraken_history.reading.candle_query import Query, select_candles
 from kraken_history.reading.candles import read_marks, require_symbol
-from kraken_history.reading.coverage import PADS, GapsChoice, complete, read_known, read_last_close
 from kraken_history.reading.database import Database
+from kraken_history.reading.gaps import GapsChoice, checked_gaps
+from kraken_history.reading.missing import require_complete, require_kept
 from kraken_history.reading.names import by_any_name
+from kraken_history.reading.padding import read_known, read_last_close
 from kraken_history.records import HistoricalCandle
 
 if TYPE_CHECKING:
@@ -45,8 +47,8 @@ async def read_candles_arrow(
 ) -> "pyarrow.Table":
     """The columns of the candles that open at or after ``start`` and are closed at ``end``, oldest first.
 
-    With ``gaps="pad"`` the rows are those of :func:`~kraken_history.reading.coverage.read_candles_over_gaps`, with
-    :data:`MADE_UP` as the last column.
+    The rows are those of :func:`~kraken_history.reading.strategy_reads.read_candles_over_gaps`. With ``gaps="pad"``,
+    :data:`MADE_UP` is the last column.
 
     Raises:
         MissingExtra: The extra ``arrow`` is not installed.
@@ -56,13 +58,15 @@ async def read_candles_arrow(
     """
     await require_packages("arrow", *ARROW)
     _check_choice("numbers", numbers, ("decimal", "float"))
-    _check_choice("gaps", gaps, get_args(GapsChoice))
+    gaps = checked_gaps(gaps)
     span = closed_window(start, end, interval)
     interval = checked_interval(interval)
-    if gaps in PADS:
-        table = await _read_padded(database, symbol, interval, span, numbers)
-    else:
-        async with complete(database, symbol, span) if gaps == "raise" and span[0] < span[1] else nullcontext():
+    match gaps:
+        case "raise":
+            table = await _read_or_raise(database, symbol, interval, span, numbers)
+        case "pad":
+            table = await _read_padded(database, symbol, interval, span, numbers)
+        case _:
             table = await _read_span(database, symbol, interval, span, numbers)
     if not table.num_rows:
         await require_symbol(database, symbol)
@@ -102,6 +106,17 @@ def _pandas_frame(table: "pyarrow.Table") -> "pandas.DataFrame":
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise InvalidChoice(name, value, choices)
+
+
+async def _read_or_raise(
+    database: Database, symbol: str, interval: int, span: Span, numbers: Literal["decimal", "float"]
+) -> "pyarrow.Table":
+    start, end = span
+    if start < end:
+        end = max(start, bucket_start(await require_complete(database, symbol, span), width_of(interval)))
+    table = await _read_span(database, symbol, interval, (start, end), numbers)
+    await require_kept(database, symbol, (start, end))
+    return table
 
 
 async def _read_span(
@@ -152,7 +167,7 @@ async def _read_padded(
 
 
 def pad_table(table: "pyarrow.Table", known: HistoricalCandle, start: datetime, end: datetime) -> "pyarrow.Table":
-    """:func:`~kraken_history.reading.coverage.pad_buckets` for columns.
+    """:func:`~kraken_history.reading.padding.pad_buckets` for columns.
 
     Raises:
         pyarrow.ArrowInvalid: The close of ``known`` does not fit into its column.

@@ -1,4 +1,4 @@
-"""Coverage of a symbol's history, and reads of candles that depend on it.
+"""Coverage of a symbol's history.
 
 Time is covered by trades as :mod:`~kraken_history.completeness.covered_time` defines: between the oldest and the newest
 stored trade, and where Kraken was asked and had no further trades, except for the holes in the ids. A hole extends
@@ -6,8 +6,8 @@ from the minute of the last stored trade before it to the minute of the first on
 candles of both may lack trades. Time after the newest trade is not covered until Kraken has been asked about it. Time
 whose one-minute candles were ever dropped counts as missing."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from typing import Literal, get_args
 
@@ -17,17 +17,12 @@ from msgspec import Struct
 from kraken_history.completeness.covered_time import COVERED_BY_TRADES
 from kraken_history.completeness.hole_times import find_hole_spans
 from kraken_history.database.connections import Connection
-from kraken_history.errors import CoverageError, InvalidChoice
-from kraken_history.intervals import Span, bucket_start, checked_interval, checked_range, closed_window, width_of
-from kraken_history.reading.candles import checked_limit, read_latest_of, read_span, require_symbol
+from kraken_history.errors import InvalidChoice
+from kraken_history.intervals import Span, bucket_start, checked_range
+from kraken_history.reading.candles import require_symbol
 from kraken_history.reading.database import Database
 from kraken_history.reading.names import by_any_name
-from kraken_history.records import MINUTE, HistoricalCandle, MadeUpCandle, RefusedTrade, TimeRange, UnreachableTrades
-
-GapsChoice = Literal["ignore", "raise", "pad", "fill"]
-"""How a read of candles handles missing data; ``fill`` is an older name of ``pad``."""
-
-PADS: tuple[GapsChoice, ...] = ("pad", "fill")
+from kraken_history.records import MINUTE, RefusedTrade, TimeRange, UnreachableTrades
 
 CoverageKind = Literal["proven", "exchange", "quiet", "missing"]
 """How a range of time is covered.
@@ -106,140 +101,31 @@ async def _coverage_of(database: Database, symbol: str, start: datetime, end: da
     span = checked_range(start, end)
     await require_symbol(database, symbol)
     async with database.connection() as connection:
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            known = await classify(connection, symbol, span)
-            refused = [RefusedTrade(*row) for row in await connection.fetch(_REFUSED, symbol, *span)]
-            unreachable = [UnreachableTrades(*row) for row in await connection.fetch(_UNREACHABLE, symbol, *span)]
-        # Read after that snapshot: it may lack candles that were dropped meanwhile.
-        kept = await _kept(connection, span)
+        return await coverage_on(connection, symbol, span)
+
+
+async def coverage_on(connection: Connection, symbol: str, span: Span) -> Coverage:
+    """:func:`read_coverage` of a stored symbol, through this connection, and within its transaction if it is in one."""
+    is_within = connection.is_in_transaction()
+    async with nullcontext() if is_within else connection.transaction(isolation="repeatable_read", readonly=True):
+        known = await classify(connection, symbol, span)
+        refused = [RefusedTrade(*row) for row in await connection.fetch(_REFUSED, symbol, *span)]
+        unreachable = [UnreachableTrades(*row) for row in await connection.fetch(_UNREACHABLE, symbol, *span)]
+    # Read after that snapshot: it may lack candles that were dropped meanwhile.
+    kept = await read_kept(connection, span)
     return Coverage(symbol, *span, _with_missing(_within(kept, known), *span), refused, unreachable)
 
 
-@asynccontextmanager
-async def complete(database: Database, symbol: str, span: Span) -> AsyncIterator[None]:
-    """Ensure that candles of ``span`` that are read in this context are complete. Other errors: :func:`read_coverage`.
-
-    Coverage is checked before the read, because data stored meanwhile only adds to it; dropped time is checked after.
-
-    Raises:
-        CoverageError: Part of ``span`` is missing.
-    """
-    await _require_coverage(database, symbol, span)
-    yield
-    async with database.connection() as connection:
-        kept = await _kept(connection, span)
-    if kept != [span]:
-        await _require_coverage(database, symbol, span)
-
-
-async def _require_coverage(database: Database, symbol: str, span: Span) -> None:
-    coverage = await _coverage_of(database, symbol, *span)
-    if not coverage.is_complete:
-        raise CoverageError(symbol, coverage.missing)
-
-
-@by_any_name
-async def read_candles_over_gaps(
-    database: Database,
-    symbol: str,
-    interval: int,
-    start: datetime,
-    end: datetime,
-    limit: int | None = None,
-    *,
-    gaps: GapsChoice,
-) -> list[HistoricalCandle]:
-    """:func:`~kraken_history.reading.candles.read_candles`, which raises or pads if data is missing.
-
-    With ``pad`` there is a candle for every bucket of the range from the first known close on, up to the last bucket
-    that is closed by the database's clock, and at most ``limit`` candles.
-
-    Raises:
-        CoverageError: With ``raise``, part of the requested buckets is missing. With ``limit``, only buckets up to
-            the last candle to be returned count.
-        InvalidChoice: ``gaps`` is neither ``raise`` nor ``pad``.
-    """
-    if gaps not in ("raise", *PADS):
-        raise InvalidChoice("gaps", gaps, get_args(GapsChoice))
-    window = closed_window(start, end, interval)
-    interval, limit = checked_interval(interval), checked_limit(limit)
-    if window[0] == window[1]:
-        await require_symbol(database, symbol)
-        return []
-    if gaps == "raise":
-        return await _read_or_raise(database, symbol, interval, window, limit)
-    return await _read_padded(database, symbol, interval, window, limit)
-
-
-async def _read_or_raise(
-    database: Database, symbol: str, interval: int, window: Span, limit: int | None
-) -> list[HistoricalCandle]:
-    reach = window[1]
-    if limit is not None:
-        candles = await read_span(database, symbol, interval, window, limit)
-        reach = candles[-1].timestamp + width_of(interval) if len(candles) == limit else reach
-    async with complete(database, symbol, (window[0], reach)):
-        return await read_span(database, symbol, interval, (window[0], reach), limit)
-
-
-async def _read_padded(
-    database: Database, symbol: str, interval: int, window: Span, limit: int | None
-) -> list[HistoricalCandle]:
-    width = width_of(interval)
-    start, end = window
-    known = await read_known(database, symbol, interval, window)
-    if known is None:
-        return []
-    start = max(start, known.timestamp)
-    if limit is not None and limit < (end - start) // width:
-        end = start + limit * width
-    candles = await read_span(database, symbol, interval, (start, end))
-    return pad_buckets(known, candles, start, min(end, await read_last_close(database, interval)))
-
-
-async def read_known(database: Database, symbol: str, interval: int, window: Span) -> HistoricalCandle | None:
-    """The last candle before ``window``, or else its first: from it on, every bucket has a known close."""
-    found = await read_latest_of(database, symbol, interval, 1, window[0])
-    return next(iter(found or await read_span(database, symbol, interval, window, 1)), None)
-
-
-async def read_last_close(database: Database, interval: int) -> datetime:
-    """End of the last closed bucket of this interval, by the database's clock."""
-    [row] = await database.fetch("SELECT now() AS now")
-    return bucket_start(row["now"], width_of(interval))
-
-
-def pad_buckets(
-    known: HistoricalCandle, candles: Sequence[HistoricalCandle], start: datetime, end: datetime
-) -> list[HistoricalCandle]:
-    """A candle for every bucket of ``[start, end)``: from ``candles``, or else made up at the close before it.
+async def classify(
+    connection: Connection, symbol: str, span: Span, holes: Sequence[Span] | None = None
+) -> list[asyncpg.Record]:
+    """The covered spans according to the stored data, in order: start, end and kind.
 
     Args:
-        known: The last candle before ``start``, or the one at ``start``.
-        candles: In order. Candles past ``end`` are kept, and buckets between them are padded too.
+        holes: The time of the holes that touch ``span``, if the caller has found it already.
     """
-    width = width_of(known.interval_minutes)
-    padded: list[HistoricalCandle] = []
-    last, due = known, start
-
-    def pad_until(moment: datetime) -> None:
-        nonlocal due
-        while due < moment:
-            padded.append(MadeUpCandle.after(last, due))
-            due += width
-
-    for candle in candles:
-        pad_until(candle.timestamp)
-        padded.append(candle)
-        last, due = candle, candle.timestamp + width
-    pad_until(end)
-    return padded
-
-
-async def classify(connection: Connection, symbol: str, span: Span) -> list[asyncpg.Record]:
-    """The covered spans according to the stored data, in order: start, end and kind."""
     start, end = span
-    holes = await find_hole_spans(connection, symbol, span)
+    holes = await find_hole_spans(connection, symbol, span) if holes is None else holes
     rows: list[asyncpg.Record] = await connection.fetch(
         _SPANS,
         symbol,
@@ -252,12 +138,12 @@ async def classify(connection: Connection, symbol: str, span: Span) -> list[asyn
     return rows
 
 
-async def _kept(connection: Connection, span: Span) -> list[Span]:
-    """The parts of ``span`` whose one-minute candles were never dropped.
+async def read_kept(connection: Connection, span: Span, relation: str = "candles") -> list[Span]:
+    """The parts of ``span`` whose one-minute candles, or else trades, were never dropped.
 
     In the other parts, dropped candles and candles that never arrived look the same, whatever is stored there.
     """
-    rows = await connection.fetch(_KEPT, *span)
+    rows = await connection.fetch(_KEPT, *span, relation)
     return [(row["kept"].lower, row["kept"].upper) for row in rows]
 
 
@@ -324,7 +210,7 @@ _SPANS = f"""
 _KEPT = """
     SELECT unnest(
         tstzmultirange(tstzrange($1, $2))
-        - coalesce((SELECT ranges FROM dropped_ranges WHERE relation = 'candles'), '{}')
+        - coalesce((SELECT ranges FROM dropped_ranges WHERE relation = $3), '{}')
     ) AS kept
 """
 

@@ -22,11 +22,13 @@ from kraken_history.arguments import checked_list
 from kraken_history.database.connections import UNAVAILABLE, Connection, is_transient
 from kraken_history.database.stored_symbols import fetch_stored_symbols
 from kraken_history.errors import HistoryError, InvalidChoice
-from kraken_history.intervals import as_utc, bucket_end, bucket_start, checked_interval, width_of
+from kraken_history.intervals import Span, as_utc, bucket_end, bucket_start, checked_interval, width_of
 from kraken_history.kraken.pairs import checked_name, find_symbol
-from kraken_history.reading.candles import checked_count, read_latest_of, read_span, require_symbol
+from kraken_history.reading.candles import read_span
 from kraken_history.reading.database import Database
-from kraken_history.reading.names import by_any_name
+from kraken_history.reading.follow_gaps import FlatCandles, Refusal
+from kraken_history.reading.gaps import GapsChoice, checked_gaps
+from kraken_history.reading.missing import Gaps
 from kraken_history.reading.settling import Settled, Timing, read_settled
 from kraken_history.records import HistoricalCandle
 from kraken_history.runtime.tasks import end
@@ -41,41 +43,25 @@ _LONGEST_LOOK_S = 120.0  # timeout of reading one page; after it the network is 
 _RARE_PAUSE_S = 30.0  # longest pause between attempts to listen, for example if the server refuses it
 
 
-@by_any_name
-async def read_warmup(
-    database: Database, symbol: str, interval: int, periods: int, end: datetime | None, timing: Timing = _DEFAULT
-) -> list[HistoricalCandle]:
-    """The newest ``periods`` candles that :func:`follow_candles` would not wait for, oldest first.
-
-    Args:
-        end: Return the newest candles that are closed at this time instead, without look-ahead.
-    """
-    interval, periods = checked_interval(interval), checked_count("periods", periods)
-    width = width_of(interval)
-    if end is not None:
-        return await read_latest_of(database, symbol, interval, periods, end)
-    [settled] = await read_settled(database, {symbol: None}, width, timing)
-    if settled.until is None:
-        await require_symbol(database, symbol)
-        return []
-    return await read_latest_of(database, symbol, interval, periods, bucket_start(settled.until, width))
-
-
 def follow_candles(
     database: Database,
     symbols: Sequence[str],
     interval: int,
     start: datetime | Mapping[str, datetime] | None,
     timing: Timing = _DEFAULT,
+    gaps: GapsChoice = "ignore",
 ) -> AsyncGenerator[HistoricalCandle, None]:
     """Closed candles as they are stored. Arguments are checked at once; the first query runs when iteration begins.
+
+    Args:
+        gaps: See :mod:`kraken_history.reading.follow_gaps`.
 
     Raises:
         UsageError: An argument is not valid.
     """
-    interval = checked_interval(interval)
+    interval, gaps = checked_interval(interval), checked_gaps(gaps)
     names = checked_list("symbols", [symbols] if isinstance(symbols, str) else symbols, checked_name)
-    return _Follower(database, interval, _starts(names, interval, start), timing).candles()
+    return _Follower(database, interval, _starts(names, interval, start), timing, gaps).candles()
 
 
 def _starts(
@@ -155,12 +141,19 @@ class _OneConnection(Database):
 
 class _Follower:
     def __init__(
-        self, database: Database, interval: int, starts: Mapping[str, datetime | None], timing: Timing
+        self,
+        database: Database,
+        interval: int,
+        starts: Mapping[str, datetime | None],
+        timing: Timing,
+        gaps: GapsChoice = "ignore",
     ) -> None:
         self._database = database
         self._interval = interval
         self._width = width_of(interval)
         self._timing = timing
+        self._refusal = Refusal(interval, timedelta(seconds=timing.grace_s)) if gaps == "raise" else None
+        self._flat = FlatCandles(interval) if gaps == "pad" else None
         self._cursors = {
             symbol: _Cursor(rank, start, self._width) for rank, (symbol, start) in enumerate(starts.items())
         }
@@ -212,6 +205,7 @@ class _Follower:
             start = min(low for low, _ in due.values())
             longest = (max(high for _, high in due.values()) - start) // self._width
             cut = start + min(self._buckets, longest) * self._width
+            gaps = await self._look_for_gaps(database, due, cut)
             found: list[HistoricalCandle] = []
             for symbol, (low, high) in due.items():
                 if low < min(high, cut):
@@ -219,10 +213,27 @@ class _Follower:
                     found += candles
                     if len(candles) == self._page:
                         cut = candles[-1].timestamp + self._width
-        for symbol, (low, high) in due.items():
-            self._cursors[symbol].position = max(low, min(high, cut))
-        self._buckets = self._page if found else self._buckets * 4
-        return self._in_order(candle for candle in found if candle.timestamp < cut)
+            if self._flat is not None:
+                await self._flat.read_closes(database, due)
+        if self._refusal is not None:
+            cut = self._refusal.cut(gaps, self._in_order(found), cut)
+        page = [candle for candle in found if candle.timestamp < cut]
+        spans = {symbol: (low, max(low, min(high, cut))) for symbol, (low, high) in due.items()}
+        if self._flat is not None:
+            page = self._flat.pad(spans, page)
+        for symbol, (_, reached) in spans.items():
+            self._cursors[symbol].position = reached
+        self._buckets = self._page if page else self._buckets * 4
+        return self._in_order(page)
+
+    async def _look_for_gaps(self, database: Database, due: Mapping[str, Span], cut: datetime) -> dict[str, Gaps]:
+        """What is missing since the last candle that was given, by symbol; nothing unless gaps are refused."""
+        if self._refusal is None:
+            return {}
+        since = {symbol: self._cursors[symbol].given_until or low for symbol, (low, _) in due.items()}
+        return await self._refusal.look(
+            database, {symbol: (since[symbol], min(high, cut)) for symbol, (_, high) in due.items()}
+        )
 
     def _find_names(self, stored: Sequence[str]) -> None:
         """Resolve names to stored symbols. Names under which nothing is stored yet are tried again later."""

@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 from typing import Generic
 
 from kraken_history.reading.candles import Extent
+from kraken_history.reading.database import Database
+from kraken_history.reading.missing import Content, require_kept
 from kraken_history.records import Record
 
 PAGE_ROWS = 4096
@@ -57,6 +59,11 @@ class Pages(ABC, Generic[Record]):
             await self._leap()
         return []
 
+    @property
+    def position(self) -> datetime:
+        """Every record before this time has been read."""
+        return self._next
+
     def _resize(self, found: int) -> None:
         if found == self._rows:
             self._reach = max(self._shortest_reach, self._reach // 2)
@@ -85,3 +92,24 @@ class Pages(ABC, Generic[Record]):
     @abstractmethod
     def _start_of(self, oldest: datetime) -> datetime:
         """Start of the record that contains this time."""
+
+
+class KeptPages(Generic[Record]):
+    """Pages of history that was complete before the first of them; each is checked for what was dropped meanwhile."""
+
+    def __init__(self, database: Database, symbol: str, content: Content, pages: Pages[Record]) -> None:
+        self._database = database
+        self._symbol = symbol
+        self._content = content
+        self._pages: Pages[Record] = pages
+
+    async def read(self) -> list[Record]:
+        """The next page; an empty page marks the end.
+
+        Raises:
+            CoverageError: Retention has dropped some of its time since the check.
+        """
+        start = self._pages.position
+        page: list[Record] = await self._pages.read()
+        await require_kept(self._database, self._symbol, (start, self._pages.position), self._content)
+        return page

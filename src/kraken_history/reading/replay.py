@@ -5,14 +5,15 @@ import heapq
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Generic
+from datetime import datetime, timedelta
+from typing import Generic, Protocol
+
+from msgspec import Struct
 
 from kraken_history.arguments import checked_list
 from kraken_history.errors import InvalidNumber
 from kraken_history.intervals import (
     Span,
-    as_utc,
     bucket_start,
     checked_interval,
     checked_range,
@@ -20,10 +21,13 @@ from kraken_history.intervals import (
     width_of,
 )
 from kraken_history.kraken.pairs import checked_name, find_stored
-from kraken_history.reading.candles import Extent, checked_count, read_extent, read_span, require_symbol
+from kraken_history.reading.candles import Extent, read_extent, read_span
 from kraken_history.reading.database import Database
+from kraken_history.reading.gaps import GapsChoice, TradeGapsChoice, checked_gaps, checked_trade_gaps
+from kraken_history.reading.missing import Content, require_all_complete, require_complete
 from kraken_history.reading.names import by_any_name, read_symbols
-from kraken_history.reading.pages import PAGE_ROWS, Pages
+from kraken_history.reading.padding import PaddedPages
+from kraken_history.reading.pages import PAGE_ROWS, KeptPages, Pages
 from kraken_history.reading.trades import TradePages
 from kraken_history.records import HistoricalCandle, HistoricalTrade, Record
 
@@ -37,22 +41,6 @@ _MERGED_ROWS = 8 * PAGE_ROWS
 """Maximum number of records that a merged replay buffers, unless a stream would get less than ``_FEWEST_ROWS``."""
 
 _FEWEST_ROWS = 256  # minimum number of records per page and stream of a merged replay
-_BEGINNING = as_utc(datetime.min.replace(tzinfo=UTC))
-
-
-@by_any_name
-async def read_lookback(
-    database: Database, symbol: str, interval: int, end: datetime, lookback: int
-) -> list[HistoricalCandle]:
-    """Candles of the last ``lookback`` buckets that are closed at ``end``, oldest first; quiet buckets have none."""
-    interval, lookback = checked_interval(interval), checked_count("lookback", lookback)
-    width = width_of(interval)
-    last = bucket_start(as_utc(end), width)
-    buckets = min(lookback, (last - _BEGINNING) // width)
-    candles = await read_span(database, symbol, interval, (last - buckets * width, last)) if buckets > 0 else []
-    if not candles:
-        await require_symbol(database, symbol)
-    return candles
 
 
 class Clock:
@@ -145,34 +133,82 @@ def replay_candles(
     start: datetime,
     end: datetime,
     speed: float,
+    gaps: GapsChoice = "ignore",
     clock: Clock | None = None,
 ) -> AsyncGenerator[HistoricalCandle, None]:
     """The candles that open at or after ``start`` and are closed at ``end``, one by one.
 
     Arguments are checked at once; the symbol is looked up at the first step. If the caller stops early, nothing stays
     open: between two pages the replay holds no connection.
+
+    Args:
+        gaps: With ``raise``, the whole range is checked before the first candle.
     """
-    span, minutes = closed_window(start, end, interval), checked_interval(interval)
-    return _replay(
-        database,
-        checked_name(symbol),
-        lambda name: CandlePages(database, name, minutes, span),
-        Pacer(speed, clock or Clock()),
-    )
+    span, minutes, gaps = closed_window(start, end, interval), checked_interval(interval), checked_gaps(gaps)
+
+    async def pages_of(name: str) -> AnyPages[HistoricalCandle]:
+        complete = await _complete_part(database, name, span, "candles") if gaps == "raise" else span
+        return _candle_pages(database, name, minutes, complete, gaps)
+
+    return _replay(database, checked_name(symbol), pages_of, Pacer(speed, clock or Clock()))
 
 
 def replay_trades(
-    database: Database, symbol: str, start: datetime, end: datetime, speed: float, clock: Clock | None = None
+    database: Database,
+    symbol: str,
+    start: datetime,
+    end: datetime,
+    speed: float,
+    gaps: TradeGapsChoice = "ignore",
+    clock: Clock | None = None,
 ) -> AsyncGenerator[HistoricalTrade, None]:
     """The trades of ``[start, end)``, one by one; otherwise as :func:`replay_candles`."""
-    span = checked_range(start, end)
-    return _replay(
-        database, checked_name(symbol), lambda name: TradePages(database, name, span), Pacer(speed, clock or Clock())
-    )
+    span, gaps = checked_range(start, end), checked_trade_gaps(gaps)
+
+    async def pages_of(name: str) -> AnyPages[HistoricalTrade]:
+        complete = await _complete_part(database, name, span, "trades") if gaps == "raise" else span
+        return _trade_pages(database, name, complete, gaps)
+
+    return _replay(database, checked_name(symbol), pages_of, Pacer(speed, clock or Clock()))
+
+
+class AnyPages(Protocol[Record]):
+    """Pages of records, however they are checked or padded."""
+
+    async def read(self) -> list[Record]:
+        """The next page; an empty page marks the end."""
+        ...
+
+
+async def _complete_part(database: Database, symbol: str, span: Span, content: Content) -> Span:
+    return (span[0], await require_complete(database, symbol, span, content)) if span[0] < span[1] else span
+
+
+def _candle_pages(
+    database: Database, symbol: str, interval: int, span: Span, gaps: GapsChoice, rows: int = PAGE_ROWS
+) -> AnyPages[HistoricalCandle]:
+    """The pages of whole buckets within ``span``."""
+    start, end = span
+    window = start, max(start, bucket_start(end, width_of(interval)))
+    pages = CandlePages(database, symbol, interval, window, rows)
+    match gaps:
+        case "raise":
+            return KeptPages(database, symbol, "candles", pages)
+        case "pad":
+            return PaddedPages(database, symbol, interval, window, pages, rows)
+        case _:
+            return pages
+
+
+def _trade_pages(
+    database: Database, symbol: str, span: Span, gaps: GapsChoice, rows: int = PAGE_ROWS
+) -> AnyPages[HistoricalTrade]:
+    pages = TradePages(database, symbol, (span[0], max(span)), rows)
+    return KeptPages(database, symbol, "trades", pages) if gaps == "raise" else pages
 
 
 async def _replay(
-    database: Database, name: str, pages_of: Callable[[str], Pages[Record]], pacer: Pacer
+    database: Database, name: str, pages_of: Callable[[str], Awaitable[AnyPages[Record]]], pacer: Pacer
 ) -> AsyncGenerator[Record, None]:
     pages, page = await _begin(database, name, pages_of)
     while page:
@@ -184,10 +220,10 @@ async def _replay(
 
 @by_any_name
 async def _begin(
-    database: Database, symbol: str, pages_of: Callable[[str], Pages[Record]]
-) -> tuple[Pages[Record], list[Record]]:
+    database: Database, symbol: str, pages_of: Callable[[str], Awaitable[AnyPages[Record]]]
+) -> tuple[AnyPages[Record], list[Record]]:
     """The pages of a symbol, and the records of the first one."""
-    pages = pages_of(symbol)
+    pages = await pages_of(symbol)
     return pages, await pages.read()
 
 
@@ -200,6 +236,7 @@ def replay_merged(
     speed: float,
     *,
     with_trades: bool,
+    gaps: GapsChoice = "ignore",
     clock: Clock | None = None,
 ) -> AsyncGenerator[HistoricalCandle | HistoricalTrade, None]:
     """Candles of all symbols and intervals, and trades, in the order in which they become known.
@@ -207,31 +244,62 @@ def replay_merged(
     A candle is known when it closes. At the same instant candles come before trades, shorter candles before longer
     ones, otherwise in the order of ``symbols``; trades of a symbol by id. Duplicate symbols and intervals count once.
 
+    Args:
+        gaps: With ``raise``, all symbols are checked before the first record, and all end where the first of them is
+            not settled. With ``pad``, candles are padded, and trades are read as they are stored.
+
     Raises:
         UsageError: An argument is not valid; raised at once.
     """
-    pacer = Pacer(speed, clock or Clock())
+    pacer, gaps = Pacer(speed, clock or Clock()), checked_gaps(gaps)
     trades_span = checked_range(start, end)
     names = checked_list("symbols", symbols, checked_name)
     lengths = checked_list("intervals", intervals, checked_interval, may_be_empty=with_trades)
     spans = {length: closed_window(start, end, length) for length in lengths}
-    return _replay_merged(database, names, spans, trades_span if with_trades else None, pacer)
+    return _replay_merged(database, names, _Wanted(spans, trades_span if with_trades else None, gaps), pacer)
+
+
+class _Wanted(Struct, frozen=True):
+    """What a merged replay gives of each symbol: the candles of these spans, by interval, and the trades of one."""
+
+    spans: Mapping[int, Span]
+    trades_span: Span | None
+    gaps: GapsChoice
+
+    def whole(self) -> dict[Content, Span]:
+        """The time that must be complete."""
+        windows = [span for span in self.spans.values() if span[0] < span[1]]
+        whole: dict[Content, Span] = {}
+        if windows:
+            whole["candles"] = min(start for start, _ in windows), max(end for _, end in windows)
+        if self.trades_span is not None:
+            whole["trades"] = self.trades_span
+        return whole
+
+    def until(self, moment: datetime) -> "_Wanted":
+        """The same up to this moment."""
+        spans = {length: (start, min(end, moment)) for length, (start, end) in self.spans.items()}
+        trades = None if self.trades_span is None else (self.trades_span[0], min(self.trades_span[1], moment))
+        return _Wanted(spans, trades, self.gaps)
 
 
 async def _replay_merged(
-    database: Database, names: Sequence[str], spans: Mapping[int, Span], trades_span: Span | None, pacer: Pacer
+    database: Database, names: Sequence[str], wanted: _Wanted, pacer: Pacer
 ) -> AsyncGenerator[HistoricalCandle | HistoricalTrade, None]:
     stored = await read_symbols(database)
     symbols = list(dict.fromkeys(find_stored(name, stored) for name in names))
-    count = len(symbols) * (len(spans) + (trades_span is not None))
+    if wanted.gaps == "raise":
+        settled_until = await require_all_complete(database, symbols, wanted.whole())
+        wanted = wanted if settled_until is None else wanted.until(settled_until)
+    count = len(symbols) * (len(wanted.spans) + (wanted.trades_span is not None))
     rows = max(_FEWEST_ROWS, min(PAGE_ROWS, _MERGED_ROWS // count))
     streams: list[AnyStream] = []
     for place, symbol in enumerate(symbols):
-        for length, span in spans.items():
-            candles = CandlePages(database, symbol, length, span, rows)
+        for length, span in wanted.spans.items():
+            candles = _candle_pages(database, symbol, length, span, wanted.gaps, rows)
             streams.append(Stream(candles.read, candle_moment(length, place)))
-        if trades_span is not None:
-            trades = TradePages(database, symbol, trades_span, rows)
+        if wanted.trades_span is not None:
+            trades = _trade_pages(database, symbol, wanted.trades_span, wanted.gaps, rows)
             streams.append(Stream(trades.read, trade_moment(place)))
     async for record in replay_streams(streams, pacer):
         yield record

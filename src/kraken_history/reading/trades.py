@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 from kraken_history.intervals import Span, checked_range
 from kraken_history.reading.candles import Extent, checked_limit, require_symbol
 from kraken_history.reading.database import Database
+from kraken_history.reading.gaps import TradeGapsChoice, checked_trade_gaps
+from kraken_history.reading.missing import require_complete, require_kept
 from kraken_history.reading.names import by_any_name
 from kraken_history.reading.pages import PAGE_ROWS, Pages
 from kraken_history.records import HistoricalTrade
@@ -16,19 +18,46 @@ _LIST_ROWS = 32_768  # maximum number of trades per page of `read_trades`
 
 @by_any_name
 async def read_trades(
-    database: Database, symbol: str, start: datetime, end: datetime, limit: int | None = None
+    database: Database,
+    symbol: str,
+    start: datetime,
+    end: datetime,
+    limit: int | None = None,
+    gaps: TradeGapsChoice = "ignore",
 ) -> list[HistoricalTrade]:
     """The oldest trades of ``[start, end)``, at most ``limit``, ordered by time and id.
 
     They are read in pages: one statement over ten years would open, and lock, the partition of every day.
 
+    Args:
+        gaps: With ``raise``, trades that are not settled yet are left out; with ``limit``, only time up to the last
+            trade to be returned counts.
+
     Raises:
+        CoverageError: With ``raise``, trades of the range are missing.
         UsageError: An argument is not valid.
         UnknownSymbol: Nothing is stored for this symbol.
         ServiceUnavailable: The database is unavailable.
     """
-    limit = checked_limit(limit)
-    pages = TradePages(database, symbol, checked_range(start, end), min(limit or _LIST_ROWS, _LIST_ROWS))
+    limit, span = checked_limit(limit), checked_range(start, end)
+    if checked_trade_gaps(gaps) == "ignore":
+        return await _read_all(database, symbol, span, limit)
+    if limit is not None:
+        found = await _read_all(database, symbol, span, limit)
+        span = (span[0], found[-1].timestamp + _MICROSECOND) if len(found) == limit else span
+    span = span[0], await require_complete(database, symbol, span, "trades")
+    if span[0] >= span[1]:
+        return []
+    found = await _read_all(database, symbol, span, limit)
+    await require_kept(database, symbol, span, "trades")
+    return found
+
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+async def _read_all(database: Database, symbol: str, span: Span, limit: int | None) -> list[HistoricalTrade]:
+    pages = TradePages(database, symbol, span, min(limit or _LIST_ROWS, _LIST_ROWS))
     found: list[HistoricalTrade] = []
     while page := await pages.read():
         found += page

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from kraken_history.cli.gaps_option import HELP, Gaps
 from kraken_history.cli.instants import MOST_DAYS
 from kraken_history.cli.loading import loading
 
@@ -43,6 +44,7 @@ def _export(
         Path | None,
         typer.Option(help="File, or - for standard output. Default: such as BTC-USDT_60.csv."),
     ] = None,
+    gaps: Annotated[Gaps, typer.Option(help=HELP)] = Gaps.RAISE,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Write stored candles into a CSV or Parquet file, oldest first.
@@ -50,8 +52,11 @@ def _export(
     Memory use does not grow with the range. CSV has every stored digit. Parquet stores decimal128(38, 18), compressed
     with zstd, and needs the extra `arrow`. The file gets its name only when it is complete.
 
+    A file that a backtest reads must not lack data silently: if part of the range is missing, nothing is written,
+    unless --gaps says otherwise. Without --from and --to, the range is that of the whole candles that are stored.
+
     Example: kraken-history export BTC/USDT --interval 1h --from 2025-01-01 --format parquet
     """
     with loading():
         from kraken_history.cli.export import run_command
-    run_command(symbol, interval, from_, to, days=days, format_=format_, output=output, force=force)
+    run_command(symbol, interval, from_, to, days=days, format_=format_, output=output, gaps=gaps, force=force)

@@ -1,0 +1,117 @@
+"""What ``gaps="raise"`` costs, beside a read without it and beside classifying the whole range, in one run.
+
+    python -m benchmarks.gaps [--database-url URL --redis-url URL] [--rounds N]
+
+A year of one-minute candles of one symbol, all proven by their trades' ids (a trade each, of which only the candles
+and the ledger are written). Three ledgers: without a hole; with ten holes after the year; with one hole inside of it,
+in which case only the check is measured, because the read raises.
+
+``whole``, the limit, is ``get_coverage`` of the year, which classifies every candle.
+"""
+
+import argparse
+import asyncio
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+
+import asyncpg
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.read import SYMBOL, YEAR_END, YEAR_START
+from benchmarks.servers import Place, measured_servers
+from kraken_history.database.connections import create_pool
+from kraken_history.errors import CoverageError
+from kraken_history.provider import HistoricalDataProvider
+from kraken_history.records import MINUTE
+
+DAY = timedelta(days=1)
+MINUTES = (YEAR_END + DAY - YEAR_START) // MINUTE
+
+_FILL = """
+    INSERT INTO candles (symbol, timestamp, interval_minutes, open, high, low, close, volume, quote_volume,
+                         trade_count, vwap, source, first_trade_id, last_trade_id)
+    SELECT $1, minute, 1, 60000, 60001, 59999, 60000, 1, 60000, 1, 60000, 'trades', n, n
+    FROM generate_series($2::timestamptz, $3::timestamptz - interval '1 minute', interval '1 minute')
+         WITH ORDINALITY AS g (minute, n)
+"""
+_NOTE = """
+    INSERT INTO data_sync_status (symbol, data_type, oldest_timestamp, newest_timestamp, total_records, id_ranges)
+    VALUES ($1, 'trades', $2, $3, 0, int8multirange(int8range(1, $4))),
+           ($1, 'candles_1m', $2, $3::timestamptz - interval '1 minute', 0, '{}')
+"""
+LEDGERS = {
+    "no hole": f"{{[1,{MINUTES + 1})}}",
+    "ten holes after it": "{[1,526000),"
+    + ",".join(f"[{526_000 + 10 * n + 1},{526_010 + 10 * n})" for n in range(9))
+    + f",[526100,{MINUTES + 1})}}",
+    "a hole in it": f"{{[1,250000),[250001,{MINUTES + 1})}}",
+}
+
+
+async def fill(place: Place) -> asyncpg.Pool:
+    """Write a year of candles and a day, and a ledger that has all ids."""
+    pool = await create_pool(place.database_url, min_size=1, max_size=2)
+    await pool.execute("SELECT ensure_partitions('candles', $1)", [YEAR_START + 7 * n * DAY for n in range(54)])
+    await pool.execute(_FILL, SYMBOL, YEAR_START, YEAR_END + DAY)
+    await pool.execute(_NOTE, SYMBOL, YEAR_START, YEAR_END + DAY, MINUTES + 1)
+    await pool.execute("VACUUM ANALYZE candles")
+    return pool
+
+
+async def _median_ms(work: Callable[[], Awaitable[object]], rounds: int) -> float:
+    found = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        await work()
+        found.append((time.perf_counter() - began) * 1e3)
+    return statistics.median(found)
+
+
+async def measure(arguments: argparse.Namespace) -> None:
+    """Measure and print all figures, in milliseconds."""
+    console = Console()
+    async with measured_servers(arguments.database_url, arguments.redis_url) as place:
+        pool = await fill(place)
+        console.print(place.description)
+        table = Table("ledger", "read, ignore ms", "read, raise ms", "check alone ms", "whole ms")
+        async with HistoricalDataProvider(place.database_url, 1, 1) as provider:
+
+            async def check() -> None:
+                with suppress(CoverageError):
+                    await provider.require_complete(SYMBOL, YEAR_START, YEAR_END)
+
+            async def ignoring() -> None:
+                await provider.get_candles(SYMBOL, 1, YEAR_START, YEAR_END, gaps="ignore")
+
+            async def raising() -> None:
+                await provider.get_candles(SYMBOL, 1, YEAR_START, YEAR_END)
+
+            for name, ids in LEDGERS.items():
+                await pool.execute(
+                    "UPDATE data_sync_status SET id_ranges = $1::text::int8multirange WHERE data_type = 'trades'", ids
+                )
+                reads = ["", ""]
+                if name != "a hole in it":
+                    reads = [f"{await _median_ms(read, arguments.rounds):,.0f}" for read in (ignoring, raising)]
+                alone = await _median_ms(check, 5 * arguments.rounds)
+                whole = await _median_ms(lambda: provider.get_coverage(SYMBOL, YEAR_START, YEAR_END), arguments.rounds)
+                table.add_row(name, *reads, f"{alone:.1f}", f"{whole:,.0f}")
+        console.print(table)
+        await pool.close()
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Measure what gaps='raise' costs.")
+    parser.add_argument("--database-url", help="a server on which a database may be created")
+    parser.add_argument("--redis-url", help="a Redis that may be emptied")
+    parser.add_argument("--rounds", type=int, default=5)
+    asyncio.run(measure(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
