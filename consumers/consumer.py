@@ -232,6 +232,7 @@ class Consumer:
             await self._bury(entry.stream, entry.id, f"{type(problem).__name__}: {problem}", entry.fields)
             return
         if stored is not None:
+            await self._put_reused_aside(stored.reused)
             await self._acknowledge([(entry.stream, entry.id)])
             self._report(stored)
 

@@ -15,6 +15,7 @@ from arq.constants import in_progress_key_prefix
 from arq.cron import CronJob
 from arq.typing import WorkerCoroutine
 from arq.worker import Function, func
+from redis.exceptions import RedisError
 
 from jobs.aggregates import AFTER_GRACE_S, refresh_aggregates
 from jobs.backfill import backfill, sweep_backfills
@@ -55,6 +56,8 @@ from kraken_history.runtime.tasks import end
 from kraken_history.settings import Settings, load_settings
 from kraken_history.storing.store import Store
 from kraken_history.stream.dead_letters import DeadLetters
+
+_log = telemetry.get_logger("worker")
 
 _MAX_TRIES = 100  # each stop of a worker counts as one; after the last, the sweep enqueues the job again
 
@@ -120,8 +123,11 @@ async def keep_aside(
     letters: DeadLetters, settings: Settings, refused: Sequence[RefusedTrade], reused: Sequence[HistoricalTrade]
 ) -> None:
     """Make dead letters of trades that REST showed and that are not stored. The database has recorded them."""
-    await letters.put_rows_of_pages(refused)
-    await letters.put_reused(reused, shards=settings.stream_shards)
+    try:
+        await letters.put_rows_of_pages(refused)
+        await letters.put_reused(reused, shards=settings.stream_shards)
+    except (RedisError, OSError) as error:  # for example a full Redis: the trades of the page are stored all the same
+        _log.warning("dead_letters_not_kept", error=str(error))
 
 
 def sign_of(context: WorkerContext) -> WorkerSign:

@@ -250,3 +250,15 @@ async def test_a_handler_that_takes_anything_is_followed_however_it_is_called(re
 
     assert len(seen) == 2
     assert [trade.id for trade in await published_trades(redis)] == [7, 8]
+
+
+async def test_a_dict_of_volume_zero_is_refused_and_does_not_disturb_the_client(redis: FakeAsyncRedis) -> None:
+    client = SyncClient()
+    async with Publisher(redis, publish_after_s=0.001) as publisher:
+        attach(client, publisher)
+        assert client.on_trade(BTC, TRADE | {"qty": 0}) == "answer"
+
+    ((_, fields),) = await redis.xrange(wire.trades_stream(0))
+    (refused,) = wire.decode_trades_entry(fields).refused
+    assert (refused.id, refused.symbol) == (10218208, BTC)
+    assert len([letter async for letter in DeadLetters(redis, max_letters=10).list()]) == 1

@@ -59,8 +59,8 @@ class Cursor(Alongside):
         if self.page.is_in_doubt:
             await connection.execute(_COUNT, self._backfill.symbol, stored.new_trades)
             return True
-        last = self.page.last if part.is_last else unix_ns(part.trades[-1].timestamp)
-        since = max(last, self._backfill.next_since)
+        reached = 0 if part.newest is None else unix_ns(part.newest)
+        since = max(self.page.last if part.is_last else reached, self._backfill.next_since)
         await set_resume_point(connection, self._backfill.symbol, since)
         self.moved = backfill_of(
             await connection.fetchrow(

@@ -201,8 +201,10 @@ class _Covering(Alongside):
 
     def _covered_by(self, part: Part) -> TimeRange | None:
         covered = self._page.covered
-        if covered is None or part.is_last or part.newest is None:
+        if covered is None or part.is_last:
             return covered
+        if part.newest is None:  # the database refused all trades of the part
+            return None
         return time_range(covered.start, min(part.newest, covered.end))
 
 

@@ -57,7 +57,9 @@ def canonical(number: Decimal) -> Decimal:
 
 
 def canonical_of(text: str) -> Decimal:
-    """As :func:`canonical`, of a number that is still text."""
+    """As :func:`canonical`, of a number that is still text. Another value is converted as it is."""
+    if type(text) is not str:
+        return Decimal(text)
     if text[-1] == "0" and "." in text and "e" not in text and "E" not in text:
         return Decimal(text.rstrip("0").rstrip("."))
     return Decimal(text)

@@ -13,19 +13,13 @@ import msgspec
 from msgspec import Struct
 
 from kraken_history.errors import KrakenBusy, KrakenError, KrakenHttpError, KrakenRefused, MalformedMessage
-from kraken_history.kraken.numbers import (
-    MOST_REFUSED_ALONE,
-    canonical_of,
-    checked_candle,
-    checked_trade,
-    is_possible_time,
-)
+from kraken_history.kraken.numbers import canonical_of, checked_candle
+from kraken_history.kraken.trade_rows import read_rows
 from kraken_history.records import (
     EXACT,
     HistoricalCandle,
     HistoricalTrade,
     RefusedTrade,
-    Side,
     utc_from_unix_ns,
 )
 from kraken_history.symbols import CURRENCY, Pair, symbol_from_wsname
@@ -54,12 +48,7 @@ Source: Kraken's support.
 
 _LONGEST_PAUSE_S = 3600.0  # longest pause accepted from an answer
 _NS = 1_000_000_000
-_FAR_OFF_S = Decimal(10**12)
-# A row's time is a printed float64, up to a quarter of a microsecond off the nanoseconds of ``since``.
-_PRINT_NS = 500
 _LITTLE_NS = 1000
-_SIDES: dict[str, Side] = {"b": "buy", "s": "sell"}
-_ORDER_TYPES = {"m": "market", "l": "limit"}
 
 
 class TradesPage(Struct, frozen=True):
@@ -254,96 +243,11 @@ def decode_trades_page(result: msgspec.Raw, symbol: str, *, since: int) -> Trade
         raise MalformedMessage(f"invalid page of Trades: {error}", bytes(result)) from error
 
 
-_INVALID_ROW = (ValueError, ArithmeticError, TypeError, LookupError)
-
-
 def _page(rows: list[Any], last: msgspec.Raw | None, symbol: str, since: int) -> TradesPage:
-    trades: list[HistoricalTrade] = []
-    others: list[tuple[Any, Exception | None]] = []
-    newest = since
-    for row in rows:
-        try:
-            if len(row) > 6 and row[6]:
-                nanoseconds = _nanoseconds(row[2])
-                trades.append(_trade(row, symbol, nanoseconds))
-                if nanoseconds > newest:
-                    newest = nanoseconds
-            else:
-                others.append((row, None if _is_without_id(row) else ValueError(f"expected a trade, got {row!s:.60}")))
-        except _INVALID_ROW as error:
-            others.append((row, error))
-    refused, unidentified, again = _set_apart(others, symbol, since)
-    problem = next((error for _, error in others if error is not None), None)
-    if problem is not None and not trades and (not refused or len(refused) > MOST_REFUSED_ALONE):
-        raise problem
-    newest = max([newest, *(moment for row, _ in others if (moment := _time_of(row)) is not None)])
+    read = read_rows(rows, symbol, since)
     # The newest row's printed time may lie above its true time. A slightly lower cursor skips no trade.
-    cursor = max(newest - _LITTLE_NS, since) if last is None else int(msgspec.json.decode(last))
-    return TradesPage(trades, cursor, unidentified, again, refused)
-
-
-def _set_apart(
-    rows: Sequence[tuple[Any, Exception | None]], symbol: str, since: int
-) -> tuple[list[RefusedTrade], int, int]:
-    """The refused trades of rows that are not valid, the number of rows without an id, and of those at ``since``."""
-    refused: list[RefusedTrade] = []
-    unidentified = again = 0
-    for row, error in rows:
-        known = None if error is None else _refused(row, symbol, str(error) or type(error).__name__)
-        if known is not None:
-            refused.append(known)
-            continue
-        moment = _time_of(row)
-        unidentified += 1
-        again += moment is not None and moment - since < _PRINT_NS
-    return refused, unidentified, again
-
-
-def _is_without_id(row: list[Any]) -> bool:
-    """True for a row without an id, as Kraken sent them until 2022, or with id 0."""
-    return len(row) == 6 or (len(row) > 6 and not row[6])
-
-
-def _time_of(row: Any) -> int | None:
-    """The time of a row in nanoseconds; None if it cannot be read, or no trade can have been made then."""
-    try:
-        nanoseconds = _nanoseconds(row[2])
-        return nanoseconds if is_possible_time(utc_from_unix_ns(nanoseconds)) else None
-    except _INVALID_ROW:
-        return None
-
-
-def _trade(row: list[Any], symbol: str, nanoseconds: int) -> HistoricalTrade:
-    price, volume, _, side, order_type, misc, trade_id = row[:7]
-    if not _is_trade_id(trade_id) or not isinstance(misc, str):
-        raise ValueError(f"expected a trade id and text flags, got {trade_id!r} and {misc!r}")
-    if side not in _SIDES:
-        raise ValueError(f"invalid trade {trade_id}: expected the side b or s, got {side!r:.60}")
-    return checked_trade(
-        HistoricalTrade(
-            trade_id,
-            symbol,
-            utc_from_unix_ns(nanoseconds),
-            canonical_of(price),
-            canonical_of(volume),
-            _SIDES[side],
-            _ORDER_TYPES.get(order_type, str(order_type)),
-            misc,
-        )
-    )
-
-
-def _is_trade_id(trade_id: object) -> bool:
-    return type(trade_id) is int and 0 < trade_id < 2**63 - 1
-
-
-def _refused(row: Any, symbol: str, reason: str) -> RefusedTrade | None:
-    """The trade of a row that is not valid; None if its id cannot be read."""
-    if not isinstance(row, list) or len(row) < 7 or not _is_trade_id(row[6]):
-        return None
-    nanoseconds = _time_of(row)
-    moment = None if nanoseconds is None else utc_from_unix_ns(nanoseconds)
-    return RefusedTrade(row[6], symbol, moment, reason, msgspec.json.encode(row).decode(errors="replace"))
+    cursor = max(read.newest - _LITTLE_NS, since) if last is None else int(msgspec.json.decode(last))
+    return TradesPage(read.trades, cursor, read.unidentified, read.unidentified_again, read.refused)
 
 
 def decode_trade_row(row: bytes, symbol: str) -> HistoricalTrade:
@@ -357,13 +261,6 @@ def decode_trade_row(row: bytes, symbol: str) -> HistoricalTrade:
         return trade
     reason = page.refused[0].reason if page.refused else "the row has no trade id"
     raise MalformedMessage(reason, row)
-
-
-def _nanoseconds(seconds: Decimal | int) -> int:
-    """Converts a unix time in seconds to whole nanoseconds."""
-    if not -_FAR_OFF_S < seconds < _FAR_OFF_S:  # 1e999000 would be a number of a million digits
-        raise ValueError(f"expected a unix time in seconds, got {seconds!s:.60}")
-    return int(Decimal(seconds).scaleb(9))
 
 
 def decode_ohlc_page(result: msgspec.Raw, symbol: str) -> OhlcPage:

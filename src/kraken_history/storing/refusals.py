@@ -79,8 +79,8 @@ async def note_reused(
             [trade.symbol for trade in known],
             [trade.id for trade in known],
             [trade.timestamp for trade in known],
-            [trade.price for trade in known],
-            [trade.volume for trade in known],
+            [str(trade.price) for trade in known],  # as text, which the driver encodes several times faster
+            [str(trade.volume) for trade in known],
             [trade.side for trade in known],
             min(trade.timestamp for trade in known) - SAME_TRADE,
             max(trade.timestamp for trade in known) + SAME_TRADE,
@@ -113,10 +113,10 @@ async def _note_ids(
 # $8), so that the planner opens, and locks, only the partitions between them.
 _FIND_REUSED = """
     SELECT o.at
-    FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::numeric[], $5::numeric[], $6::text[])
+    FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::text[])
         WITH ORDINALITY AS o (symbol, id, timestamp, price, volume, side, at)
     LEFT JOIN LATERAL (
-        SELECT t.price = o.price AND t.volume = o.volume AND t.side = o.side AS is_same
+        SELECT t.price = o.price::numeric AND t.volume = o.volume::numeric AND t.side = o.side AS is_same
         FROM trades t
         WHERE t.timestamp BETWEEN o.timestamp - $9::interval AND o.timestamp + $9::interval
           AND t.timestamp BETWEEN $7 AND $8 AND t.symbol = o.symbol AND t.id = o.id

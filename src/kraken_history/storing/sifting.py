@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from kraken_history.database.connections import Connection, write_again
 from kraken_history.records import HistoricalTrade, RefusedTrade
-from kraken_history.storing.store import Store, write_within
+from kraken_history.storing.store import Store, copy_new_trades
 
 DATA_ERRORS = (
     asyncpg.DataError,
@@ -46,6 +46,8 @@ class _RolledBack(Exception):
 async def sift(store: Store, trades: Sequence[HistoricalTrade]) -> Sifted:
     """Halve a batch until each trade that the database refuses is alone. Nothing is stored: each trial is rolled back.
 
+    Only the copying of trades is tried. If a candle or the ledger is refused, the trades are not at fault.
+
     Raises:
         asyncpg.PostgresError, asyncpg.InterfaceError, OSError: Other errors, as the driver raises them.
     """
@@ -64,7 +66,7 @@ async def sift(store: Store, trades: Sequence[HistoricalTrade]) -> Sifted:
 
 async def _try(store: Store, trades: Sequence[HistoricalTrade]) -> None:
     async def write(connection: Connection) -> None:
-        await write_within(connection, trades, (), candle_source="ohlc")
+        await copy_new_trades(connection, trades)
         raise _RolledBack
 
     try:

@@ -172,6 +172,15 @@ async def write_within(
     return Stored(new_count, known_count, sum(minutes.new.values()), holes, newly_refused, reused)
 
 
+async def copy_new_trades(connection: Connection, trades: Sequence[HistoricalTrade]) -> None:
+    """As :func:`write_within`, without ledger and candles: for a trial that is rolled back."""
+    by_symbol = group_by_symbol(trades)
+    held = await lock_ledger(connection, sorted(by_symbol), by_symbol)
+    added = [trade for symbol, group in by_symbol.items() for trade in _unheld(group, held[symbol])]
+    if added:
+        await _copy_trades(connection, added)
+
+
 def _day(moment: datetime) -> datetime:
     return moment.replace(hour=0, minute=0, second=0, microsecond=0)
 
