@@ -112,7 +112,7 @@ async def test_compressed_chunks_agree(pool: asyncpg.Pool) -> None:
     assert (outcome.differences, outcome.trades) == ([], 2 * 1_296)
 
 
-async def test_writes_meanwhile_are_no_difference(pool: asyncpg.Pool, store: Store) -> None:
+async def test_writes_and_refreshes_meanwhile_are_no_difference(pool: asyncpg.Pool, store: Store) -> None:
     """Days that were read already, and days that were not, get trades; the ledger changes with them."""
     trades = history(days=8)
     await store.write(trades[::2])
@@ -121,6 +121,10 @@ async def test_writes_meanwhile_are_no_difference(pool: asyncpg.Pool, store: Sto
     async def write() -> None:
         for trade in late:
             await write_again(partial(store.write, [trade]))
+
+    async def keep_refreshing() -> None:
+        while not writing.done():
+            await refresh(pool, now=LATER)
 
     async def keep_verifying() -> list[int]:
         seen = []
@@ -131,7 +135,7 @@ async def test_writes_meanwhile_are_no_difference(pool: asyncpg.Pool, store: Sto
         return seen
 
     writing = asyncio.create_task(write())
-    seen = await keep_verifying()
+    seen, _ = await asyncio.gather(keep_verifying(), keep_refreshing())
     await writing
 
     assert len(set(seen)) > 1
