@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import asyncpg
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kraken_history.database.connections import write_again
+from kraken_history.reading.verified_ids import SeenIds
 from kraken_history.records import TimeRange
 from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.retention import drop_old
@@ -140,3 +142,20 @@ async def test_writes_and_refreshes_meanwhile_are_no_difference(pool: asyncpg.Po
 
     assert len(set(seen)) > 1
     assert seen == sorted(seen)
+
+
+async def test_trades_that_arrive_while_it_begins_are_no_difference(
+    pool: asyncpg.Pool, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in the ledger, and later than all that was there when the range was determined."""
+    await store.write(history())
+    begin = SeenIds.begin
+
+    async def begin_late(*arguments: Any) -> None:
+        await store.write([make_trade(9_000, LATER)])
+        await begin(*arguments)
+        await store.write([make_trade(9_001, LATER + DAY)])
+
+    monkeypatch.setattr(SeenIds, "begin", begin_late)
+
+    assert (await verified(pool)).differences == []

@@ -144,25 +144,27 @@ class _Verifier:
         self._wrong_longer: dict[tuple[str, str], list[TimeRange]] = {}
 
     async def run(self, start: datetime | None, end: datetime | None, *, only_longer: bool = False) -> Verification:
-        within = await self._extent(start, end)
+        low = None if start is None else bucket_start(start, MINUTE)
+        high = None if end is None else bucket_end(end, MINUTE)
+        if not only_longer:  # before the extent: the rows of all these ids are then within it
+            await self._in_a_snapshot(partial(self._ids.begin, self._connection, self._symbols, low, high))
+        within = await self._extent(low, high)
         if within is not None:
             if not only_longer:
-                await self._verify_trades_and_minutes(within, start, end)
+                await self._verify_minutes(within)
+                await self._verify_lost(within, is_whole=start is None and end is None)
+                await self._verify_ledgers(is_whole=start is None and end is None)
             # Of everything, the candles of the first and the last bucket too; else only those wholly in the range.
             first = bucket_start(within.start, _WEEK) if start is None else within.start
             last = bucket_end(within.end, _WEEK) if end is None else within.end
             await self._verify_longer(TimeRange(first, last))
         return self._outcome(within)
 
-    async def _verify_trades_and_minutes(self, within: TimeRange, start: datetime | None, end: datetime | None) -> None:
-        low, high = None if start is None else within.start, None if end is None else within.end
-        await self._in_a_snapshot(partial(self._ids.begin, self._connection, self._symbols, low, high))
-        await self._verify_minutes(within)
+    async def _verify_lost(self, within: TimeRange, *, is_whole: bool) -> None:
         lost = await self._in_a_snapshot(partial(self._ids.find_lost, self._connection))
-        if low is not None or high is not None:
+        if not is_whole:
             lost = await without_rows_outside(self._connection, lost, within, self._pieces["trades"])
         self._ids.note_lost(lost, await self._in_a_snapshot(partial(read_times, self._connection, lost)))
-        await self._verify_ledgers(is_whole=start is None and end is None)
 
     def _outcome(self, within: TimeRange | None) -> Verification:
         return Verification(
