@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import asyncpg
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kraken_history.database.connections import write_again
+from kraken_history.reading.verified_ids import SeenIds
 from kraken_history.records import TimeRange
 from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.retention import drop_old
@@ -112,7 +114,7 @@ async def test_compressed_chunks_agree(pool: asyncpg.Pool) -> None:
     assert (outcome.differences, outcome.trades) == ([], 2 * 1_296)
 
 
-async def test_writes_meanwhile_are_no_difference(pool: asyncpg.Pool, store: Store) -> None:
+async def test_writes_and_refreshes_meanwhile_are_no_difference(pool: asyncpg.Pool, store: Store) -> None:
     """Days that were read already, and days that were not, get trades; the ledger changes with them."""
     trades = history(days=8)
     await store.write(trades[::2])
@@ -121,6 +123,10 @@ async def test_writes_meanwhile_are_no_difference(pool: asyncpg.Pool, store: Sto
     async def write() -> None:
         for trade in late:
             await write_again(partial(store.write, [trade]))
+
+    async def keep_refreshing() -> None:
+        while not writing.done():
+            await refresh(pool, now=LATER)
 
     async def keep_verifying() -> list[int]:
         seen = []
@@ -131,8 +137,25 @@ async def test_writes_meanwhile_are_no_difference(pool: asyncpg.Pool, store: Sto
         return seen
 
     writing = asyncio.create_task(write())
-    seen = await keep_verifying()
+    seen, _ = await asyncio.gather(keep_verifying(), keep_refreshing())
     await writing
 
     assert len(set(seen)) > 1
     assert seen == sorted(seen)
+
+
+async def test_trades_that_arrive_while_it_begins_are_no_difference(
+    pool: asyncpg.Pool, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in the ledger, and later than all that was there when the range was determined."""
+    await store.write(history())
+    begin = SeenIds.begin
+
+    async def begin_late(*arguments: Any) -> None:
+        await store.write([make_trade(9_000, LATER)])
+        await begin(*arguments)
+        await store.write([make_trade(9_001, LATER + DAY)])
+
+    monkeypatch.setattr(SeenIds, "begin", begin_late)
+
+    assert (await verified(pool)).differences == []

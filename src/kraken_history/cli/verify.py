@@ -26,6 +26,7 @@ from kraken_history.errors import UsageError
 from kraken_history.kraken.pairs import checked_name, find_stored
 from kraken_history.reading.differences import Difference
 from kraken_history.reading.verification import OnStep, Step, Verification, verify
+from kraken_history.records import MINUTE
 from kraken_history.runtime.processes import EXIT_FAILED
 from kraken_history.settings import Settings, load_settings
 from kraken_history.storing.repair import sole_repairer
@@ -225,7 +226,8 @@ def _print(outcome: Outcome, *, repairs: bool) -> None:
 def _print_counts(verification: Verification) -> None:
     assert verification.window is not None
     window = f"{instant(verification.window.start)} to {instant(verification.window.end)}"
-    table = table_of("verified", "rows", title=f"{len(verification.symbols)} symbol(s), {window}")
+    sys.stdout.write(f"{len(verification.symbols)} symbol(s), {window}\n")
+    table = table_of("verified", "rows")
     table.add_row("trades", f"{verification.trades:,}")
     table.add_row("candles 1m", f"{verification.candles:,}")
     for view, count in verification.longer.items():
@@ -234,16 +236,19 @@ def _print_counts(verification: Verification) -> None:
 
 
 def _print_differences(differences: Sequence[Difference]) -> None:
-    table = table_of("symbol", "what", "from", "to", "detail", title=f"{len(differences):,} difference(s)")
+    sys.stdout.write(f"{len(differences):,} difference(s)\n")
+    table = table_of("symbol", "what", "when", "detail")
     for column in table.columns:
         column.justify = "left"
     for each in differences[:_MOST_SHOWN]:
         what = each.what.replace("_", " ")
-        table.add_row(each.symbol, what, _short(each.start), _short(each.end), each.detail)
+        table.add_row(each.symbol, what, _when(each), each.detail)
     print_table(table)
     if len(differences) > _MOST_SHOWN:
         sys.stdout.write(f"… and {len(differences) - _MOST_SHOWN:,} more: --json prints all\n")
 
 
-def _short(moment: datetime) -> str:
-    return instant(moment).replace("T", " ")
+def _when(difference: Difference) -> str:
+    """The start, and the end if it is not in the same minute."""
+    start, end = instant(difference.start), instant(difference.end)
+    return start if difference.end - difference.start <= MINUTE else f"{start} to {end}"

@@ -35,6 +35,7 @@ oldest or newest time, is wrong. ``candle_differs``: a one-minute candle is not 
 """
 
 _DAY = width_of(24 * 60)
+_MOST_VALUES = 3  # values of a candle in a detail
 _MOST_PER_DAY = 20  # further differences of a kind, symbol and day extend the last one
 
 
@@ -119,10 +120,17 @@ def candle_detail(what: What, found: list[str] | None, expected: list[str] | Non
         return f"a candle of another source stands, with {_trades(int(found[of_trades]))}: {expected[of_trades]} stored"
     unequal = [
         f"{name} is {is_}, its {below} give {should_be}"
-        for name, is_, should_be in zip(VALUES, found, expected, strict=True)
+        for name, is_, should_be in sorted(zip(VALUES, found, expected, strict=True), key=_count_first)
         if is_ != should_be
     ]
-    return ", ".join(unequal) or "its trade ids are not those of its trades"
+    more = len(unequal) - _MOST_VALUES
+    shown = [*unequal[:_MOST_VALUES], *([f"and {more} more"] if more > 0 else [])]
+    return ", ".join(shown) or "its trade ids are not those of its trades"
+
+
+def _count_first(value: tuple[str, str, str]) -> bool:
+    """The number of trades explains the other values."""
+    return value[0] != "trade_count"
 
 
 def _trades(count: int) -> str:

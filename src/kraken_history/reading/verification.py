@@ -6,7 +6,7 @@ a write during the verification is never a difference. The comparisons are made 
 sent. :mod:`~kraken_history.reading.verified_ids` follows the ids through all windows.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Literal, TypeVar
@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 _DAY = timedelta(days=1)
 _WEEK = timedelta(weeks=1)
+_MICROSECOND = timedelta(microseconds=1)
 _LONGER_WINDOW = 4 * _WEEK  # bounds of every interval, because windows begin on a Monday
 
 
@@ -143,25 +144,27 @@ class _Verifier:
         self._wrong_longer: dict[tuple[str, str], list[TimeRange]] = {}
 
     async def run(self, start: datetime | None, end: datetime | None, *, only_longer: bool = False) -> Verification:
-        within = await self._extent(start, end)
+        low = None if start is None else bucket_start(start, MINUTE)
+        high = None if end is None else bucket_end(end, MINUTE)
+        if not only_longer:  # before the extent: the rows of all these ids are then within it
+            await self._in_a_snapshot(partial(self._ids.begin, self._connection, self._symbols, low, high))
+        within = await self._extent(low, high)
         if within is not None:
             if not only_longer:
-                await self._verify_trades_and_minutes(within, start, end)
+                await self._verify_minutes(within)
+                await self._verify_lost(within, is_whole=start is None and end is None)
+                await self._verify_ledgers(is_whole=start is None and end is None)
             # Of everything, the candles of the first and the last bucket too; else only those wholly in the range.
             first = bucket_start(within.start, _WEEK) if start is None else within.start
             last = bucket_end(within.end, _WEEK) if end is None else within.end
             await self._verify_longer(TimeRange(first, last))
         return self._outcome(within)
 
-    async def _verify_trades_and_minutes(self, within: TimeRange, start: datetime | None, end: datetime | None) -> None:
-        low, high = None if start is None else within.start, None if end is None else within.end
-        await self._in_a_snapshot(partial(self._ids.begin, self._connection, self._symbols, low, high))
-        await self._verify_minutes(within)
+    async def _verify_lost(self, within: TimeRange, *, is_whole: bool) -> None:
         lost = await self._in_a_snapshot(partial(self._ids.find_lost, self._connection))
-        if low is not None or high is not None:
+        if not is_whole:
             lost = await without_rows_outside(self._connection, lost, within, self._pieces["trades"])
         self._ids.note_lost(lost, await self._in_a_snapshot(partial(read_times, self._connection, lost)))
-        await self._verify_ledgers(is_whole=start is None and end is None)
 
     def _outcome(self, within: TimeRange | None) -> Verification:
         return Verification(
@@ -202,7 +205,7 @@ class _Verifier:
         newest = [high for _, high in extents if high is not None]
         if not oldest or not newest:
             return None
-        first, last = min(oldest), max(newest) + MINUTE
+        first, last = min(oldest), max(newest) + _MICROSECOND
         first = bucket_start(first if start is None else max(start, first), MINUTE)
         last = bucket_end(last if end is None else min(end, last), MINUTE)
         return TimeRange(first, last) if first < last else None
@@ -220,20 +223,22 @@ class _Verifier:
             found.append(moment)
         return found[0], found[1]
 
-    def _days(self, within: TimeRange) -> list[TimeRange]:
-        """The days of a range that may have rows, cut to it."""
-        days = {
-            day
-            for piece in (*self._pieces["trades"], *self._pieces["candles"])
-            for day in _days_of(max(piece.start, within.start), min(piece.end, within.end))
-        }
-        return [TimeRange(max(day, within.start), min(day + _DAY, within.end)) for day in sorted(days)]
+    def _windows(self, within: TimeRange) -> list[TimeRange]:
+        """The parts of a range that may have rows: the days of trades, and the stretches that have candles only."""
+        days = set(_days_of(self._pieces["trades"], within))
+        windows = [TimeRange(day, day + _DAY) for day in days]
+        for piece in self._pieces["candles"]:
+            alone = [day for day in _days_of([piece], within) if day not in days]
+            for day in alone:
+                joins = windows and windows[-1].end == day and day - _DAY in alone
+                windows.append(TimeRange(windows.pop().start if joins else day, day + _DAY))
+        return [TimeRange(max(each.start, within.start), min(each.end, within.end)) for each in sorted(windows)]
 
     async def _verify_minutes(self, within: TimeRange) -> None:
-        days = self._days(within)
-        for at, window in enumerate(days, 1):
+        windows = self._windows(within)
+        for at, window in enumerate(windows, 1):
             self._note_day(window, await self._in_a_snapshot(partial(self._read_day, window)))
-            self._on_step(Step("trades", window, at, len(days), self._ids.rows))
+            self._on_step(Step("trades", window, at, len(windows), self._ids.rows))
 
     async def _read_day(self, window: TimeRange) -> _Day:
         runs = await read_runs(self._connection, window, self._symbols)
@@ -307,11 +312,13 @@ class _Verifier:
         return [window.start, window.end] if self._symbols is None else [window.start, window.end, self._symbols]
 
 
-def _days_of(start: datetime, end: datetime) -> Iterator[datetime]:
-    day = bucket_start(start, _DAY)
-    while day < end:
-        yield day
-        day += _DAY
+def _days_of(pieces: Iterable[TimeRange], within: TimeRange) -> Iterator[datetime]:
+    """The days of these pieces, oldest first, as far as they touch a range."""
+    for piece in pieces:
+        day = bucket_start(max(piece.start, within.start), _DAY)
+        while day < min(piece.end, within.end):
+            yield day
+            day += _DAY
 
 
 # The ledger is asked as well: retention may have dropped the rows below longer candles.
