@@ -89,7 +89,10 @@ def test_a_path_that_leads_nowhere_is_said_before_anything_is_done(tmp_path: Pat
 def test_places_without_csv_files_are_refused(tmp_path: Path) -> None:
     assert "the folder contains no .csv or .zip file" in only_refusal(tmp_path).reason
     assert "the zip contains no .csv file" in only_refusal(write_zip(tmp_path / "a.zip", {"b.txt": b""})).reason
-    assert "expected a .csv file, a .zip file or a folder" in only_refusal(write(tmp_path / "a.txt", [])).reason
+    assert (
+        "expected a .csv file, a .zip file (or a part of one) or a folder"
+        in only_refusal(write(tmp_path / "a.txt", [])).reason
+    )
 
 
 def test_a_zip_that_was_cut_off_is_refused(tmp_path: Path) -> None:
