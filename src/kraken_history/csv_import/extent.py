@@ -63,13 +63,13 @@ def find_extent(file: CsvFile, content: Content, is_given_up: Callable[[], bool]
     if not lines:
         raise CsvError(file.name, 1, "the file is empty: download it again")
     reader = reader_of(file, content)
-    times = _times(reader, _first_two_lines(head))
-    if not times:
+    reader.read(_first_two_lines(head))
+    if reader.first is None or reader.last is None:
         raise CsvError(file.name, 1, "the file has no rows after its header: download it again")
     first_line = reader.lines - reader.rows + 1
-    first, last = instant(times[0]), instant(times[-1])
+    first, last = instant(reader.first), instant(reader.last)
     if lines > reader.lines:
-        last = instant(_times(reader_of(file, content, lines=lines - 1), _last_line(tail))[-1])
+        last = instant(_last_time(reader_of(file, content, lines=lines - 1), _last_line(tail)))
     if first < _FIRST_DAY:
         raise CsvError(file.name, first_line, f"{first:%Y-%m-%d} is before Kraken's first day")
     if last > datetime.now(UTC) + _CLOCK_SLACK:
@@ -86,6 +86,7 @@ def _last_line(block: bytes) -> bytes:
     return block[block.rfind(b"\n", 0, -1) + 1 :]
 
 
-def _times(reader: CandleReader, lines: bytes) -> list[int]:
-    candles, more = reader.read(lines), reader.finish()
-    return candles.times if more is None else candles.times + more.times
+def _last_time(reader: CandleReader, line: bytes) -> int:
+    reader.read(line)
+    assert reader.last is not None  # a line is a row or a fault
+    return reader.last

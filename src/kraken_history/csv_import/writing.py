@@ -67,21 +67,19 @@ class FileWriter:
 
     async def _blocks(self) -> AsyncIterator[Candles]:
         reader = reader_of(self._file, self._content)
-        done, first, last = 0, 0, 0
+        done = 0
         for block in self._file.blocks():
             candles = reader.read(block)
             if self._is_within(candles):
-                first, last = first or candles.times[0], candles.times[-1]
                 yield candles
             done += len(block)
             self._told(done)
             await asyncio.sleep(0)  # let other tasks run
         rest = reader.finish()
         if rest is not None and self._is_within(rest):
-            first, last = first or rest.times[0], rest.times[-1]
             yield rest
         self._rows = reader.rows
-        if (instant(first), instant(last)) != (self._extent.first, self._extent.last):
+        if (instant(reader.first or 0), instant(reader.last or 0)) != (self._extent.first, self._extent.last):
             raise CsvError(self._file.name, None, "the file changed while it was read: import it again")
 
     def _is_within(self, candles: Candles) -> bool:

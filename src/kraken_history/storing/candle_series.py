@@ -41,10 +41,10 @@ class CandleSeries(Struct, frozen=True):
     """One-minute candles of one symbol in order of time, each minute once.
 
     Attributes:
-        first, last: Open times of the first candle and of the last.
+        first, last: Open times of the first minute and of the last. They may be minutes without a candle.
         proven_until: From ``first`` until this time, minutes without a candle are proven quiet.
-        blocks: Returns all candles, in blocks that are not empty. It is called again if they must be written again. If
-            it raises, the write ends and nothing is stored.
+        blocks: Returns all candles, in blocks that are not empty; there may be none. It is called again if they must be
+            written again. If it raises, the write ends and nothing is stored.
     """
 
     symbol: str
@@ -87,9 +87,12 @@ class _Passed(Struct):
     """Counts the copied candles and their hours. Hours are kept as runs, so that this stays small."""
 
     candles: int = 0
+    first: int = 0
+    last: int = 0
     hours: list[list[int]] = []
 
     def add(self, times: list[int]) -> None:
+        self.first, self.last = self.first if self.candles else times[0], times[-1]
         self.candles += len(times)
         for hour in sorted({time // _HOUR_S for time in times}):
             if self.hours and hour <= self.hours[-1][1]:
@@ -99,11 +102,12 @@ class _Passed(Struct):
 
     def stale_ranges(self) -> str:
         """The hours as a multirange."""
-        return "{" + ",".join(f"[{_instant(a)},{_instant(b)})" for a, b in self.hours) + "}"
+        hours = (f"[{_moment(first * _HOUR_S)},{_moment(end * _HOUR_S)})" for first, end in self.hours)
+        return "{" + ",".join(hours) + "}"
 
 
-def _instant(hour: int) -> datetime:
-    return datetime.fromtimestamp(hour * _HOUR_S, UTC)
+def _moment(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 class _SeriesWriter:
@@ -141,10 +145,11 @@ class _SeriesWriter:
                 return None
             await self._copy_into("candles")
             await lock_symbol(self._connection, series.symbol)
-            new = self._passed.candles
-            await self._note(series.first, series.last, new, self._passed.stale_ranges())
+            passed = self._passed
+            if passed.candles:
+                await self._note(_moment(passed.first), _moment(passed.last), passed.candles, passed.stale_ranges())
             await self._cover()
-            return new, 0
+            return passed.candles, 0
 
     async def _merge(self, *, is_alone: bool = False) -> tuple[int, int]:
         """Copy into a temporary table; add the new candles from it, then merge the fuller ones.
