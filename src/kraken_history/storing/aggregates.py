@@ -11,7 +11,8 @@ Readers compute time after the watermark from the source, so they are correct th
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
@@ -23,7 +24,7 @@ from kraken_history.errors import ServiceUnavailable
 from kraken_history.intervals import bucket_end, bucket_start
 from kraken_history.records import TimeRange
 from kraken_history.storing.longer_intervals import AGGREGATES, Aggregate
-from kraken_history.storing.materialized import open_keeper
+from kraken_history.storing.materialized import Keeper, open_keeper
 
 GRACE = timedelta(seconds=10)
 """Delay after its end until a bucket counts as closed: the last trades of its last minute arrive until then."""
@@ -31,6 +32,10 @@ GRACE = timedelta(seconds=10)
 _LOCK_KEY = 0x61676772656761  # an arbitrary constant; all versions must use the same
 _LONGEST_WINDOW = timedelta(weeks=13)  # a longer range is refreshed in pieces
 _BRIDGED_BUCKETS = 12  # nearer windows are merged: a statement costs more than a few buckets
+_ROWS_PER_WINDOW = 200  # one-minute candles; reading so many costs less than a statement of their own
+_KEPT_PER_WINDOW = 4  # materialised candles; each of them may have lost its rows, and then costs a statement
+_LEAST_UNMARKED = 64  # windows per statement
+_UNMARKED_SHARE = 8  # one statement removes the marks of this fraction of the windows
 
 
 class Refreshed(Struct, frozen=True):
@@ -117,12 +122,51 @@ async def refresh_marked(
         await _mark(connection, within)
     done: list[Refreshed] = []
     for aggregate in AGGREGATES:
-        # Oldest first: a window moves the watermark to its end.
-        for window in windows(await _marked(connection, aggregate), aggregate.width, closed_until):
-            done.append(Refreshed(aggregate.view, window, await keeper.refresh(aggregate, window)))
+        wanted = windows(await _marked(connection, aggregate), aggregate.width, closed_until)
+        done += await _refresh_windows(keeper, aggregate, await _joined(keeper, aggregate, wanted))
     refreshed = {each.view for each in done}
     await keeper.note_refreshed([aggregate.view for aggregate in AGGREGATES if aggregate.view in refreshed])
     return done
+
+
+async def _refresh_windows(keeper: Keeper, aggregate: Aggregate, wanted: Sequence[TimeRange]) -> list[Refreshed]:
+    """Refresh windows, oldest first, and remove their marks.
+
+    The marks of an interval are one value, which is written whole. So they are removed for a fraction of the windows at
+    once: for each window, it would take time that grows with the square of their number.
+    """
+    done: list[Refreshed] = []
+    size = max(_LEAST_UNMARKED, len(wanted) // _UNMARKED_SHARE)
+    for at in range(0, len(wanted), size):
+        batch = wanted[at : at + size]
+        done += [Refreshed(aggregate.view, window, await keeper.refresh(aggregate, window)) for window in batch]
+        await keeper.unmark(aggregate, batch)
+    return done
+
+
+async def _joined(keeper: Keeper, aggregate: Aggregate, wanted: Sequence[TimeRange]) -> list[TimeRange]:
+    """Join windows with little between them, such as those of a pair that is traded every few hours."""
+    joined: list[TimeRange] = []
+    at = 0
+    while at < len(wanted):
+        end = bisect_right(wanted, wanted[at].start + _LONGEST_WINDOW, lo=at + 1, key=lambda window: window.end)
+        joined += await _joined_if_few(keeper, aggregate, wanted[at:end])
+        at = end
+    return joined
+
+
+async def _joined_if_few(keeper: Keeper, aggregate: Aggregate, near: Sequence[TimeRange]) -> list[TimeRange]:
+    if len(near) < 2:
+        return list(near)
+    whole = TimeRange(near[0].start, near[-1].end)
+    base, materialized = len(near) * _ROWS_PER_WINDOW, len(near) * _KEPT_PER_WINDOW
+    if await keeper.has_few_rows(aggregate, whole, base=base, materialized=materialized):
+        return [whole]
+    half = len(near) // 2
+    return [
+        *await _joined_if_few(keeper, aggregate, near[:half]),
+        *await _joined_if_few(keeper, aggregate, near[half:]),
+    ]
 
 
 def windows(marked: Iterable[TimeRange], width: timedelta, closed_until: datetime) -> list[TimeRange]:
