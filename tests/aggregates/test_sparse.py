@@ -11,7 +11,7 @@ import pytest
 
 from kraken_history.storing import aggregates
 from kraken_history.storing.aggregates import refresh
-from kraken_history.storing.longer_intervals import Aggregate
+from kraken_history.storing.longer_intervals import AGGREGATES, Aggregate
 from kraken_history.storing.materialized import ContinuousKeeper, TableKeeper
 from kraken_history.storing.store import Store
 from tests.aggregates.truth import assert_right, marked_ranges
@@ -49,7 +49,7 @@ async def test_windows_with_nothing_between_them_are_refreshed_at_once(pool: asy
 
     done = await refresh(pool, now=NOW)
 
-    assert [each.view for each in done] == [aggregate.view for aggregate in aggregates.AGGREGATES]
+    assert [each.view for each in done] == [aggregate.view for aggregate in AGGREGATES]
     await assert_right(pool)
 
 
@@ -64,5 +64,5 @@ async def test_marks_are_removed_for_many_windows_at_once(
 
     assert sum(counts) == written
     assert len(counts) <= 8
-    assert await marked_ranges(pool, aggregates.AGGREGATES[0]) == []
+    assert await marked_ranges(pool, AGGREGATES[0]) == []
     await assert_right(pool)

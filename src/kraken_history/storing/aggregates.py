@@ -12,7 +12,7 @@ Readers compute time after the watermark from the source, so they are correct th
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
@@ -38,6 +38,10 @@ _LEAST_UNMARKED = 64  # windows per statement
 _UNMARKED_SHARE = 8  # one statement removes the marks of this fraction of the windows
 
 
+OnWindow = Callable[[Aggregate, int, int], object]
+"""Called with an interval, and how many of its windows are done, and wanted."""
+
+
 class Refreshed(Struct, frozen=True):
     """One window that was refreshed.
 
@@ -55,7 +59,12 @@ class RefreshIsRunning(ServiceUnavailable):
 
 
 async def refresh(
-    pool: asyncpg.Pool, *, within: TimeRange | None = None, now: datetime | None = None, wait_s: float = 0
+    pool: asyncpg.Pool,
+    *,
+    within: TimeRange | None = None,
+    now: datetime | None = None,
+    wait_s: float = 0,
+    told: OnWindow = lambda *_: None,
 ) -> list[Refreshed]:
     """Refresh every closed bucket that is marked; return the windows, in their order.
 
@@ -65,6 +74,7 @@ async def refresh(
         within: Mark this range first, as far as it has one-minute candles.
         now: The time that decides which buckets are closed; by default, the present.
         wait_s: Seconds to wait for another refresh to end.
+        told: Called before each window.
 
     Raises:
         RefreshIsRunning: The other refresh did not end in time.
@@ -72,19 +82,21 @@ async def refresh(
     """
     async with sole_refresher(pool, wait_s=wait_s) as connection:
         try:
-            return await refresh_marked(connection, within=within, now=now)
+            return await refresh_marked(connection, within=within, now=now, told=told)
         except asyncpg.LockNotAvailableError as error:  # TimescaleDB: a policy has locked the aggregate
             raise RefreshIsRunning("a candle aggregate is locked, perhaps by a refresh policy: try again") from error
 
 
-async def refresh_if_free(pool: asyncpg.Pool, *, now: datetime | None = None, wait_s: float = 5.0) -> None:
+async def refresh_if_free(
+    pool: asyncpg.Pool, *, now: datetime | None = None, wait_s: float = 5.0, told: OnWindow = lambda *_: None
+) -> None:
     """:func:`refresh` at the end of a job that ran without a worker.
 
     If another refresh is running, or this user does not own the aggregates, this does nothing: the other refresh, or
     the next one, refreshes the marked buckets.
     """
     with suppress(RefreshIsRunning, asyncpg.InsufficientPrivilegeError):
-        await refresh(pool, now=now, wait_s=wait_s)
+        await refresh(pool, now=now, wait_s=wait_s, told=told)
 
 
 @asynccontextmanager
@@ -112,7 +124,11 @@ async def sole_refresher(pool: asyncpg.Pool, *, wait_s: float = 0) -> AsyncItera
 
 
 async def refresh_marked(
-    connection: Connection, *, within: TimeRange | None = None, now: datetime | None = None
+    connection: Connection,
+    *,
+    within: TimeRange | None = None,
+    now: datetime | None = None,
+    told: OnWindow = lambda *_: None,
 ) -> list[Refreshed]:
     """As :func:`refresh`, for a caller that holds the lock of :func:`sole_refresher`."""
     closed_until = (datetime.now(UTC) if now is None else now) - GRACE
@@ -123,13 +139,15 @@ async def refresh_marked(
     done: list[Refreshed] = []
     for aggregate in AGGREGATES:
         wanted = windows(await _marked(connection, aggregate), aggregate.width, closed_until)
-        done += await _refresh_windows(keeper, aggregate, await _joined(keeper, aggregate, wanted))
+        done += await _refresh_windows(keeper, aggregate, await _joined(keeper, aggregate, wanted), told)
     refreshed = {each.view for each in done}
     await keeper.note_refreshed([aggregate.view for aggregate in AGGREGATES if aggregate.view in refreshed])
     return done
 
 
-async def _refresh_windows(keeper: Keeper, aggregate: Aggregate, wanted: Sequence[TimeRange]) -> list[Refreshed]:
+async def _refresh_windows(
+    keeper: Keeper, aggregate: Aggregate, wanted: Sequence[TimeRange], told: OnWindow
+) -> list[Refreshed]:
     """Refresh windows, oldest first, and remove their marks.
 
     The marks of an interval are one value, which is written whole. So they are removed for a fraction of the windows at
@@ -139,7 +157,9 @@ async def _refresh_windows(keeper: Keeper, aggregate: Aggregate, wanted: Sequenc
     size = max(_LEAST_UNMARKED, len(wanted) // _UNMARKED_SHARE)
     for at in range(0, len(wanted), size):
         batch = wanted[at : at + size]
-        done += [Refreshed(aggregate.view, window, await keeper.refresh(aggregate, window)) for window in batch]
+        for window in batch:
+            told(aggregate, len(done), len(wanted))
+            done.append(Refreshed(aggregate.view, window, await keeper.refresh(aggregate, window)))
         await keeper.unmark(aggregate, batch)
     return done
 
