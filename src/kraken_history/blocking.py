@@ -228,6 +228,29 @@ class BlockingHistoricalDataProvider:
         )
         return self._run(reading)
 
+    def get_trades_arrow(
+        self, symbol: str, start: datetime, end: datetime, *, numbers: Literal["decimal", "float"] = "decimal"
+    ) -> "pyarrow.Table":
+        return self._run(self._provider.get_trades_arrow(symbol, start, end, numbers=numbers))
+
+    @overload
+    def get_trades_frame(
+        self, symbol: str, start: datetime, end: datetime, *, as_: Literal["polars"] = ...
+    ) -> "polars.DataFrame": ...
+
+    @overload
+    def get_trades_frame(
+        self, symbol: str, start: datetime, end: datetime, *, as_: Literal["pandas"]
+    ) -> "pandas.DataFrame": ...
+
+    def get_trades_frame(
+        self, symbol: str, start: datetime, end: datetime, *, as_: Literal["polars", "pandas"] = "polars"
+    ) -> "polars.DataFrame | pandas.DataFrame":
+        reading: Coroutine[Any, Any, polars.DataFrame | pandas.DataFrame] = self._provider.get_trades_frame(
+            symbol, start, end, as_=as_
+        )
+        return self._run(reading)
+
     def find_symbol(self, name: str) -> str:
         return self._run(self._provider.find_symbol(name))
 

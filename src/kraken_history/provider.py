@@ -16,7 +16,7 @@ from kraken_history.database.connections import Connection
 from kraken_history.errors import UsageError
 from kraken_history.intervals import VIEWS, as_utc, checked_interval
 from kraken_history.reading import as_of as knowledge
-from kraken_history.reading import columns, coverage, following, indicators, replay, status, trades
+from kraken_history.reading import columns, coverage, following, indicators, replay, status, trade_columns, trades
 from kraken_history.reading.candles import read_candles, read_latest_candles
 from kraken_history.reading.coverage import Coverage, GapsChoice
 from kraken_history.reading.database import Database
@@ -331,6 +331,42 @@ class HistoricalDataProvider:
             CoverageError: With ``gaps="raise"``, part of the range is missing.
         """
         return await columns.read_candles_frame(self._database, symbol, interval, start, end, as_, gaps)
+
+    async def get_trades_arrow(
+        self, symbol: str, start: datetime, end: datetime, *, numbers: Literal["decimal", "float"] = "decimal"
+    ) -> "pyarrow.Table":
+        """The trades of :meth:`get_trades` as columns of the same names. Needs the extra ``arrow``.
+
+        Args:
+            numbers: As for :meth:`get_candles_arrow`: ``price`` and ``volume``.
+
+        Raises:
+            MissingExtra: The extra is not installed.
+            UsageError: A number has too many digits for a decimal column.
+        """
+        return await trade_columns.read_trades_arrow(self._database, symbol, start, end, numbers)
+
+    @overload
+    async def get_trades_frame(
+        self, symbol: str, start: datetime, end: datetime, *, as_: Literal["polars"] = ...
+    ) -> "polars.DataFrame": ...
+
+    @overload
+    async def get_trades_frame(
+        self, symbol: str, start: datetime, end: datetime, *, as_: Literal["pandas"]
+    ) -> "pandas.DataFrame": ...
+
+    async def get_trades_frame(
+        self, symbol: str, start: datetime, end: datetime, *, as_: Literal["polars", "pandas"] = "polars"
+    ) -> "polars.DataFrame | pandas.DataFrame":
+        """The trades of :meth:`get_trades` as a frame with float64 columns. Needs the extra ``frames``.
+
+        Polars has ``timestamp`` as a column; pandas has it as the index, in UTC.
+
+        Raises:
+            MissingExtra: The extra is not installed.
+        """
+        return await trade_columns.read_trades_frame(self._database, symbol, start, end, as_)
 
     async def find_symbol(self, name: str) -> str:
         """The symbol that the records of a read have, for any name that the read takes: ``XBTUSDT`` → ``BTC/USDT``.
