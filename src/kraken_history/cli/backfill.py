@@ -68,8 +68,13 @@ def run_command(
     if symbol is None:
         raise UsageError("expected a symbol, for example: kraken-history backfill BTC/USDT")
     checked_name(symbol)
-    start, end = instant_option("--from", from_), instant_option("--to", to)
+    start, end = checked_target(from_, to)
     raise typer.Exit(run_backfill(settings, symbol, start=start, end=end, follows=follows))
+
+
+def checked_target(from_: str | None, to: str | None) -> tuple[datetime | None, datetime | None]:
+    """The times of ``--from`` and ``--to``; raises UsageError if one is not valid."""
+    return instant_option("--from", from_), instant_option("--to", to)
 
 
 def run_backfill(
@@ -130,7 +135,7 @@ async def _run(
         if not follows:
             return 0
         try:
-            return _verdict(await follow(pool, asked.symbol))
+            return verdict(await follow(pool, asked.symbol))
         except (asyncio.CancelledError, KeyboardInterrupt):
             sys.stderr.write(
                 f"the backfill of {asked.symbol} stays with the worker: see it with"
@@ -139,7 +144,8 @@ async def _run(
             raise
 
 
-def _verdict(ended: Backfill) -> int:
+def verdict(ended: Backfill) -> int:
+    """Say how a backfill ended; return the exit code."""
     without_id = f", {ended.unidentified:,} row(s) without a trade id were skipped" if ended.unidentified else ""
     why = f": {ended.reason}" if ended.reason else ""
     sys.stderr.write(
