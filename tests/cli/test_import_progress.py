@@ -37,12 +37,12 @@ def test_without_a_terminal_there_is_a_line_now_and_then() -> None:
                     progress.show(each, phase, done)
             progress.passed()
         clock.now += LINE_EVERY_S
-        progress.show_refresh("5m", 3, 9)
+        progress.show_refresh("15m", 1.5, 8)
 
     assert 10 <= len(lines) <= 14
     assert lines[0] == "0 of 2 file(s), 900.0 kB of 40.0 MB, about 0:07:14 left"
     assert lines[-2].startswith("1 of 2 file(s), ")
-    assert lines[-1] == "computing candles of 5m: 3 of 9"
+    assert lines[-1] == "computing candles of 15m, 19 % of the longer intervals"
 
 
 def test_a_short_import_writes_no_line() -> None:

@@ -641,6 +641,7 @@ async def test_a_merge_in_slices_stores_the_same_and_tells_of_each(
     assert {stored.candle.trade_count for stored in await stored_candles(pool)} == {3}
     assert len(merged) > 4
     assert merged[-1][0] == merged[-1][1]
+    assert merged == sorted(merged)
     status = await sync_status(pool, "BTC/USDT", "candles_1m")
     assert status is not None
     assert status["total_records"] == 4_000

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -23,6 +24,7 @@ from kraken_history.kraken.pairs import checked_name
 from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
 from kraken_history.settings import Settings, load_settings
 from kraken_history.storing.aggregates import refresh_if_free
+from kraken_history.storing.longer_intervals import AGGREGATES, Aggregate
 
 _MOST_NAMED = 3
 
@@ -86,11 +88,13 @@ async def _import(
                 outcomes.append(outcome)
                 progress.passed()
             if any(isinstance(outcome, Imported) for outcome in outcomes):
-                await refresh_if_free(
-                    pool, told=lambda aggregate, *done: progress.show_refresh(aggregate.interval, *done)
-                )
+                await refresh_if_free(pool, told=partial(_show_refresh, progress))
         if importer.note:
             sys.stderr.write(f"{importer.note}\n")
+
+
+def _show_refresh(progress: ImportProgress, aggregate: Aggregate, done: int, windows: int) -> None:
+    progress.show_refresh(aggregate.interval, AGGREGATES.index(aggregate) + done / windows, len(AGGREGATES))
 
 
 def _report(outcomes: Sequence[Imported | Skipped | CsvError]) -> None:

@@ -77,12 +77,17 @@ class ImportProgress:
         self._progress.update(self._task, completed=self._before)
         self._say(self._before)
 
-    def show_refresh(self, interval: str, done: int, total: int) -> None:
-        """Show that the longer intervals are being computed; the files are done."""
+    def show_refresh(self, interval: str, done: float, total: int) -> None:
+        """Show that the longer intervals are being computed; the files are done.
+
+        Args:
+            done: Number of intervals that are done, with the fraction of the current one.
+            total: Number of intervals.
+        """
         words = f"computing candles of {interval}"
         self._progress.update(self._task, description=words, completed=done, total=total, bytes=False)
         if not self._is_terminal and self._is_due():
-            self._write(f"{words}: {done} of {total}")
+            self._write(f"{words}, {100 * done / total:.0f} % of the longer intervals")
 
     def _say(self, completed: int) -> None:
         if self._is_terminal or not self._is_due():

@@ -205,7 +205,7 @@ class _SeriesWriter:
         changes = []
         for number, (first, last) in enumerate(slices, 1):
             changes.append(await self._aggregate(_ADD_NEW, self._series.symbol, _moment(first), _moment(last)))
-            self._series.told_merged(number / len(slices))
+            self._series.told_merged(number / len(slices) / 2)  # the fuller ones are the other half
         await self._make_ready("fuller_candles")
         return changes
 
@@ -213,7 +213,7 @@ class _SeriesWriter:
         changes = []
         for number, (first, last) in enumerate(slices, 1):
             changes.append(await self._aggregate(_MERGE[table], _moment(first), _moment(last)))
-            self._series.told_merged(number / len(slices))
+            self._series.told_merged(0.5 + number / len(slices) / 2)
         return changes
 
     async def _make_ready(self, stage: str) -> None:
