@@ -13,7 +13,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _backfill(
-    symbols: Annotated[list[str] | None, typer.Argument(metavar="[SYMBOL...]", help="For example BTC/USDT.")] = None,
+    symbols: Annotated[list[str] | None, typer.Argument(metavar="SYMBOL", help="For example BTC/USDT.")] = None,
     from_: Annotated[
         str | None,
         typer.Option("--from", help="Start time, ISO 8601, by default in UTC. Default: the first trade."),

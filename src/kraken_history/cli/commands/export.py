@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _export(
-    symbols: Annotated[list[str] | None, typer.Argument(metavar="[SYMBOL...]", help="For example BTC/USDT.")] = None,
+    symbols: Annotated[list[str] | None, typer.Argument(metavar="SYMBOL", help="For example BTC/USDT.")] = None,
     interval: Annotated[int, typer.Option(help="Candle length in minutes, as for `candles`.")] = 1,
     from_: Annotated[
         str | None,
