@@ -156,3 +156,12 @@ def recordings() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no recordings of Kraken's answers in {folder}; set KRAKEN_RECORDINGS")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """The folder of small inputs that once failed, in the shape that the field uses."""
+    folder = Path(os.environ.get("KRAKEN_CASES", REPOSITORY.parent / "shared/cases"))
+    if not folder.is_dir():
+        pytest.skip(f"no inputs that once failed in {folder}; set KRAKEN_CASES")
+    return folder

@@ -272,6 +272,41 @@ class BlockingHistoricalDataProvider:
         )
         return self._run(reading)
 
+    def get_trades_arrow(
+        self,
+        symbol: str,
+        start: datetime,
+        end: datetime,
+        *,
+        numbers: Literal["decimal", "float"] = "decimal",
+        gaps: TradeGapsChoice = "raise",
+    ) -> "pyarrow.Table":
+        return self._run(self._provider.get_trades_arrow(symbol, start, end, numbers=numbers, gaps=gaps))
+
+    @overload
+    def get_trades_frame(
+        self, symbol: str, start: datetime, end: datetime, *, as_: Literal["polars"] = ..., gaps: TradeGapsChoice = ...
+    ) -> "polars.DataFrame": ...
+
+    @overload
+    def get_trades_frame(
+        self, symbol: str, start: datetime, end: datetime, *, as_: Literal["pandas"], gaps: TradeGapsChoice = ...
+    ) -> "pandas.DataFrame": ...
+
+    def get_trades_frame(
+        self,
+        symbol: str,
+        start: datetime,
+        end: datetime,
+        *,
+        as_: Literal["polars", "pandas"] = "polars",
+        gaps: TradeGapsChoice = "raise",
+    ) -> "polars.DataFrame | pandas.DataFrame":
+        reading: Coroutine[Any, Any, polars.DataFrame | pandas.DataFrame] = self._provider.get_trades_frame(
+            symbol, start, end, as_=as_, gaps=gaps
+        )
+        return self._run(reading)
+
     def find_symbol(self, name: str) -> str:
         return self._run(self._provider.find_symbol(name))
 

@@ -25,6 +25,7 @@ from kraken_history.reading import (
     replay,
     status,
     strategy_reads,
+    trade_columns,
     trades,
 )
 from kraken_history.reading.coverage import Coverage
@@ -450,6 +451,60 @@ class HistoricalDataProvider:
             CoverageError: With ``gaps="raise"``, part of the range is missing.
         """
         return await columns.read_candles_frame(self._database, symbol, interval, start, end, as_, gaps)
+
+    async def get_trades_arrow(
+        self,
+        symbol: str,
+        start: datetime,
+        end: datetime,
+        *,
+        numbers: Literal["decimal", "float"] = "decimal",
+        gaps: TradeGapsChoice = "raise",
+    ) -> "pyarrow.Table":
+        """The trades of :meth:`get_trades` as columns of the same names. Needs the extra ``arrow``.
+
+        Args:
+            numbers: As for :meth:`get_candles_arrow`: ``price`` and ``volume``.
+            gaps: As for :meth:`get_trades`.
+
+        Raises:
+            CoverageError: With ``gaps="raise"``, trades of the range are missing.
+            MissingExtra: The extra is not installed.
+            UsageError: A number has too many digits for a decimal column.
+        """
+        return await trade_columns.read_trades_arrow(self._database, symbol, start, end, numbers, gaps)
+
+    @overload
+    async def get_trades_frame(
+        self, symbol: str, start: datetime, end: datetime, *, as_: Literal["polars"] = ..., gaps: TradeGapsChoice = ...
+    ) -> "polars.DataFrame": ...
+
+    @overload
+    async def get_trades_frame(
+        self, symbol: str, start: datetime, end: datetime, *, as_: Literal["pandas"], gaps: TradeGapsChoice = ...
+    ) -> "pandas.DataFrame": ...
+
+    async def get_trades_frame(
+        self,
+        symbol: str,
+        start: datetime,
+        end: datetime,
+        *,
+        as_: Literal["polars", "pandas"] = "polars",
+        gaps: TradeGapsChoice = "raise",
+    ) -> "polars.DataFrame | pandas.DataFrame":
+        """The trades of :meth:`get_trades` as a frame with float64 columns. Needs the extra ``frames``.
+
+        Polars has ``timestamp`` as a column; pandas has it as the index, in UTC.
+
+        Args:
+            gaps: As for :meth:`get_trades`.
+
+        Raises:
+            CoverageError: With ``gaps="raise"``, trades of the range are missing.
+            MissingExtra: The extra is not installed.
+        """
+        return await trade_columns.read_trades_frame(self._database, symbol, start, end, as_, gaps)
 
     async def find_symbol(self, name: str) -> str:
         """The symbol that the records of a read have, for any name that the read takes: ``XBTUSDT`` → ``BTC/USDT``.

@@ -100,13 +100,13 @@ def test_parquet_read_back_equals_the_records(
 
 def test_the_name_of_the_file_says_the_format(filled_url: str, command: Run) -> None:
     """A file c.parquet held CSV."""
-    for name in ("c.parquet", "c.csv", "c.txt"):
+    for name in ("c.parquet", "c.csv", "c"):
         words = ("--to", END.isoformat(), "--output", name)
         assert command("export", "BTC/USDT", "--gaps", "ignore", *words, DATABASE_URL=filled_url).code == 0
 
     assert parquet.read_table("c.parquet").num_rows == 11
     assert len(csv_candles(Path("c.csv").read_text())) == 11
-    assert Path("c.txt").read_bytes() == Path("c.csv").read_bytes()
+    assert Path("c").read_bytes() == Path("c.csv").read_bytes()
 
 
 def test_only_what_is_closed_at_the_end_is_written(filled_url: str, background: Background, command: Run) -> None:

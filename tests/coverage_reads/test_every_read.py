@@ -58,6 +58,14 @@ async def arrow(p: Provider, span: TimeRange, gaps: Any) -> list[Any]:
     return (await p.get_candles_arrow(SYMBOL, 1, span.start, span.end, gaps=gaps)).to_pylist()
 
 
+async def trades_arrow(p: Provider, span: TimeRange, gaps: Any) -> list[Any]:
+    return (await p.get_trades_arrow(SYMBOL, span.start, span.end, gaps=gaps)).to_pylist()
+
+
+async def trades_frame(p: Provider, span: TimeRange, gaps: Any) -> list[Any]:
+    return (await p.get_trades_frame(SYMBOL, span.start, span.end, gaps=gaps)).rows()
+
+
 async def drained(records: AsyncIterator[Any]) -> list[Any]:
     return [record async for record in records]
 
@@ -76,6 +84,8 @@ CANDLE_READS: dict[str, Read] = {
 TRADE_READS: dict[str, Read] = {
     "get_trades": lambda p, span, gaps: p.get_trades(SYMBOL, span.start, span.end, gaps=gaps),
     "replay_trades": lambda p, span, gaps: drained(p.replay_trades(SYMBOL, span.start, span.end, 0, gaps=gaps)),
+    "get_trades_arrow": trades_arrow,
+    "get_trades_frame": trades_frame,
 }
 BY_COUNT = ("get_latest_candles", "get_warmup_data")
 """Reads of a number of candles, which go back as far as they must."""

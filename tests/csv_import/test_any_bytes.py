@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kraken_history.csv_import import CsvError, CsvFile, CsvImporter, Imported, found_files
+from kraken_history.csv_import import CsvError, CsvFile, CsvImporter, Imported, Phase, found_files
 from kraken_history.database.connections import create_pool
 from tests.csv_import.conftest import Outcome, no_kraken
 from tests.support.csv_files import START_S, candle_line, trade_line, write_zip
@@ -85,7 +85,7 @@ async def test_memory_does_not_grow_with_the_file(migrated_database_url: str, tm
     process = psutil.Process()
     samples: list[int] = []
 
-    def sample(file: CsvFile, done: int) -> None:
+    def sample(file: CsvFile, phase: Phase, done: int) -> None:
         assert done <= file.size
         samples.append(process.memory_info().rss)
 

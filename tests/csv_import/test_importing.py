@@ -13,11 +13,12 @@ import asyncpg
 import msgspec
 import pytest
 
-from kraken_history.csv_import import CsvError, CsvFile, CsvImporter, Imported, Skipped, found_files
+from kraken_history.csv_import import CsvError, CsvFile, CsvImporter, Imported, Phase, Skipped, found_files
 from kraken_history.database.connections import create_pool
 from kraken_history.errors import UsageError
 from kraken_history.kraken.rest import decode_asset_pairs, decode_result
 from kraken_history.records import HistoricalCandle
+from kraken_history.storing import candle_series
 from kraken_history.storing.candle_changes import CANDLES_CHANNEL
 from kraken_history.storing.store import Store
 from kraken_history.symbols import Pair
@@ -286,7 +287,9 @@ async def test_live_trades_need_not_wait_while_a_file_is_read(
     elsewhere = background.run(create_pool(migrated_database_url, min_size=1, max_size=1))
     trades = (make_trade(number, now + timedelta(seconds=number)) for number in range(1, 100))
 
-    def write_live(*_: object) -> None:
+    def write_live(_: CsvFile, phase: Phase, __: int) -> None:
+        if phase == "merging":
+            return
         background.run(asyncio.wait_for(Store(elsewhere).write([next(trades)]), 20))
 
     with found_files([path]) as (files, _):
@@ -313,8 +316,8 @@ async def test_a_writer_who_waits_for_the_import_with_the_lock_in_his_hand_does_
 
     async with asyncpg.create_pool(migrated_database_url, min_size=1, max_size=1, server_settings=patient) as others:
 
-        def start(_: CsvFile, done: int) -> None:
-            if not writing and done > 500_000:  # the first minute has been written by now
+        def start(_: CsvFile, phase: Phase, done: int) -> None:
+            if phase == "reading" and not writing and done > 500_000:  # the first minute has been written by now
                 writing.append(asyncio.ensure_future(Store(others).write(trades)))
 
         with found_files([path]) as (files, _):
@@ -354,10 +357,14 @@ async def test_imports_of_one_symbol_take_turns_and_those_of_others_do_not_wait(
         write(tmp_path / folder / "XBTUSDT_1.csv", [candle_line(minute) for minute in minutes])
     reading: list[int] = []
 
+    def read(_: CsvFile, phase: Phase, done: int) -> None:
+        if phase == "reading":
+            reading.append(done)
+
     async def import_second() -> list[object]:
         with found_files([tmp_path / "two"]) as (files, _):
             importer = CsvImporter(pool, no_kraken)
-            return [outcome async for outcome in importer.import_files(files, lambda _, done: reading.append(done))]
+            return [outcome async for outcome in importer.import_files(files, read)]
 
     async def are_waiting(count: int) -> None:
         while await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < count:  # noqa: ASYNC110
@@ -444,7 +451,9 @@ async def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path, poo
 
     minutes = iter(range(3_000, 3_010))
 
-    def grow(_: CsvFile, done: int) -> None:
+    def grow(_: CsvFile, phase: Phase, done: int) -> None:
+        if phase != "reading":
+            return
         with path.open("a") as file:
             file.writelines(candle_line(minute) + "\n" for minute in minutes)
 
@@ -609,3 +618,31 @@ async def test_a_file_that_has_been_compressed_since_is_imported_again_without_c
     assert isinstance(again, Imported)
     assert (again.rows, again.new_candles, again.replaced_candles) == (110_000, 0, 0)
     assert await pool.fetchval("SELECT count(*) FROM candles") == 110_000
+
+
+async def test_a_merge_in_slices_stores_the_same_and_tells_of_each(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candle_series, "_SLICE_CANDLES", 100)
+    path = write(tmp_path / "XBTUSDT_1.csv", [candle_line(m) for m in range(4_000)])
+    fewer = [candle_line(m, trades=2) for m in range(0, 4_000, 7)]
+    await import_csv(write(tmp_path / "old_1.csv", fewer), symbol="BTC/USDT")
+    merged: list[tuple[int, int]] = []
+
+    def tell(file: CsvFile, phase: Phase, done: int) -> None:
+        if phase == "merging":
+            merged.append((done, file.size))
+
+    with found_files([path]) as (files, _):
+        (outcome,) = [each async for each in CsvImporter(pool, no_kraken).import_files(files, tell)]
+
+    assert isinstance(outcome, Imported)
+    assert (outcome.new_candles, outcome.replaced_candles) == (4_000 - len(fewer), len(fewer))
+    assert {stored.candle.trade_count for stored in await stored_candles(pool)} == {3}
+    assert len(merged) > 4
+    assert merged[-1][0] == merged[-1][1]
+    assert merged == sorted(merged)
+    status = await sync_status(pool, "BTC/USDT", "candles_1m")
+    assert status is not None
+    assert status["total_records"] == 4_000
+    assert [(each.lower, each.upper) for each in status["stale_ranges"]] == [(START, START + 4_020 * MINUTE)]

@@ -20,6 +20,9 @@ CANDLE_LINES: dict[str, tuple[str, str | None]] = {
     "scientific notation": (f"{T + 60},100.0,102.0,99.0,101.5,1E+1,3", None),
     "lower case": (f"{T + 60},100.0,102.0,99.0,101.5,5.5e-2,3", None),
     "a missing minute": (f"{T + 600},100,102,99,101,1,3", None),
+    "a quiet minute of a negative price": (f"{T + 60},-1,1,1,1,0,0", "open '-1' is not positive"),
+    "a quiet minute with volume": (f"{T + 60},1,1,1,1,0.1,0", "expected 1 to 2147483647 as trades, got '0'"),
+    "trades without volume": (f"{T + 60},1,1,1,1,0,3", "volume '0' is not positive"),
     "a flat minute": (f"{T + 60},1,1,1,1,0.00000001,1", None),
     "too few columns": (f"{T + 60},100.0,102.0", "got 3"),
     "too many columns": (f"{T + 60},100.0,102.0,99.0,101.5,2.5,101.0,3", "got 8"),
@@ -55,6 +58,12 @@ CANDLE_LINES: dict[str, tuple[str, str | None]] = {
     "a carriage return at the end": (f"{T + 60},100.0,102.0,99.0,101.5,2.5,3\r", None),
     "a letter of another alphabet": (f"{T + 60},100.0,102.0,99.0,101.5,2.5,\u0663", "expected plain text (ASCII)"),
 }  # fmt: skip
+
+QUIET_LINES = {
+    "a quiet minute at the last close": f"{T + 60},101.5,101.5,101.5,101.5,0,0",
+    "a quiet minute of zeros": f"{T + 60},0,0,0,0,0.00000000,0",
+    "a quiet minute of odd prices": f"{T + 60},102.0,102.0,99.0,100.0,0E-8,00",
+}
 
 TRADE_LINES: dict[str, tuple[str, str | None]] = {
     "the same trade again": (GOOD_TRADE, None),
@@ -97,6 +106,19 @@ def test_a_line_of_candles(line: str, reason: str | None) -> None:
     assert reason in refusal.value.reason
     assert str(refusal.value) == f"XBTUSDT_1.csv:2: {refusal.value.reason}"
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("line", QUIET_LINES.values(), ids=QUIET_LINES)
+def test_a_line_of_a_quiet_minute_makes_no_candle(line: str) -> None:
+    reader = CandleReader("XBTUSDT_1.csv")
+
+    candles = reader.read(f"{GOOD_CANDLE}\n{line}\n{candle_line(2)}\n".encode())
+    none = reader.read(f"{line.replace(str(T + 60), str(T + 180))}\n".encode())
+
+    assert candles.times == [T, T + 120]
+    assert candles.trade_counts == ["3", "3"]
+    assert none.times == []
+    assert (reader.rows, reader.first, reader.last) == (4, T, T + 180)
 
 
 @pytest.mark.parametrize(("line", "reason"), TRADE_LINES.values(), ids=TRADE_LINES)
@@ -205,6 +227,7 @@ times = st.one_of(st.integers(0, 9).map(lambda n: str(START_S + 30 * n)), fields
 @given(st.lists(st.tuples(times, fields, fields, fields, fields, fields, fields).map(",".join), max_size=5))
 @example([f"+{str(START_S)[1:]},1,1,1,1,1,1"])
 @example([f"0{str(START_S)[1:]},1,1,1,1,1,1"])
+@example([f"{START_S},1,1,1,1,1,1", f"{START_S + 60},0,0,0,0,0,0", f"{START_S + 60},1,1,1,1,1,1"])
 def test_candles_are_taken_exactly_if_each_line_is_right(lines: list[str]) -> None:
     before, right = 0, True
     for line in lines:
@@ -212,7 +235,8 @@ def test_candles_are_taken_exactly_if_each_line_is_right(lines: list[str]) -> No
         before = int(line.partition(",")[0]) if right else before
 
     if right:
-        assert len(read_candles(lines).times) == len(lines)
+        traded = [line for line in lines if int(line.rpartition(",")[2])]
+        assert len(read_candles(lines).times) == len(traded)
     else:
         with pytest.raises(CsvError):
             read_candles(lines)

@@ -36,6 +36,10 @@ def only_file(path: Path) -> CsvFile:
         ("folder/of_1/xbtusd_720.CSV", "xbtusd", 720, True),
         ("ADAUSD.csv", "ADAUSD", None, False),
         ("XBTUSD.d.csv", "XBTUSD.d", None, False),
+        ("XBTUSD_1_Q1_2026.csv", "XBTUSD", 1, False),
+        ("XBTUSD_60_2026Q4.csv", "XBTUSD", 60, True),
+        ("XBTUSD_Q2_2026_1.csv", "XBTUSD", 1, False),
+        ("XBTUSD_Q2_2026.csv", "XBTUSD", None, False),
     ],
 )
 def test_a_name_says_pair_and_interval(name: str, pair: str, interval: int | None, is_derived: bool) -> None:
@@ -56,7 +60,8 @@ def test_an_interval_that_kraken_has_not_is_refused() -> None:
         content_of("XBTUSD_7.csv")
 
 
-def test_with_a_symbol_any_name_will_do_but_for_its_interval() -> None:
+def test_with_a_symbol_any_name_will_do() -> None:
+    assert content_of("march_2026.csv", any_pair=True) == Content("march_2026", None)
     assert content_of("my own file_1.csv", any_pair=True) == Content("my own file", 1)
     assert content_of("download (3).csv", any_pair=True) == Content("download (3)", None)
 
@@ -89,7 +94,10 @@ def test_a_path_that_leads_nowhere_is_said_before_anything_is_done(tmp_path: Pat
 def test_places_without_csv_files_are_refused(tmp_path: Path) -> None:
     assert "the folder contains no .csv or .zip file" in only_refusal(tmp_path).reason
     assert "the zip contains no .csv file" in only_refusal(write_zip(tmp_path / "a.zip", {"b.txt": b""})).reason
-    assert "expected a .csv file, a .zip file or a folder" in only_refusal(write(tmp_path / "a.txt", [])).reason
+    assert (
+        "expected a .csv file, a .zip file (or a part of one) or a folder"
+        in only_refusal(write(tmp_path / "a.txt", [])).reason
+    )
 
 
 def test_a_zip_that_was_cut_off_is_refused(tmp_path: Path) -> None:

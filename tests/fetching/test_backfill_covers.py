@@ -39,13 +39,10 @@ async def no_pairs() -> list[Pair]:
 
 
 async def test_the_seam_between_a_file_and_the_first_trade_behind_it_is_covered(
-    migrated_database_url: str, pool: asyncpg.Pool, recordings: Path
+    migrated_database_url: str, pool: asyncpg.Pool, cases: Path
 ) -> None:
     """The file ends at 05:01, and the first trade of the backfill is at 07:19: the time between stayed missing."""
-    file = recordings.parent / "cases/XRPXBT_1.csv"
-    if not file.is_file():
-        pytest.skip(f"no such case: {file}")
-    with found_files([file]) as (files, _):
+    with found_files([cases / "XRPXBT_1.csv"]) as (files, _):
         (imported,) = [each async for each in CsvImporter(pool, no_pairs, symbol="XRP/BTC").import_files(files)]
     day = (await pool.fetchval("SELECT max(timestamp) FROM candles")).replace(hour=0, minute=0)
     first_trade = day + timedelta(hours=7, minutes=19, seconds=3)

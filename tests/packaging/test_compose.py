@@ -1,6 +1,7 @@
 """docker-compose.yml, Dockerfile and .env.example, read without a container engine."""
 
 import re
+import shlex
 import subprocess
 import sys
 from typing import Any
@@ -155,3 +156,16 @@ def test_services_run_what_the_procfile_runs(compose: dict[str, Any]) -> None:
     commands = {name: " ".join(compose["services"][name]["command"]) for name in OURS}
 
     assert commands == {"migrate": procfile.pop("release"), **procfile}
+
+
+def test_the_documented_import_runs_a_service_of_the_compose_file(compose: dict[str, Any]) -> None:
+    text = (REPOSITORY / "docs/csv-import.md").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("docker compose run")]
+    words = shlex.split(line)
+
+    mounted = words[words.index("--volume") + 1].split(":")
+    service, *command = words[words.index("--volume") + 2 :]
+    assert "build" in compose["services"][service]
+    assert "DATABASE_URL" in environment_of(compose["services"][service])
+    assert command == ["kraken-history", "import-csv", mounted[1]]
+    assert mounted[2] == "ro"

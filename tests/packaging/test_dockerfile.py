@@ -2,10 +2,14 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 from tests.support.compose_file import REPOSITORY
 
+IN_THE_IMAGE = ["services", "arrow", "plot"]
+# Frames are for programs, and the image brings no servers.
+NOT_IN_THE_IMAGE = ["embedded", "frames"]
 INSTRUCTIONS = [
     shlex.split(line, comments=True)
     for line in (REPOSITORY / "Dockerfile").read_text().splitlines()
@@ -36,14 +40,27 @@ def test_both_stages_start_from_the_same_pinned_python() -> None:
     assert re.fullmatch(r"python:3\.13\.\d+-slim-\w+", bases.pop())
 
 
-def test_dependencies_come_from_the_lock_without_servers_and_without_tools() -> None:
+def test_the_command_has_all_that_it_offers_and_dependencies_come_from_the_lock_without_servers_and_tools() -> None:
+    """Parquet and plots needed extras that the image did not have."""
     syncs = [words for words in instructions("RUN") if words[:2] == ["uv", "sync"]]
 
     assert len(syncs) == 2
     for words in syncs:
         assert "--locked" in words
         assert "--no-dev" in words
-        assert [words[at + 1] for at, word in enumerate(words) if word == "--extra"] == ["services"]
+        assert [words[at + 1] for at, word in enumerate(words) if word == "--extra"] == IN_THE_IMAGE
+
+
+def test_every_extra_is_in_the_image_or_left_out_on_purpose() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+
+    assert sorted([*IN_THE_IMAGE, *NOT_IN_THE_IMAGE]) == sorted(project["optional-dependencies"])
+
+
+def test_plots_can_be_drawn_by_a_user_without_a_home() -> None:
+    settings = [word for words in instructions("ENV") for word in words]
+
+    assert "MPLCONFIGDIR=/tmp/matplotlib" in settings
 
 
 def test_the_container_does_not_run_as_root() -> None:

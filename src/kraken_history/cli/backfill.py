@@ -155,7 +155,7 @@ async def _watch(pool: asyncpg.Pool, redis: Redis, running: Backfill) -> int:
 
 async def _follow(pool: asyncpg.Pool, symbol: str) -> int:
     try:
-        return _verdict(await follow(pool, symbol))
+        return verdict(await follow(pool, symbol))
     except (asyncio.CancelledError, KeyboardInterrupt):
         sys.stderr.write(
             f"the backfill of {symbol} stays with the worker: see it with"
@@ -164,7 +164,8 @@ async def _follow(pool: asyncpg.Pool, symbol: str) -> int:
         raise
 
 
-def _verdict(ended: Backfill) -> int:
+def verdict(ended: Backfill) -> int:
+    """Say how a backfill ended; return the exit code."""
     without_id = f", {ended.unidentified:,} row(s) without a trade id were skipped" if ended.unidentified else ""
     why = f": {ended.reason}" if ended.reason else ""
     sys.stderr.write(

@@ -6,7 +6,7 @@ import io
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -19,15 +19,13 @@ from kraken_history.cli import servers as server_choice
 from kraken_history.cli.candles import fields_with, texts_of
 from kraken_history.cli.commands.export import FileFormat
 from kraken_history.cli.gaps_option import Gaps
-from kraken_history.cli.instants import instant, range_options
 from kraken_history.cli.whole_file import check_target, whole_file
 from kraken_history.errors import UnknownSymbol, UsageError
-from kraken_history.intervals import Span, bucket_end, bucket_start, checked_interval, parse_interval, width_of
-from kraken_history.kraken.pairs import checked_name
+from kraken_history.intervals import Span, bucket_end, bucket_start, checked_interval, width_of
 from kraken_history.provider import HistoricalDataProvider, SyncStatus
 from kraken_history.reading.arrow_stream import ARROW, require_packages
 from kraken_history.records import MINUTE, floor_minute
-from kraken_history.settings import Settings, load_settings
+from kraken_history.settings import Settings
 
 CSV_PAGE = 10_000
 PARQUET_PAGE = 100_000
@@ -53,38 +51,20 @@ class Wanted(Struct, frozen=True):
     ends_with_history: bool = False
 
 
-def run_command(
-    symbol: str,
-    interval: str,
-    from_: str | None,
-    to: str | None,
-    *,
-    days: int | None,
-    format_: FileFormat | None,
-    output: Path | None,
-    gaps: Gaps,
-    force: bool,
-) -> None:
-    """Check the options and write the file."""
-    (start, end), now = range_options(from_, to, days), datetime.now(UTC)
-    if end is None and start is not None and start >= now:
-        raise UsageError(f"the range is reversed or empty: --from {instant(start)} must be before now")
-    wanted = Wanted(
-        checked_name(symbol), parse_interval(interval), start, end or now, gaps, ends_with_history=end is None
-    )
-    run_export(load_settings(), wanted, file_format(format_, output), output, replaces=force)
-
-
 def file_format(asked: FileFormat | None, output: Path | None) -> FileFormat:
     """The format to write: ``asked``, otherwise by the ending of the file's name, otherwise CSV.
 
     Raises:
-        UsageError: The two contradict each other.
+        UsageError: The two contradict each other, or the ending is unknown and no format is asked for.
     """
     suffix = "" if output is None else output.suffix.lower().removeprefix(".")
     named = FileFormat(suffix) if suffix in list(FileFormat) else None
     if asked and named and asked is not named:
         raise UsageError(f"--format {asked} contradicts {output}: name the file .{asked}, or use --format {named}")
+    if suffix and not (asked or named):
+        raise UsageError(
+            f"expected a file name that ends in .csv or .parquet, got {output}: rename it, or add --format"
+        )
     return asked or named or FileFormat.CSV
 
 
@@ -97,39 +77,54 @@ def run_export(settings: Settings, wanted: Wanted, format_: FileFormat, output: 
         CoverageError: With ``Gaps.RAISE``, part of the range is missing.
     """
     checked_interval(wanted.interval)
-    if format_ is FileFormat.PARQUET:
-        if output == STANDARD_OUTPUT:
-            raise UsageError("Parquet cannot be written to standard output: name a file, or use --format csv")
-        asyncio.run(require_packages("arrow", *ARROW))
-    path = None if output is None else _checked_path(output, replaces=replaces)
+    path = check_target_or_output(format_, output, replaces=replaces)
     with server_choice.database(settings) as database_url:
         asyncio.run(_write(database_url, wanted, format_, path, replaces=replaces))
 
 
-def _checked_path(path: Path, *, replaces: bool) -> Path:
-    return path if path == STANDARD_OUTPUT else check_target(path, replaces=replaces)
+def check_target_or_output(format_: FileFormat, output: Path | None, *, replaces: bool) -> Path | None:
+    """Check that this format may be written to this path; return it with symbolic links resolved.
+
+    Raises:
+        UsageError: It may not.
+        MissingExtra: Parquet is asked for, and its packages are not installed.
+    """
+    if format_ is FileFormat.PARQUET:
+        if output == STANDARD_OUTPUT:
+            raise UsageError("Parquet cannot be written to standard output: name a file, or use --format csv")
+        asyncio.run(require_packages("arrow", *ARROW))
+    return output if output in (None, STANDARD_OUTPUT) else check_target(output, replaces=replaces)
+
+
+def candles_file(symbol: str, interval: int, format_: FileFormat) -> Path:
+    """The name of a file of candles: ``BTC-USDT_60.csv``."""
+    return Path(f"{symbol.replace('/', '-')}_{interval}.{format_}")
 
 
 async def _write(database_url: str, wanted: Wanted, format_: FileFormat, path: Path | None, *, replaces: bool) -> None:
     async with HistoricalDataProvider(database_url, pool_min_size=1, pool_max_size=1) as provider:
-        status = await _status_of(provider, wanted.symbol)
+        status = await find_status(provider, wanted.symbol)
         wanted = msgspec.structs.replace(wanted, symbol=status.symbol)
         if path is None:
-            name = f"{wanted.symbol.replace('/', '-')}_{wanted.interval}.{format_.value}"
-            path = _checked_path(Path(name), replaces=replaces)
+            path = check_target(candles_file(wanted.symbol, wanted.interval, format_), replaces=replaces)
         if wanted.gaps is Gaps.RAISE:
             wanted = await _within_history(provider, status, wanted)
         start, end = _stored_range(status, wanted)
         if wanted.gaps is Gaps.RAISE:
             await _require_complete(provider, wanted, start, end)
         write = _write_csv if format_ is FileFormat.CSV else _write_parquet
-        with _target(path) as file, _Bar(start, end) as bar:
+        with target(path) as file, ExportBar(start, end) as bar:
             rows = await write(provider, wanted, (start, end), file, bar)
     where = "standard output" if path == STANDARD_OUTPUT else path
     sys.stderr.write(f"{rows:,} candle(s) of {wanted.symbol}, {wanted.interval} min, written to {where}\n")
 
 
-async def _status_of(provider: HistoricalDataProvider, name: str) -> SyncStatus:
+async def find_status(provider: HistoricalDataProvider, name: str) -> SyncStatus:
+    """What is stored of a symbol, by any of its names.
+
+    Raises:
+        UsageError: Nothing is stored, or not this symbol.
+    """
     status = await provider.get_sync_status(name)
     if status is None:
         known = await provider.get_symbols()
@@ -171,7 +166,8 @@ async def _require_complete(provider: HistoricalDataProvider, wanted: Wanted, st
 
 
 @contextmanager
-def _target(path: Path) -> Iterator[BinaryIO]:
+def target(path: Path) -> Iterator[BinaryIO]:
+    """The file to write; it gets its name when it is complete."""
     if path == STANDARD_OUTPUT:
         yield sys.stdout.buffer
         return
@@ -187,7 +183,7 @@ def pages(start: datetime, end: datetime, width: timedelta, buckets: int) -> Ite
         start = stop
 
 
-class _Bar:
+class ExportBar:
     """Progress of the export by time, on standard error if that is a terminal."""
 
     def __init__(self, start: datetime, end: datetime) -> None:
@@ -197,7 +193,7 @@ class _Bar:
         self._start = start
         self._task = self._progress.add_task("", total=max((end - start).total_seconds(), 1))
 
-    def __enter__(self) -> "_Bar":
+    def __enter__(self) -> "ExportBar":
         self._progress.start()
         return self
 
@@ -210,13 +206,15 @@ class _Bar:
         self._progress.update(self._task, description=f"{moment:%Y-%m-%d}", completed=done)
 
 
-async def _pages(wanted: Wanted, span: Span, buckets: int, bar: _Bar) -> AsyncIterator[Span]:
+async def _pages(wanted: Wanted, span: Span, buckets: int, bar: ExportBar) -> AsyncIterator[Span]:
     for page in pages(*span, width_of(wanted.interval), buckets):
         yield page
         bar.show(page[1])
 
 
-async def _write_csv(provider: HistoricalDataProvider, wanted: Wanted, span: Span, file: BinaryIO, bar: _Bar) -> int:
+async def _write_csv(
+    provider: HistoricalDataProvider, wanted: Wanted, span: Span, file: BinaryIO, bar: ExportBar
+) -> int:
     text = io.TextIOWrapper(file, encoding="ascii", newline="")
     try:
         return await _write_rows(provider, wanted, span, text, bar)
@@ -224,7 +222,9 @@ async def _write_csv(provider: HistoricalDataProvider, wanted: Wanted, span: Spa
         text.detach()  # otherwise the wrapper would close a file that it does not own
 
 
-async def _write_rows(provider: HistoricalDataProvider, wanted: Wanted, span: Span, text: TextIO, bar: _Bar) -> int:
+async def _write_rows(
+    provider: HistoricalDataProvider, wanted: Wanted, span: Span, text: TextIO, bar: ExportBar
+) -> int:
     writer = csv.writer(text, lineterminator="\n")
     fields = fields_with(wanted.gaps)
     writer.writerow(fields)
@@ -237,7 +237,7 @@ async def _write_rows(provider: HistoricalDataProvider, wanted: Wanted, span: Sp
 
 
 async def _write_parquet(
-    provider: HistoricalDataProvider, wanted: Wanted, span: Span, file: BinaryIO, bar: _Bar
+    provider: HistoricalDataProvider, wanted: Wanted, span: Span, file: BinaryIO, bar: ExportBar
 ) -> int:
     from pyarrow.parquet import ParquetWriter
 

@@ -4,13 +4,14 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kraken_history.cli import servers as server_choice
+from kraken_history.cli.import_progress import ImportProgress
 from kraken_history.cli.instants import instant
 from kraken_history.cli.missing_time import Gap
 from kraken_history.cli.open_seams import find_seams, report_seams
@@ -25,6 +26,7 @@ from kraken_history.kraken.pairs import checked_name
 from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
 from kraken_history.settings import Settings, load_settings
 from kraken_history.storing.aggregates import refresh_if_free
+from kraken_history.storing.longer_intervals import AGGREGATES, Aggregate
 
 _MOST_NAMED = 3
 
@@ -86,43 +88,18 @@ async def _import(
             await check_schema(connection)
         rest = await stack.enter_async_context(KrakenRest(settings.kraken_rest_url, LocalRateLimiter(), attempts=1))
         importer = CsvImporter(pool, rest.fetch_asset_pairs, symbol=symbol)
-        with _Bar(files) as bar:
-            async for outcome in importer.import_files(files, bar.show):
-                outcomes.append(bar.passed(outcome))
+        with ImportProgress(files, Console(stderr=True), lambda line: sys.stderr.write(f"{line}\n")) as progress:
+            async for outcome in importer.import_files(files, progress.show):
+                outcomes.append(outcome)
+                progress.passed()
+            if any(isinstance(outcome, Imported) for outcome in outcomes):
+                await refresh_if_free(pool, told=partial(_show_refresh, progress))
         if importer.note:
             sys.stderr.write(f"{importer.note}\n")
-        if any(isinstance(outcome, Imported) for outcome in outcomes):
-            await refresh_if_free(pool)
 
 
-class _Bar:
-    """Progress of the import in bytes, on standard error if that is a terminal."""
-
-    def __init__(self, files: Sequence[CsvFile]) -> None:
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-        self._task = self._progress.add_task("", total=sum(file.size for file in files))
-        self._sizes = iter([file.size for file in files])
-        self._before = 0
-
-    def __enter__(self) -> "_Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, file: CsvFile, done: int) -> None:
-        """Show that ``done`` bytes of a file have been read."""
-        name = file.name.rpartition("/")[2]
-        self._progress.update(self._task, description=name, completed=self._before + done)
-
-    def passed(self, outcome: Imported | Skipped | CsvError) -> Imported | Skipped | CsvError:
-        """Count the next file as done, and return its outcome."""
-        self._before += next(self._sizes)
-        self._progress.update(self._task, completed=self._before)
-        return outcome
+def _show_refresh(progress: ImportProgress, aggregate: Aggregate, done: int, windows: int) -> None:
+    progress.show_refresh(aggregate.interval, AGGREGATES.index(aggregate) + done / windows, len(AGGREGATES))
 
 
 def _report(outcomes: Sequence[Imported | Skipped | CsvError]) -> None:

@@ -8,6 +8,7 @@ A file is written in one transaction, under the lock of its symbol, and read in 
 client's time per row depends on its length.
 """
 
+from kraken_history.csv_import.extent import Phase
 from kraken_history.csv_import.importer import CsvImporter, Imported, Skipped
 from kraken_history.csv_import.names import Content, content_of
 from kraken_history.csv_import.refusal import CsvError
@@ -25,6 +26,7 @@ __all__ = [
     "CsvImporter",
     "FetchPairs",
     "Imported",
+    "Phase",
     "Skipped",
     "TradeReader",
     "content_of",

@@ -3,13 +3,17 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
+from functools import partial
 
 import asyncpg
 from msgspec import Struct
 
-from kraken_history.csv_import.extent import Extent, find_extent
+from kraken_history.csv_import.cryptodatadownload import TurnedFile, is_of_the_site, pair_of, turned
+from kraken_history.csv_import.extent import Extent, Phase, find_extent
 from kraken_history.csv_import.names import Content, content_of
+from kraken_history.csv_import.offline_names import symbol_from_name
 from kraken_history.csv_import.refusal import CsvError
 from kraken_history.csv_import.sources import CsvFile
 from kraken_history.csv_import.symbol_names import SymbolNames
@@ -76,12 +80,12 @@ class CsvImporter:
         return self._names.note
 
     async def import_files(
-        self, files: Iterable[CsvFile], told: Callable[[CsvFile, int], object] = lambda *_: None
+        self, files: Iterable[CsvFile], told: Callable[[CsvFile, Phase, int], object] = lambda *_: None
     ) -> AsyncIterator[Imported | Skipped | CsvError]:
         """Import one file after the other. If a file is refused, the others are still imported.
 
         Args:
-            told: Called with a file and the number of its bytes read so far.
+            told: Called with a file, what is done with it, and the number of its bytes for which that is done.
 
         Raises:
             UsageError: One symbol is given for files of several pairs, or the symbol cannot be found. Nothing was
@@ -93,7 +97,7 @@ class CsvImporter:
             await self._given_symbol(self._given)
         for file in files:
             try:
-                yield await self.import_file(file, lambda done, file=file: told(file, done))  # type: ignore[misc]
+                yield await self.import_file(file, partial(told, file))
             except CsvError as error:
                 yield error
             except asyncpg.PostgresError as error:
@@ -101,7 +105,7 @@ class CsvImporter:
                     raise
                 yield CsvError(file.name, None, f"the database refused the file: {error}")
 
-    async def import_file(self, file: CsvFile, told: OnProgress = lambda _: None) -> Imported | Skipped:
+    async def import_file(self, file: CsvFile, told: OnProgress = lambda *_: None) -> Imported | Skipped:
         """Store the candles of a file, or those built from its trades, in one transaction.
 
         Of two candles of a minute the fuller one is kept, as everywhere, so a second import changes nothing.
@@ -111,14 +115,32 @@ class CsvImporter:
             UnknownSymbol: The given symbol cannot be found.
             asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver says.
         """
+        if await _is_foreign(file):
+            return await self._import_turned(file, told)
         content = content_of(file.name, any_pair=self._given is not None)
         if content.is_derived:
             return Skipped(file.name, content.interval_minutes or 0)
-        extent = await _extent_of(file, content)  # first: Kraken is not asked about other files
+        return await self._import_series(file, content, told)
+
+    async def _import_turned(self, file: CsvFile, told: OnProgress) -> Imported:
+        """Import a file of CryptoDataDownload, whose lines are turned around."""
+        series = await asyncio.to_thread(turned, file, any_pair=self._given is not None)
+        try:
+            return await self._import_series(series, series.content, told)
+        except CsvError as error:
+            if error.line is None:
+                raise
+            raise CsvError(file.name, series.own_line(error.line), error.reason) from None
+
+    async def _import_series(self, file: CsvFile | TurnedFile, content: Content, told: OnProgress) -> Imported:
+        extent = await _extent_of(file, content, told)  # first: Kraken is not asked about other files
         if self._given is None:
             symbol, is_name_cut = await self._names.of_file(file.name, content.pair)
         else:
             symbol, is_name_cut = await self._given_symbol(self._given), False
+        if content.interval_minutes not in (None, 1):
+            # The series is complete here: symbol, interval, extent, and blocks of candles.
+            raise CsvError(file.name, None, _LONGER.format(minutes=content.interval_minutes, symbol=symbol))
         async with self._pool.acquire() as connection:
             written = await FileWriter(connection, file, content, symbol, extent, told).write()
         return Imported(
@@ -132,23 +154,44 @@ class CsvImporter:
         return self._symbol
 
 
-async def _extent_of(file: CsvFile, content: Content) -> Extent:
+_LONGER = (
+    "candles of {minutes} minutes of {symbol} cannot be stored yet, because longer candles are computed from those of"
+    " one minute: import the file of minutes instead"
+)
+
+
+async def _is_foreign(file: CsvFile) -> bool:
+    """True for a file of CryptoDataDownload. Files with the names of Kraken's candles are not opened."""
+    with suppress(CsvError):
+        if content_of(file.name).interval_minutes is not None:
+            return False
+    return await asyncio.to_thread(is_of_the_site, file)
+
+
+async def _extent_of(file: CsvFile | TurnedFile, content: Content, told: OnProgress) -> Extent:
     """Run :func:`find_extent` in a thread. A process cannot exit before its threads, so a cancelled one is stopped."""
     stop = threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def checked(done: int) -> None:
+        if not stop.is_set():
+            loop.call_soon_threadsafe(told, "checking", done)
+
     try:
-        return await asyncio.to_thread(find_extent, file, content, stop.is_set)
+        return await asyncio.to_thread(find_extent, file, content, stop.is_set, checked)
     finally:
         stop.set()
 
 
 def check_one_pair(files: Iterable[CsvFile], symbol: str) -> None:
     """Raise UsageError if these files belong to several pairs, which cannot all be ``symbol``."""
-    pairs: dict[str, None] = {}
+    pairs: dict[str, str] = {}
     for file in files:
         try:
-            pairs[content_of(file.name, any_pair=True).pair.upper()] = None
+            pair = (pair_of(file.name) or content_of(file.name, any_pair=True).pair).upper()
+            pairs.setdefault(symbol_from_name(pair) or pair, pair)
         except CsvError:
             continue  # it will be refused when its turn comes
     if len(pairs) > 1:
-        names = ", ".join(list(pairs)[:5])
+        names = ", ".join(list(pairs.values())[:5])
         raise UsageError(f"expected files of one pair with --symbol {symbol}, got {len(pairs)} pairs: {names}")

@@ -7,7 +7,7 @@ checked one by one to report the first fault: :func:`candle_fault` and :func:`tr
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal, localcontext
-from itertools import groupby
+from itertools import compress, groupby
 from operator import gt, itemgetter, le, mul, sub
 from typing import ClassVar
 
@@ -48,9 +48,13 @@ class CandleReader:
         interval_minutes: Interval of the candles.
         lines: Number of lines of the file before the first block.
 
+    A minute without a trade may be absent, or have a line whose volume and trades are 0. Such a line makes no candle.
+
     Attributes:
         lines: Lines of the file so far, those before the first block included.
         rows: Lines read, without a header.
+        first: Time of the first row's candle, in unix seconds, whether it has trades or not; None before that row.
+        last: Time of the candle of the last row so far.
     """
 
     fields: ClassVar[Sequence[str]] = CANDLE_FIELDS
@@ -61,6 +65,8 @@ class CandleReader:
         self.lines = lines
         self._before: Decimal | int = 0
         self.rows = 0
+        self.first: int | None = None
+        self.last: int | None = None
 
     def read(self, block: bytes) -> Candles:
         """The candles of the next block."""
@@ -82,21 +88,45 @@ class CandleReader:
     def _columns(self, block: bytes) -> Candles:
         columns = _split(block, len(CANDLE_FIELDS))
         if not columns:
-            return Candles([], [], [], [], [], [], [], [], [])
-        stamps, opens, highs, lows, closes, volumes, counts = columns
+            return _candles_of([])
+        stamps = columns[0]
         _insist(set(map(len, stamps)) == {10} and "".join(stamps).isdigit())  # as _CANDLE_TIME, in half the time
         times = list(map(int, stamps))
         _insist(times[0] > max(self._before, _FIRST_OF_TEN_DIGITS - 1) and all(map(gt, times[1:], times)))
         _insist(not any([time % self._step_s for time in times]))
+        candles = self._candles(times, *columns[1:])
+        self._before = times[-1]
+        self._saw(times)
+        return candles
+
+    def _candles(
+        self,
+        times: list[int],
+        opens: list[str],
+        highs: list[str],
+        lows: list[str],
+        closes: list[str],
+        volumes: list[str],
+        counts: list[str],
+    ) -> Candles:
+        trades = list(map(int, counts))
+        if 0 in trades:
+            columns = [opens, highs, lows, closes, volumes, counts]
+            times, columns = _without_quiet(times, columns, trades)
+            return self._candles(times, *columns)
+        if not times:
+            return _candles_of([])
         o, h, l, c, v = (list(map(Decimal, column)) for column in (opens, highs, lows, closes, volumes))  # noqa: E741
         _insist(min(l) > _SMALLEST and max(h) < _LARGEST and min(v) > _SMALLEST and max(v) < _LARGEST)
         _insist(all(map(le, l, o)) and all(map(le, l, c)) and all(map(le, o, h)) and all(map(le, c, h)))
-        trades = list(map(int, counts))
         _insist(min(trades) > 0 and max(trades) <= _MOST_TRADES)
         vwaps = [(high + low + close) * _SHIFT // 3 * _UNSHIFT for high, low, close in zip(h, l, c, strict=True)]
         quote_volumes = list(map(str, map(mul, v, vwaps)))
-        self._before = times[-1]
         return Candles(times, opens, highs, lows, closes, volumes, quote_volumes, counts, list(map(str, vwaps)))
+
+    def _saw(self, times: Sequence[int]) -> None:
+        self.first = times[0] if self.first is None else self.first
+        self.last = times[-1]
 
     def _fault(self, block: bytes) -> CsvError:
         return self._first_fault(block, lambda line, before: candle_fault(line, before, self._step_s))
@@ -150,7 +180,8 @@ class TradeReader(CandleReader):
         _insist(min(volumes) > _SMALLEST and max(volumes) < _LARGEST)
         self._before = times[-1]
         seconds = list(map(int, times))
-        minutes = map(sub, seconds, [second % MINUTE_S for second in seconds])
+        minutes = list(map(sub, seconds, [second % MINUTE_S for second in seconds]))
+        self._saw(minutes)
         return _candles_of(list(self._completed(zip(minutes, prices, volumes, strict=True))))
 
     def finish(self) -> Candles | None:
@@ -206,6 +237,18 @@ def _candles_of(minutes: Sequence[_Minute]) -> Candles:
     )
 
 
+def _without_quiet(
+    times: list[int], columns: list[list[str]], trades: Sequence[int]
+) -> tuple[list[int], list[list[str]]]:
+    """The rows that have trades. The others have no volume either, and any prices: the last close, or zeros."""
+    is_traded = [count != 0 for count in trades]
+    is_quiet = [count == 0 for count in trades]
+    *prices, volumes = [[Decimal(text) for text in compress(column, is_quiet)] for column in columns[:-1]]
+    _insist(not any(volumes))
+    _insist(all(min(column) >= 0 and max(column) < _LARGEST for column in prices))
+    return list(compress(times, is_traded)), [list(compress(column, is_traded)) for column in columns]
+
+
 def candle_fault(line: str, before: Decimal | int, step_s: int) -> str | None:
     """Return why the line is not a valid candle after one of time ``before``; None if it is valid."""
     stamp, *numbers, count = line.split(",")
@@ -214,6 +257,8 @@ def candle_fault(line: str, before: Decimal | int, step_s: int) -> str | None:
         fault = f"time {stamp} is not the start of {_interval(step_s)}"
     if fault is None and int(stamp) <= before:
         fault = f"time {stamp} must be after the time of the previous line, {before}"
+    if fault is None and _is_quiet(numbers, count):
+        return None
     for name, text in zip(CANDLE_FIELDS[1:-1], numbers, strict=True):
         fault = fault or _number_fault(name, text)
     if fault is not None:
@@ -222,6 +267,15 @@ def candle_fault(line: str, before: Decimal | int, step_s: int) -> str | None:
     if not low <= min(open_, close) <= max(open_, close) <= high:
         return "low and high do not enclose open and close: check the order of the columns"
     return _count_fault(count)
+
+
+def _is_quiet(numbers: Sequence[str], count: str) -> bool:
+    """True for a minute without a trade: no volume and no trades, and prices that are numbers."""
+    try:
+        *prices, volume = map(Decimal, numbers)
+        return int(count) == 0 and volume == 0 and all(0 <= price < _LARGEST for price in prices)
+    except (ValueError, ArithmeticError):
+        return False
 
 
 def trade_fault(line: str, before: Decimal | int) -> str | None:

@@ -9,6 +9,7 @@ from zipfile import BadZipFile, ZipFile
 
 from msgspec import Struct
 
+from kraken_history.csv_import.archives import SEVERAL_VOLUMES, archive_of, is_part, is_volume, open_archive
 from kraken_history.csv_import.refusal import CsvError
 from kraken_history.errors import UsageError
 
@@ -93,14 +94,17 @@ def found_files(paths: Iterable[Path]) -> Iterator[tuple[list[CsvFile], list[Csv
             raise UsageError(f"{path}: no such file or folder")
     files: dict[str, CsvFile] = {}
     refused: list[CsvError] = []
+    singles: dict[Path, Path] = {}
+    for path in paths:
+        try:
+            for single in _singles(path):  # one part stands for the whole archive
+                singles.setdefault(single.with_suffix("") if is_part(single) else single, single)
+        except CsvError as error:
+            refused.append(error)
     with ExitStack() as stack:
-        for path in paths:
+        for single in singles.values():
             try:
-                for single in _singles(path):
-                    try:
-                        files.update((file.name, file) for file in _files_of(single, stack))
-                    except CsvError as error:
-                        refused.append(error)
+                files.update((file.name, file) for file in _files_of(single, stack))
             except CsvError as error:
                 refused.append(error)
         yield list(files.values()), refused
@@ -109,11 +113,15 @@ def found_files(paths: Iterable[Path]) -> Iterator[tuple[list[CsvFile], list[Csv
 def _singles(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in (".csv", ".zip") and p.is_file())
+    inside = sorted(p for p in path.rglob("*") if _may_hold_csv(p) and p.is_file())
     singles = [p for p in inside if not _is_hidden(p.relative_to(path).parts)]
     if not singles:
         raise CsvError(str(path), None, "the folder contains no .csv or .zip file")
     return singles
+
+
+def _may_hold_csv(path: Path) -> bool:
+    return path.suffix.lower() in (".csv", ".zip") or is_part(path)
 
 
 def _files_of(path: Path, stack: ExitStack) -> list[CsvFile]:
@@ -122,13 +130,19 @@ def _files_of(path: Path, stack: ExitStack) -> list[CsvFile]:
             return [CsvFile(path.as_posix(), path.stat().st_size, path)]
         case ".zip" if path.is_file():
             return _members(path, stack)
+        case _ if is_part(path) and path.is_file():
+            return _members(path, stack)
+        case _ if is_volume(path):
+            raise CsvError(str(path), None, SEVERAL_VOLUMES)
         case _:
-            raise CsvError(str(path), None, "expected a .csv file, a .zip file or a folder")
+            raise CsvError(str(path), None, "expected a .csv file, a .zip file (or a part of one) or a folder")
 
 
 def _members(path: Path, stack: ExitStack) -> list[CsvFile]:
+    whole = archive_of(path)
+    path = whole.path
     try:
-        archive = stack.enter_context(ZipFile(path))
+        archive = open_archive(whole, stack)
     except _UNREADABLE as error:
         raise CsvError(str(path), None, f"cannot be read as a zip ({_short(error)}): download it again") from error
     members = [

@@ -66,7 +66,7 @@ class SymbolNames:
             reason = str(error) if error.known else f"Kraken lists no pair {name}"
             raise CsvError(file, None, f"{reason}: {_HINT}") from None
         except HistoryError as error:
-            symbol = symbol_from_name(name)
+            symbol = symbol_without_kraken(name) if "/" in name else symbol_from_name(name)
             if symbol is None:
                 reason = f"Kraken could not be asked which pair {name} is ({error}), and the name alone does not say it"
                 raise CsvError(file, None, f"{reason}: {_HINT}, or try again later") from None

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Callable
 
 from msgspec import Struct
 
-from kraken_history.csv_import.extent import Extent, instant, reader_of
+from kraken_history.csv_import.cryptodatadownload import TurnedFile
+from kraken_history.csv_import.extent import Extent, Phase, instant, reader_of
 from kraken_history.csv_import.names import Content
 from kraken_history.csv_import.refusal import CsvError
 from kraken_history.csv_import.sources import CsvFile
@@ -13,8 +14,8 @@ from kraken_history.database.connections import Connection
 from kraken_history.storing.candle_series import CandleSeries, write_series
 from kraken_history.storing.candle_text import Candles
 
-OnProgress = Callable[[int], object]
-"""Called with the number of bytes of the file read so far; restarts at zero if the file must be read again."""
+OnProgress = Callable[[Phase, int], object]
+"""Called with the number of bytes of the file that a phase has passed; a phase restarts if it must be repeated."""
 
 
 class Written(Struct, frozen=True):
@@ -37,7 +38,13 @@ class FileWriter:
     """Writes one file over one connection that is not in a transaction."""
 
     def __init__(
-        self, connection: Connection, file: CsvFile, content: Content, symbol: str, extent: Extent, told: OnProgress
+        self,
+        connection: Connection,
+        file: CsvFile | TurnedFile,
+        content: Content,
+        symbol: str,
+        extent: Extent,
+        told: OnProgress,
     ) -> None:
         self._connection = connection
         self._file = file
@@ -63,25 +70,26 @@ class FileWriter:
         """
         first, last, end = self._extent.first, self._extent.last, self._extent.end
         proven_until = last if self._content.interval_minutes is None else end
-        return CandleSeries(self._symbol, "csv", first, last, proven_until, self._blocks)
+        return CandleSeries(self._symbol, "csv", first, last, proven_until, self._blocks, self._merged)
+
+    def _merged(self, part: float) -> None:
+        self._told("merging", int(part * self._file.size))
 
     async def _blocks(self) -> AsyncIterator[Candles]:
         reader = reader_of(self._file, self._content)
-        done, first, last = 0, 0, 0
+        done = 0
         for block in self._file.blocks():
             candles = reader.read(block)
             if self._is_within(candles):
-                first, last = first or candles.times[0], candles.times[-1]
                 yield candles
             done += len(block)
-            self._told(done)
+            self._told("reading", done)
             await asyncio.sleep(0)  # let other tasks run
         rest = reader.finish()
         if rest is not None and self._is_within(rest):
-            first, last = first or rest.times[0], rest.times[-1]
             yield rest
         self._rows = reader.rows
-        if (instant(first), instant(last)) != (self._extent.first, self._extent.last):
+        if (instant(reader.first or 0), instant(reader.last or 0)) != (self._extent.first, self._extent.last):
             raise CsvError(self._file.name, None, "the file changed while it was read: import it again")
 
     def _is_within(self, candles: Candles) -> bool:

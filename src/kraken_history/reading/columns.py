@@ -57,7 +57,7 @@ async def read_candles_arrow(
         ServiceUnavailable: The database is unavailable.
     """
     await require_packages("arrow", *ARROW)
-    _check_choice("numbers", numbers, ("decimal", "float"))
+    check_choice("numbers", numbers, ("decimal", "float"))
     gaps = checked_gaps(gaps)
     span = closed_window(start, end, interval)
     interval = checked_interval(interval)
@@ -87,23 +87,26 @@ async def read_candles_frame(
     Raises:
         MissingExtra: The extra ``frames`` is not installed.
     """
-    _check_choice("as_", as_, ("polars", "pandas"))
+    check_choice("as_", as_, ("polars", "pandas"))
     await require_packages("frames", as_, *ARROW)
     table = await read_candles_arrow(database, symbol, interval, start, end, "float", gaps)
-    return await asyncio.to_thread(_polars_frame if as_ == "polars" else _pandas_frame, table)
+    return await asyncio.to_thread(polars_frame if as_ == "polars" else pandas_frame, table)
 
 
-def _polars_frame(table: "pyarrow.Table") -> "polars.DataFrame":
+def polars_frame(table: "pyarrow.Table") -> "polars.DataFrame":
+    """A table as a frame of Polars."""
     import polars
 
     return polars.DataFrame(table)
 
 
-def _pandas_frame(table: "pyarrow.Table") -> "pandas.DataFrame":
+def pandas_frame(table: "pyarrow.Table") -> "pandas.DataFrame":
+    """A table as a frame of pandas, with the time as its index."""
     return table.to_pandas().set_index("timestamp")
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise InvalidChoice if a value is none of its choices."""
     if value not in choices:
         raise InvalidChoice(name, value, choices)
 
@@ -134,13 +137,14 @@ async def _read_span(
     marks = await read_marks(database, symbol, interval, span)
     select = select_candles(Query(literal=True), symbol, interval, span, marks)
     statement = f"SELECT {_COLUMNS} FROM ({select}) AS c ORDER BY timestamp"  # noqa: S608 — our own SQL
-    with _long_numbers_refused(symbol):
+    with long_numbers_refused(symbol):
         batches = await fetch_batches(database, statement, convert)
     return pyarrow.Table.from_batches(batches, schema)
 
 
 @contextmanager
-def _long_numbers_refused(symbol: str) -> Iterator[None]:
+def long_numbers_refused(symbol: str) -> Iterator[None]:
+    """Raise UsageError if a number does not fit into its column."""
     import pyarrow
 
     try:
@@ -162,7 +166,7 @@ async def _read_padded(
     start = max(start, known.timestamp)
     table = await _read_span(database, symbol, interval, (start, end), numbers)
     end = min(end, await read_last_close(database, interval))
-    with _long_numbers_refused(symbol):
+    with long_numbers_refused(symbol):
         return await asyncio.to_thread(pad_table, table, known, start, end)
 
 
@@ -227,7 +231,7 @@ def candle_schema(numbers: Literal["decimal", "float"]) -> "pyarrow.Schema":
     """The columns: the fields of a HistoricalCandle, in order."""
     import pyarrow
 
-    number = pyarrow.float64() if numbers == "float" else pyarrow.decimal128(DECIMAL_DIGITS, DECIMAL_PLACES)
+    number = number_type(numbers)
     others: dict[str, pyarrow.DataType] = {
         "symbol": pyarrow.string(),
         "timestamp": pyarrow.timestamp("us", tz="UTC"),
@@ -235,6 +239,13 @@ def candle_schema(numbers: Literal["decimal", "float"]) -> "pyarrow.Schema":
         "trade_count": pyarrow.int64(),
     }
     return pyarrow.schema([(name, others.get(name, number)) for name in HistoricalCandle.__struct_fields__])
+
+
+def number_type(numbers: Literal["decimal", "float"]) -> "pyarrow.DataType":
+    """The type of a column of prices or volumes."""
+    import pyarrow
+
+    return pyarrow.float64() if numbers == "float" else pyarrow.decimal128(DECIMAL_DIGITS, DECIMAL_PLACES)
 
 
 def padded_schema(numbers: Literal["decimal", "float"]) -> "pyarrow.Schema":

@@ -83,17 +83,26 @@ class TradePages(Pages[HistoricalTrade]):
         return [HistoricalTrade(*row) for row in found]
 
     async def _extent(self) -> Extent:
-        rows = await self._database.fetch(_EXTENT, self._symbol)
-        if rows:
-            return Extent(*rows[0])
-        await require_symbol(self._database, self._symbol)
-        return Extent(None, None)
+        return await read_extent(self._database, self._symbol)
 
     def _key_after(self, record: HistoricalTrade) -> tuple[datetime, int]:
         return record.timestamp, record.id + 1
 
     def _start_of(self, oldest: datetime) -> datetime:
         return oldest
+
+
+async def read_extent(database: Database, symbol: str) -> Extent:
+    """Times of the oldest and the newest trade; None if there are candles only.
+
+    Raises:
+        UnknownSymbol: Nothing is stored for this symbol.
+    """
+    rows = await database.fetch(_EXTENT, symbol)
+    if rows:
+        return Extent(*rows[0])
+    await require_symbol(database, symbol)
+    return Extent(None, None)
 
 
 # Trades that were stored earlier have zeros at the end of their numbers.

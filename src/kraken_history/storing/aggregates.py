@@ -11,7 +11,8 @@ Readers compute time after the watermark from the source, so they are correct th
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
@@ -23,7 +24,7 @@ from kraken_history.errors import ServiceUnavailable
 from kraken_history.intervals import bucket_end, bucket_start
 from kraken_history.records import TimeRange
 from kraken_history.storing.longer_intervals import AGGREGATES, Aggregate
-from kraken_history.storing.materialized import open_keeper
+from kraken_history.storing.materialized import Keeper, open_keeper
 
 GRACE = timedelta(seconds=10)
 """Delay after its end until a bucket counts as closed: the last trades of its last minute arrive until then."""
@@ -31,6 +32,14 @@ GRACE = timedelta(seconds=10)
 _LOCK_KEY = 0x61676772656761  # an arbitrary constant; all versions must use the same
 _LONGEST_WINDOW = timedelta(weeks=13)  # a longer range is refreshed in pieces
 _BRIDGED_BUCKETS = 12  # nearer windows are merged: a statement costs more than a few buckets
+_ROWS_PER_WINDOW = 200  # one-minute candles; reading so many costs less than a statement of their own
+_KEPT_PER_WINDOW = 4  # materialised candles; each of them may have lost its rows, and then costs a statement
+_LEAST_UNMARKED = 64  # windows per statement
+_UNMARKED_SHARE = 8  # one statement removes the marks of this fraction of the windows
+
+
+OnWindow = Callable[[Aggregate, int, int], object]
+"""Called with an interval, and how many of its windows are done, and wanted."""
 
 
 class Refreshed(Struct, frozen=True):
@@ -50,7 +59,12 @@ class RefreshIsRunning(ServiceUnavailable):
 
 
 async def refresh(
-    pool: asyncpg.Pool, *, within: TimeRange | None = None, now: datetime | None = None, wait_s: float = 0
+    pool: asyncpg.Pool,
+    *,
+    within: TimeRange | None = None,
+    now: datetime | None = None,
+    wait_s: float = 0,
+    told: OnWindow = lambda *_: None,
 ) -> list[Refreshed]:
     """Refresh every closed bucket that is marked; return the windows, in their order.
 
@@ -60,6 +74,7 @@ async def refresh(
         within: Mark this range first, as far as it has one-minute candles.
         now: The time that decides which buckets are closed; by default, the present.
         wait_s: Seconds to wait for another refresh to end.
+        told: Called before each window.
 
     Raises:
         RefreshIsRunning: The other refresh did not end in time.
@@ -67,19 +82,21 @@ async def refresh(
     """
     async with sole_refresher(pool, wait_s=wait_s) as connection:
         try:
-            return await refresh_marked(connection, within=within, now=now)
+            return await refresh_marked(connection, within=within, now=now, told=told)
         except asyncpg.LockNotAvailableError as error:  # TimescaleDB: a policy has locked the aggregate
             raise RefreshIsRunning("a candle aggregate is locked, perhaps by a refresh policy: try again") from error
 
 
-async def refresh_if_free(pool: asyncpg.Pool, *, now: datetime | None = None, wait_s: float = 5.0) -> None:
+async def refresh_if_free(
+    pool: asyncpg.Pool, *, now: datetime | None = None, wait_s: float = 5.0, told: OnWindow = lambda *_: None
+) -> None:
     """:func:`refresh` at the end of a job that ran without a worker.
 
     If another refresh is running, or this user does not own the aggregates, this does nothing: the other refresh, or
     the next one, refreshes the marked buckets.
     """
     with suppress(RefreshIsRunning, asyncpg.InsufficientPrivilegeError):
-        await refresh(pool, now=now, wait_s=wait_s)
+        await refresh(pool, now=now, wait_s=wait_s, told=told)
 
 
 @asynccontextmanager
@@ -107,7 +124,11 @@ async def sole_refresher(pool: asyncpg.Pool, *, wait_s: float = 0) -> AsyncItera
 
 
 async def refresh_marked(
-    connection: Connection, *, within: TimeRange | None = None, now: datetime | None = None
+    connection: Connection,
+    *,
+    within: TimeRange | None = None,
+    now: datetime | None = None,
+    told: OnWindow = lambda *_: None,
 ) -> list[Refreshed]:
     """As :func:`refresh`, for a caller that holds the lock of :func:`sole_refresher`."""
     closed_until = (datetime.now(UTC) if now is None else now) - GRACE
@@ -117,12 +138,55 @@ async def refresh_marked(
         await _mark(connection, within)
     done: list[Refreshed] = []
     for aggregate in AGGREGATES:
-        # Oldest first: a window moves the watermark to its end.
-        for window in windows(await _marked(connection, aggregate), aggregate.width, closed_until):
-            done.append(Refreshed(aggregate.view, window, await keeper.refresh(aggregate, window)))
+        wanted = windows(await _marked(connection, aggregate), aggregate.width, closed_until)
+        done += await _refresh_windows(keeper, aggregate, await _joined(keeper, aggregate, wanted), told)
     refreshed = {each.view for each in done}
     await keeper.note_refreshed([aggregate.view for aggregate in AGGREGATES if aggregate.view in refreshed])
     return done
+
+
+async def _refresh_windows(
+    keeper: Keeper, aggregate: Aggregate, wanted: Sequence[TimeRange], told: OnWindow
+) -> list[Refreshed]:
+    """Refresh windows, oldest first, and remove their marks.
+
+    The marks of an interval are one value, which is written whole. So they are removed for a fraction of the windows at
+    once: for each window, it would take time that grows with the square of their number.
+    """
+    done: list[Refreshed] = []
+    size = max(_LEAST_UNMARKED, len(wanted) // _UNMARKED_SHARE)
+    for at in range(0, len(wanted), size):
+        batch = wanted[at : at + size]
+        for window in batch:
+            told(aggregate, len(done), len(wanted))
+            done.append(Refreshed(aggregate.view, window, await keeper.refresh(aggregate, window)))
+        await keeper.unmark(aggregate, batch)
+    return done
+
+
+async def _joined(keeper: Keeper, aggregate: Aggregate, wanted: Sequence[TimeRange]) -> list[TimeRange]:
+    """Join windows with little between them, such as those of a pair that is traded every few hours."""
+    joined: list[TimeRange] = []
+    at = 0
+    while at < len(wanted):
+        end = bisect_right(wanted, wanted[at].start + _LONGEST_WINDOW, lo=at + 1, key=lambda window: window.end)
+        joined += await _joined_if_few(keeper, aggregate, wanted[at:end])
+        at = end
+    return joined
+
+
+async def _joined_if_few(keeper: Keeper, aggregate: Aggregate, near: Sequence[TimeRange]) -> list[TimeRange]:
+    if len(near) < 2:
+        return list(near)
+    whole = TimeRange(near[0].start, near[-1].end)
+    base, materialized = len(near) * _ROWS_PER_WINDOW, len(near) * _KEPT_PER_WINDOW
+    if await keeper.has_few_rows(aggregate, whole, base=base, materialized=materialized):
+        return [whole]
+    half = len(near) // 2
+    return [
+        *await _joined_if_few(keeper, aggregate, near[:half]),
+        *await _joined_if_few(keeper, aggregate, near[half:]),
+    ]
 
 
 def windows(marked: Iterable[TimeRange], width: timedelta, closed_until: datetime) -> list[TimeRange]:

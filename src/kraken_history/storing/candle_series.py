@@ -13,7 +13,7 @@ A series has written rows before it holds the lock, and these could conflict wit
 Therefore the series of a symbol take turns.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -34,6 +34,7 @@ _HOUR_S = 3600
 # Errors if another transaction writes the same minutes, or compresses them.
 _IN_THE_WAY = (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _PARTITION_STEP = timedelta(days=7)  # the width of a partition of candles
+_SLICE_CANDLES = 50_000  # merged by one statement, which takes about a second
 _PARTITIONS_AT_ONCE = 50  # per statement, which holds the locks of each until its end
 
 
@@ -41,10 +42,11 @@ class CandleSeries(Struct, frozen=True):
     """One-minute candles of one symbol in order of time, each minute once.
 
     Attributes:
-        first, last: Open times of the first candle and of the last.
+        first, last: Open times of the first minute and of the last. They may be minutes without a candle.
         proven_until: From ``first`` until this time, minutes without a candle are proven quiet.
-        blocks: Returns all candles, in blocks that are not empty. It is called again if they must be written again. If
-            it raises, the write ends and nothing is stored.
+        blocks: Returns all candles, in blocks that are not empty; there may be none. It is called again if they must be
+            written again. If it raises, the write ends and nothing is stored.
+        told_merged: Called with the merged fraction of the candles, while they are merged with stored ones.
     """
 
     symbol: str
@@ -53,6 +55,7 @@ class CandleSeries(Struct, frozen=True):
     last: datetime
     proven_until: datetime
     blocks: Callable[[], AsyncIterator[Candles]]
+    told_merged: Callable[[float], object] = lambda _: None
 
     @property
     def end(self) -> datetime:
@@ -84,13 +87,28 @@ async def write_series(connection: Connection, series: CandleSeries) -> StoredSe
 
 
 class _Passed(Struct):
-    """Counts the copied candles and their hours. Hours are kept as runs, so that this stays small."""
+    """Counts the copied candles and their hours. Hours are kept as runs, so that this stays small.
+
+    Attributes:
+        slices: First and last time of consecutive slices of :data:`_SLICE_CANDLES` candles or a little more.
+    """
 
     candles: int = 0
+    first: int = 0
+    last: int = 0
     hours: list[list[int]] = []
+    slices: list[tuple[int, int]] = []
+    sliced: int = 0
 
     def add(self, times: list[int]) -> None:
+        self.first, self.last = self.first if self.candles else times[0], times[-1]
         self.candles += len(times)
+        if self.slices and self.sliced < _SLICE_CANDLES:
+            self.slices[-1] = self.slices[-1][0], times[-1]
+            self.sliced += len(times)
+        else:
+            self.slices.append((times[0], times[-1]))
+            self.sliced = len(times)
         for hour in sorted({time // _HOUR_S for time in times}):
             if self.hours and hour <= self.hours[-1][1]:
                 self.hours[-1][1] = hour + 1
@@ -99,11 +117,17 @@ class _Passed(Struct):
 
     def stale_ranges(self) -> str:
         """The hours as a multirange."""
-        return "{" + ",".join(f"[{_instant(a)},{_instant(b)})" for a, b in self.hours) + "}"
+        hours = (f"[{_moment(first * _HOUR_S)},{_moment(end * _HOUR_S)})" for first, end in self.hours)
+        return "{" + ",".join(hours) + "}"
 
 
-def _instant(hour: int) -> datetime:
-    return datetime.fromtimestamp(hour * _HOUR_S, UTC)
+def _together(multiranges: Iterable[str]) -> str:
+    """One multirange that holds all of these."""
+    return "{" + ",".join(each[1:-1] for each in multiranges) + "}"
+
+
+def _moment(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 class _SeriesWriter:
@@ -141,10 +165,11 @@ class _SeriesWriter:
                 return None
             await self._copy_into("candles")
             await lock_symbol(self._connection, series.symbol)
-            new = self._passed.candles
-            await self._note(series.first, series.last, new, self._passed.stale_ranges())
+            passed = self._passed
+            if passed.candles:
+                await self._note(_moment(passed.first), _moment(passed.last), passed.candles, passed.stale_ranges())
             await self._cover()
-            return new, 0
+            return passed.candles, 0
 
     async def _merge(self, *, is_alone: bool = False) -> tuple[int, int]:
         """Copy into a temporary table; add the new candles from it, then merge the fuller ones.
@@ -160,25 +185,42 @@ class _SeriesWriter:
             await self._take_turn()
             await self._connection.execute(_MAKE_STAGE)
             await self._copy_into("staged_candles")
-            await self._connection.execute("ANALYZE staged_candles")
-            changes = [] if is_alone else [await self._add_new()]
-            table = "staged_candles" if is_alone else "fuller_candles"
-            left = await self._aggregate(_SPAN[table])
+            await self._make_ready("staged_candles")
+            slices, added = self._passed.slices, list[asyncpg.Record]()
+            if not is_alone:
+                added = await self._add_new(slices)
+                slices = [each for each, change in zip(slices, added, strict=True) if change["fuller"]]
             await lock_symbol(self._connection, self._series.symbol)
-            if left["first"] is not None:
-                changes.append(await self._aggregate(_MERGE[table], left["first"], left["last"]))
-            changes = [change for change in changes if change["changed"]]
-            for change in changes:
-                await self._note(change["first"], change["last"], change["new"], change["hours"])
-            await self._cover()
+            changes = [*added, *await self._merge_slices("staged_candles" if is_alone else "fuller_candles", slices)]
             new = sum(change["new"] for change in changes)
-            return new, sum(change["changed"] for change in changes) - new
+            changed = [change for change in changes if change["changed"]]
+            if changed:
+                first, last = min(change["first"] for change in changed), max(change["last"] for change in changed)
+                await self._note(first, last, new, _together([change["hours"] for change in changed]))
+            await self._cover()
+            return new, sum(change["changed"] for change in changed) - new
 
-    async def _add_new(self) -> asyncpg.Record:
+    async def _add_new(self, slices: Sequence[tuple[int, int]]) -> list[asyncpg.Record]:
         await self._connection.execute(_MAKE_SECOND_STAGE)
-        row = await self._aggregate(_ADD_NEW, self._series.symbol, self._series.first, self._series.end)
-        await self._connection.execute("ANALYZE fuller_candles")
-        return row
+        changes = []
+        for number, (first, last) in enumerate(slices, 1):
+            changes.append(await self._aggregate(_ADD_NEW, self._series.symbol, _moment(first), _moment(last)))
+            self._series.told_merged(number / len(slices) / 2)  # the fuller ones are the other half
+        await self._make_ready("fuller_candles")
+        return changes
+
+    async def _merge_slices(self, table: str, slices: Sequence[tuple[int, int]]) -> list[asyncpg.Record]:
+        changes = []
+        for number, (first, last) in enumerate(slices, 1):
+            changes.append(await self._aggregate(_MERGE[table], _moment(first), _moment(last)))
+            self._series.told_merged(0.5 + number / len(slices) / 2)
+        return changes
+
+    async def _make_ready(self, stage: str) -> None:
+        """Let each slice of a stage be found."""
+        if len(self._passed.slices) > 1:
+            await self._connection.execute(_INDEX[stage])
+        await self._connection.execute(f"ANALYZE {stage}")
 
     async def _aggregate(self, statement: str, *arguments: object) -> asyncpg.Record:
         row = await self._connection.fetchrow(statement, *arguments)
@@ -227,12 +269,12 @@ _CHANGED = """count(*) AS changed, min(m.timestamp) AS first, max(m.timestamp) A
 
 _MAKE_SECOND_STAGE = "CREATE TEMPORARY TABLE fuller_candles (LIKE staged_candles) ON COMMIT DROP"
 
-# A single statement, so that one snapshot of the table decides which candles are new and which are fuller.
+# A single statement per slice, so that one snapshot decides which of its candles are new and which are fuller.
 _ADD_NEW = f"""
     WITH wanted AS MATERIALIZED (
         SELECT o.*, c.timestamp IS NULL AS is_new
-        FROM staged_candles o LEFT JOIN (
-            SELECT * FROM candles WHERE symbol = $1 AND timestamp >= $2 AND timestamp < $3 AND interval_minutes = 1
+        FROM (SELECT * FROM staged_candles WHERE timestamp BETWEEN $2 AND $3) AS o LEFT JOIN (
+            SELECT * FROM candles WHERE symbol = $1 AND timestamp BETWEEN $2 AND $3 AND interval_minutes = 1
         ) AS c ON c.timestamp = o.timestamp
         WHERE c.timestamp IS NULL
            OR {is_fuller("o", "c")}
@@ -241,17 +283,15 @@ _ADD_NEW = f"""
     ), merged AS (
         INSERT INTO candles ({_NAMES}) SELECT {_NAMES} FROM wanted WHERE is_new RETURNING timestamp
     )
-    SELECT count(*) AS new, {_CHANGED} FROM merged m
+    SELECT count(*) AS new, (SELECT count(*) FROM wanted WHERE NOT is_new) AS fuller, {_CHANGED} FROM merged m
 """  # noqa: S608 — only constants of this module are put in
 
+_OFFERED = "SELECT * FROM {table} WHERE timestamp BETWEEN $1 AND $2"
 _STAGES = ("staged_candles", "fuller_candles")
-_SPAN = {
-    table: f"SELECT min(timestamp) AS first, max(timestamp) AS last FROM {table}"  # noqa: S608 — one of two constants
-    for table in _STAGES
-}
+_INDEX = {table: f"CREATE INDEX ON {table} (timestamp)" for table in _STAGES}
 _MERGE = {
     table: f"""
-    {merging_candles(f"SELECT * FROM {table}", "c.timestamp BETWEEN $1 AND $2", "source")}
+    {merging_candles(_OFFERED.format(table=table), "c.timestamp BETWEEN $1 AND $2", "source")}
     SELECT count(*) FILTER (WHERE b.source IS NULL) AS new, {_CHANGED}
     FROM merged m LEFT JOIN before b USING (symbol, timestamp)
 """  # noqa: S608 — only constants of this module are put in

@@ -18,6 +18,11 @@ class Aggregate(Struct, frozen=True):
     source: str
 
     @property
+    def interval(self) -> str:
+        """The interval in words, as in the name of the view: ``5m``, ``1h``, ``1w``."""
+        return self.view.removeprefix("candles_")
+
+    @property
     def width(self) -> timedelta:
         """Length of a bucket."""
         return timedelta(minutes=self.minutes)

@@ -18,8 +18,14 @@ from kraken_history.storing.longer_intervals import Aggregate
 class Keeper(Protocol):
     """Refreshes materialised candles."""
 
+    async def has_few_rows(self, aggregate: Aggregate, window: TimeRange, *, base: int, materialized: int) -> bool:
+        """True if a window has at most so many one-minute candles, and so many materialised ones."""
+
     async def refresh(self, aggregate: Aggregate, window: TimeRange) -> int:
-        """Recompute the buckets of a window and remove its marks; return how many lost rows and were kept."""
+        """Recompute the buckets of a window; return how many lost rows and were kept."""
+
+    async def unmark(self, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
+        """Remove the marks of windows that were refreshed, oldest first, and move the watermark past the last."""
 
     async def replace(self, aggregate: Aggregate, symbol: str, window: TimeRange, kept: str) -> None:
         """Compute a symbol's candles of a window again, in one transaction. The sources must be right.
@@ -59,28 +65,32 @@ _MATERIALIZATIONS = """
 
 
 class TableKeeper:
-    """Refreshes the tables of a server without continuous aggregates, each window in one transaction."""
+    """Refreshes the tables of a server without continuous aggregates, each window in one statement."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
+    async def has_few_rows(self, aggregate: Aggregate, window: TimeRange, *, base: int, materialized: int) -> bool:
+        return await _has_few_rows(self._connection, f"{aggregate.view}_rows", window, base, materialized)
+
     async def refresh(self, aggregate: Aggregate, window: TimeRange) -> int:
-        async with self._connection.transaction():
-            kept: int = await self._connection.fetchval(
-                _merge(aggregate, f"{aggregate.view}_rows"), window.start, window.end
-            )
-            await self._connection.execute(_ADVANCE, aggregate.view, _multirange(window), window.end)
+        kept: int = await self._connection.fetchval(
+            _merge(aggregate, f"{aggregate.view}_rows"), window.start, window.end
+        )
         return kept
 
     async def replace(self, aggregate: Aggregate, symbol: str, window: TimeRange, kept: str) -> None:
         await _replace(self._connection, aggregate, f"{aggregate.view}_rows", symbol, window, kept)
+
+    async def unmark(self, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
+        await self._connection.execute(_ADVANCE, aggregate.view, _multirange(refreshed), refreshed[-1].end)
 
     async def note_refreshed(self, views: Sequence[str]) -> None:
         await self._connection.execute(_NOTE_REFRESHED, views)
 
 
 class ContinuousKeeper:
-    """Refreshes continuous aggregates. That is impossible inside a transaction, so the marks are removed afterwards.
+    """Refreshes continuous aggregates, which is impossible inside a transaction.
 
     A refresh replaces whole buckets. Buckets with lost rows are excluded from it; instead their new and fuller candles
     are merged into the materialised rows. Otherwise filling one symbol years later would delete another one's history.
@@ -92,6 +102,9 @@ class ContinuousKeeper:
         # By default TimescaleDB refreshes a long range in many small batches, which takes ten times longer.
         self._options = """, options => '{"buckets_per_batch": 0}'""" if is_batched else ""
 
+    async def has_few_rows(self, aggregate: Aggregate, window: TimeRange, *, base: int, materialized: int) -> bool:
+        return await _has_few_rows(self._connection, self._tables[aggregate.view], window, base, materialized)
+
     async def refresh(self, aggregate: Aggregate, window: TimeRange) -> int:
         table = self._tables[aggregate.view]
         lossy = await self._lossy_buckets(aggregate, table, window)
@@ -99,8 +112,10 @@ class ContinuousKeeper:
             await self._connection.execute(_merge(aggregate, table), start, start + aggregate.width)
         for start, end in _between(window, lossy, aggregate.width):
             await self._connection.execute(_REFRESH.format(view=aggregate.view, options=self._options), start, end)
-        await self._connection.execute(_UNMARK, aggregate.view, _multirange(window))
         return len(lossy)
+
+    async def unmark(self, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
+        await self._connection.execute(_UNMARK, aggregate.view, _multirange(refreshed))
 
     async def _lossy_buckets(self, aggregate: Aggregate, table: str, window: TimeRange) -> list[datetime]:
         if not await self._connection.fetchval(_ANY_ROWS.format(table=table), window.start, window.end):
@@ -119,8 +134,15 @@ class ContinuousKeeper:
             await self._connection.execute(_NOTE_REFRESHED, views)
 
 
-def _multirange(window: TimeRange) -> str:
-    return f"{{[{window.start.isoformat()},{window.end.isoformat()})}}"
+async def _has_few_rows(connection: Connection, table: str, window: TimeRange, base: int, materialized: int) -> bool:
+    has_few: bool = await connection.fetchval(
+        _HAS_FEW_ROWS.format(table=table), window.start, window.end, base, materialized
+    )
+    return has_few
+
+
+def _multirange(ranges: Iterable[TimeRange]) -> str:
+    return "{" + ",".join(f"[{each.start.isoformat()},{each.end.isoformat()})" for each in ranges) + "}"
 
 
 def _between(window: TimeRange, buckets: Iterable[datetime], width: timedelta) -> list[tuple[datetime, datetime]]:
@@ -158,6 +180,11 @@ _START_POLICIES = """
          (c.materialization_hypertable_schema, c.materialization_hypertable_name)  -- as older versions show it
      )
     WHERE a.name = ANY ($1) AND a.refreshed_at IS NULL
+"""
+
+_HAS_FEW_ROWS = """
+    SELECT NOT EXISTS (SELECT FROM candles WHERE timestamp >= $1 AND timestamp < $2 OFFSET $3)
+       AND NOT EXISTS (SELECT FROM {table} WHERE timestamp >= $1 AND timestamp < $2 OFFSET $4)
 """
 
 _ANY_ROWS = "SELECT EXISTS (SELECT FROM {table} WHERE timestamp >= $1 AND timestamp < $2)"

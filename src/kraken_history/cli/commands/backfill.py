@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _backfill(
-    symbol: Annotated[str | None, typer.Argument(help="For example BTC/USDT.")] = None,
+    symbols: Annotated[list[str] | None, typer.Argument(metavar="SYMBOL", help="For example BTC/USDT.")] = None,
     from_: Annotated[
         str | None,
         typer.Option("--from", help="Start time, as for `candles`. Default: the first trade."),
@@ -36,8 +36,9 @@ def _backfill(
         bool, typer.Option("--cancel", help="Cancel all, or only the symbol's. Stored data is kept.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --status: print JSON, for programs.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Backfill all symbols that are stored or in SYMBOLS.")] = False,
 ) -> None:
-    """Fetch the trade history of a symbol from Kraken, by default all of it.
+    """Fetch the trade history of one or more symbols from Kraken, by default all of it.
 
     The worker fetches it in the background and continues after an interruption. Trades that are stored already are
     not fetched again.
@@ -45,9 +46,9 @@ def _backfill(
     Example: kraken-history backfill BTC/USDT --from 2025-01-01 --follow
     """
     with loading():
-        from kraken_history.cli.backfill import run_command
+        from kraken_history.cli.backfill_many import run_command
     run_command(
-        symbol,
+        symbols,
         from_,
         to,
         days=days,
@@ -57,4 +58,5 @@ def _backfill(
         resume=resume,
         cancel=cancel,
         as_json=as_json,
+        all_=all_,
     )

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _export(
-    symbol: Annotated[str, typer.Argument(help="For example BTC/USDT.")],
+    symbols: Annotated[list[str] | None, typer.Argument(metavar="SYMBOL", help="For example BTC/USDT.")] = None,
     interval: Annotated[str, typer.Option(help="Candle length, such as 5m, 1h or 1d, as for `candles`.")] = "1",
     from_: Annotated[
         str | None,
@@ -42,14 +42,18 @@ def _export(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="File, or - for standard output. Default: such as BTC-USDT_60.csv."),
+        typer.Option(
+            help="File, or - for standard output. Default: such as BTC-USDT_60.csv. Of several symbols: the folder."
+        ),
     ] = None,
     gaps: Annotated[Gaps, typer.Option(help=HELP)] = Gaps.RAISE,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    trades: Annotated[bool, typer.Option("--trades", help="Write trades instead of candles.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Write one file for each stored symbol.")] = False,
 ) -> None:
-    """Write stored candles into a CSV or Parquet file, oldest first.
+    """Write stored candles or trades into a CSV or Parquet file, oldest first; of several symbols, one file each.
 
-    Memory use does not grow with the range. CSV has every stored digit. Parquet stores decimal128(38, 18), compressed
+    Memory use does not grow with the range. CSV has every digit. Parquet stores decimal128(38, 18), compressed
     with zstd, and needs the extra `arrow`. The file gets its name only when it is complete.
 
     A file that a backtest reads must not lack data silently: if part of the range is missing, nothing is written,
@@ -58,5 +62,17 @@ def _export(
     Example: kraken-history export BTC/USDT --interval 1h --from 2025-01-01 --format parquet
     """
     with loading():
-        from kraken_history.cli.export import run_command
-    run_command(symbol, interval, from_, to, days=days, format_=format_, output=output, gaps=gaps, force=force)
+        from kraken_history.cli.export_many import run_command
+    run_command(
+        symbols,
+        interval,
+        from_,
+        to,
+        days=days,
+        format_=format_,
+        output=output,
+        gaps=gaps,
+        force=force,
+        trades=trades,
+        all_=all_,
+    )
