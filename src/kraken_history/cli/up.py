@@ -18,7 +18,7 @@ from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import connect_redis, run_until
 from kraken_history.runtime.signs import ProducerSign, Signs
 from kraken_history.settings import Settings
-from kraken_history.urls import without_password
+from kraken_history.urls import without_account, without_password
 
 _PATIENCE_S = 5.0  # seconds of trouble before it is printed: a service may be starting, or the producer connecting
 _CHECK_EVERY_S = 0.5
@@ -119,9 +119,8 @@ class Watch:
     def _trouble(self, name: str, why: str) -> str:
         if why.startswith("kraken: "):
             reason = why.removeprefix("kraken: ")
-            return (
-                f"the producer has no session with Kraken at {self._settings.kraken_ws_url} ({reason}): it keeps trying"
-            )
+            place = without_account(self._settings.kraken_ws_url)
+            return f"the producer has no session with Kraken at {place} ({reason}): it keeps trying"
         return f"{name} is unhealthy: {why}"
 
     def _refusals(self, signs: Signs) -> list[str]:

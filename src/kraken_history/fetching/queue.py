@@ -15,6 +15,8 @@ from kraken_history.errors import UsageError
 from kraken_history.kraken.rest import TRADES_PAGE
 from kraken_history.ledger import IdRange, IdRanges, neighbourhoods
 from kraken_history.runtime import telemetry
+from kraken_history.runtime.redis_urls import EXAMPLE, read_redis_url
+from kraken_history.urls import InvalidUrl
 
 HEAL = "heal"
 BACKFILL = "backfill"
@@ -49,9 +51,9 @@ def redis_settings(redis_url: str) -> RedisSettings:
         UsageError: The URL is not a Redis URL.
     """
     try:
-        settings = RedisSettings.from_dsn(redis_url)
-    except (ValueError, AssertionError) as error:
-        raise UsageError(f"expected REDIS_URL like redis://:password@host:6379/0 ({error})") from error
+        settings = read_redis_url(redis_url).arq_settings()
+    except InvalidUrl as error:
+        raise UsageError(f"expected REDIS_URL like {EXAMPLE} ({error})") from error
     settings.conn_retries = 30
     return settings
 

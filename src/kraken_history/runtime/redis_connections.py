@@ -9,6 +9,8 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import TimeoutError as NoAnswer
 
+from kraken_history.runtime.redis_urls import read_redis_url
+
 # In seconds. The socket timeout must be longer than a blocking read, or the read would be taken for a dead connection.
 REDIS_TIMEOUTS: dict[str, Any] = {"socket_timeout": 15.0, "socket_connect_timeout": 5.0, "health_check_interval": 30}
 
@@ -66,8 +68,8 @@ def pool_at(url: str, kind: type[Pool], **options: Any) -> Pool:
     """A pool of these connections; does not connect yet.
 
     Raises:
-        ValueError: The URL is not a Redis URL.
+        InvalidUrl: The URL is not a Redis URL.
     """
-    pool = kind.from_url(url, **REDIS_TIMEOUTS, **options)
-    pool.connection_class = _OURS[pool.connection_class]
-    return pool
+    address = read_redis_url(url)
+    arguments = address.connection_arguments() | REDIS_TIMEOUTS | options
+    return kind(connection_class=_OURS[address.connection_class], **arguments)
