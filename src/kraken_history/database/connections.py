@@ -170,9 +170,7 @@ def _direct(for_reading: bool) -> dict[str, Any]:
 
 def _behind_a_pooler(arguments: dict[str, Any], for_reading: bool) -> dict[str, Any]:
     async def prepare(connection: PoolConnectionProxy) -> None:
-        owner = owner_of(connection)
-        assert isinstance(owner, PooledConnection)
-        owner.database = arguments
+        owner_of(connection).database = arguments
         if for_reading:
             _notice_silence(connection)
 
@@ -232,6 +230,9 @@ def connection_error(error: Exception, database_url: str) -> HistoryError:
         return UsageError(f"{place}: {reason}: create the database, or correct DATABASE_URL")
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
         return UsageError(f"{place}: {reason}: correct user and password in DATABASE_URL")
+    if "statement pooling mode" in reason:
+        remedy = "expected PgBouncer's pool_mode = transaction or session"
+        return UsageError(f"{place}: {reason}: {remedy}")
     if isinstance(error, _REFUSED) or _PGBOUNCER_REFUSES.search(reason):
         return UsageError(f"{place}: {reason}: correct user, password, database or arguments in DATABASE_URL")
     if isinstance(error, ssl.SSLCertVerificationError):

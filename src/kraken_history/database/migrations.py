@@ -10,10 +10,8 @@ A file is named ``NNNN_what.sql`` and may begin with directives:
 The first migration of a database determines the server's capabilities and records them in the database.
 """
 
-import asyncio
 import hashlib
 import re
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -21,6 +19,7 @@ import asyncpg
 from msgspec import Struct
 
 from kraken_history.database.connections import Connection, connect
+from kraken_history.database.locks import holding
 from kraken_history.errors import SchemaMismatch, ServiceUnavailable, UsageError
 
 HYPERTABLES = "hypertables"
@@ -109,10 +108,14 @@ async def migrate(
     wanted = read_migrations() if migrations is None else migrations
     connection = await connect(database_url)
     try:
-        await _lock(connection, lock_timeout_s)
-        return await _apply(connection, wanted)
+        async with holding(connection, _LOCK_KEY, wait_s=lock_timeout_s) as is_held:
+            if not is_held:
+                raise ServiceUnavailable(
+                    f"another process still holds the migration lock after {lock_timeout_s:g} s: try again"
+                )
+            return await _apply(connection, wanted)
     finally:
-        await connection.close()  # which also releases the lock
+        await connection.close()
 
 
 async def check_schema(connection: Connection) -> None:
@@ -136,16 +139,6 @@ async def kept_capabilities(connection: Connection) -> frozenset[str]:
     """The capabilities that the server had when the database was first migrated."""
     kept = await connection.fetchval("SELECT capabilities FROM schema_migrations ORDER BY version LIMIT 1")
     return frozenset(kept or ())
-
-
-# Polls: a blocking pg_advisory_lock would wait inside a statement, and CREATE INDEX CONCURRENTLY waits for all older
-# statements, so the two would wait for each other.
-async def _lock(connection: Connection, timeout_s: float) -> None:
-    give_up = time.monotonic() + timeout_s
-    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK_KEY):
-        if time.monotonic() > give_up:
-            raise ServiceUnavailable(f"another process still holds the migration lock after {timeout_s:g} s: try again")
-        await asyncio.sleep(0.05)
 
 
 async def _apply(connection: Connection, wanted: Sequence[Migration]) -> list[str]:

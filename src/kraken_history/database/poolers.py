@@ -120,10 +120,9 @@ async def open_probed(arguments: dict[str, Any], is_pooled: bool | None) -> Pool
 
 def is_pooled(connection: object) -> bool:
     """True if a connection, or the one that a pool lends, leads to a pooler."""
-    owner = owner_of(connection)
-    return isinstance(owner, PooledConnection) and owner.is_pooled
+    return bool(getattr(owner_of(connection), "is_pooled", False))
 
 
-def owner_of(connection: object) -> object:
-    """The connection itself, also of the proxy that asyncpg's pool lends."""
+def owner_of(connection: object) -> Any:
+    """The connection itself, also of the proxy that asyncpg's pool lends. ``isinstance`` cannot tell them apart."""
     return getattr(connection, "_con", connection)

@@ -104,6 +104,9 @@ class _Fetch:
             adbc_driver_manager.AdbcStatement(connection) as statement,
         ):
             try:
+                # In a transaction: the statement is prepared in one message and run in another, and a pooler may give
+                # the second to another session.
+                connection.set_autocommit(False)
                 self._is_running(statement)
                 statement.set_sql_query(self._statement)
                 stream, _ = statement.execute_query()
@@ -113,6 +116,8 @@ class _Fetch:
                         if self._is_cancelled:
                             break
                         batches.append(self._convert(batch))
+                if not self._is_cancelled:
+                    connection.set_autocommit(True)  # ends the transaction
                 return batches
             finally:
                 self._is_running(None)
