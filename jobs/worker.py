@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, ClassVar
 
+import arq.worker
 from arq import cron
 from arq.connections import ArqRedis
 from arq.constants import in_progress_key_prefix
@@ -24,8 +25,9 @@ from jobs.figures import keep_figures
 from jobs.gaps import EVERY_MINUTES, fill_gap, fill_gaps, look_names_up
 from jobs.heal import heal, sweep
 from jobs.indicators import fetch_indicators
+from jobs.old_queue import take_over_old_jobs
 from jobs.partitions import apply_retention, make_partitions
-from jobs.patience import PatientRedis
+from jobs.patience import PatientRedis, log_redis_info
 from kraken_history.clock import utc_now
 from kraken_history.database.connections import create_pool, leaving_in_time
 from kraken_history.database.migrations import check_schema
@@ -51,6 +53,8 @@ from kraken_history.runtime.signs import WorkerSign
 from kraken_history.runtime.tasks import end
 from kraken_history.settings import Settings, load_settings
 from kraken_history.storing.store import Store
+
+setattr(arq.worker, "log_redis_info", log_redis_info)  # noqa: B010 — not exported. Its own ends the worker of a user who may not use INFO
 
 _MAX_TRIES = 100  # each stop of a worker counts as one; after the last, the sweep enqueues the job again
 
@@ -78,6 +82,8 @@ async def start(ctx: dict[str, Any]) -> None:
         asyncio.create_task(look_names_up(ctx)),
     ]
     await forget_jobs_at_work(ctx["redis"])
+    if moved := await take_over_old_jobs(ctx["redis"], ending.worker.functions):
+        telemetry.get_logger("worker").info("old_jobs_taken_over", jobs=moved)
     await sweep(ctx)
     await fill_gaps(ctx)
     await make_partitions(ctx)
@@ -169,6 +175,7 @@ class WorkerSettings:
     on_startup = start
     on_shutdown = finish
     redis_pool = PatientRedis.at(_REDIS_URL)
+    queue_name = redis_pool.default_queue_name
     redis_settings = redis_settings(_REDIS_URL)  # for ``arq --check``
     job_serializer = encode_job
     job_deserializer = decode_job

@@ -15,6 +15,7 @@ from kraken_history.errors import UnknownSymbol, UsageError
 from kraken_history.kraken.limiter import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, Pacing
 from kraken_history.kraken.pairs import checked_name, symbol_without_kraken
 from kraken_history.symbols import DEFAULT_SYMBOLS
+from kraken_history.urls import DEFAULT_PREFIX, PREFIX, with_prefix
 
 
 class Settings(BaseSettings):
@@ -29,6 +30,9 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = Field(None, description="postgresql://user:password@host:5432/name")
     redis_url: SecretStr | None = Field(None, description="redis://:password@host:6379/0")
+    redis_prefix: str = Field(
+        DEFAULT_PREFIX, pattern=f"^{PREFIX.pattern}$", description="first part of the names of all keys in Redis"
+    )
     symbols: Annotated[tuple[str, ...], NoDecode] = Field(DEFAULT_SYMBOLS, description="comma-separated")
     kraken_history_data_dir: Path | None = Field(None, description="where the embedded servers live")
 
@@ -165,7 +169,7 @@ class Settings(BaseSettings):
         """
         if self.redis_url is None:
             raise UsageError("REDIS_URL is not set: set it, or start everything with `kraken-history up`")
-        return self.redis_url.get_secret_value()
+        return with_prefix(self.redis_url.get_secret_value(), self.redis_prefix)
 
 
 def load_settings() -> Settings:

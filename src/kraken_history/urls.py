@@ -12,6 +12,12 @@ from msgspec import Struct
 ENCODE = "percent-encode special characters of the user and password: @ is %40, : %3A, / %2F, # %23, ? %3F, % %25"
 """The remedy for most URLs that cannot be read."""
 
+DEFAULT_PREFIX = "kraken"
+"""First part of the names of all our keys, unless ``REDIS_PREFIX`` is set."""
+
+PREFIX = re.compile(r"[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)*")
+"""A prefix that is neither a pattern of keys nor a hash tag."""
+
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _END_OF_HOSTS = re.compile(r"[/?#]")
 _OPTION_NAME = re.compile(r"[A-Za-z_][\w.]*")
@@ -97,6 +103,17 @@ def without_account(url: str) -> str:
     except InvalidUrl:
         return _ILLEGIBLE
     return f"{parts.scheme}://{parts.place}"
+
+
+def with_prefix(url: str, prefix: str) -> str:
+    """A Redis' URL that also carries the prefix of our keys. Leaves a URL alone that has one, or cannot be read."""
+    try:
+        has_one = "prefix" in split_url(url).options
+    except InvalidUrl:
+        return url
+    if has_one or prefix == DEFAULT_PREFIX:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}prefix={prefix}"
 
 
 def _split_host(text: str) -> tuple[str, int | None]:

@@ -89,3 +89,47 @@ def pgbouncer(database_url: str, *, pool_mode: str, settings: Mapping[str, str] 
 def _give(path: Path) -> None:
     if os.geteuid() == 0:
         os.chown(path, _NOBODY, _NOBODY)
+
+
+@contextmanager
+def redis_server(*options: str, tls: Path | None = None) -> Iterator[int]:
+    """Debian's Redis with these options; gives its port.
+
+    Args:
+        tls: The folder of its :func:`certificates`; without TLS, it then takes no connection.
+    """
+    port = free_port()
+    with private_folder() as folder:
+        argv = [program("redis-server"), "--bind", HOST, "--dir", str(folder), "--save", ""]
+        argv += ["--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"] if tls else ["--port", str(port)]
+        for name, file in _TLS_FILES if tls else ():
+            argv += [name, f"{tls}/{file}"]
+        with running([*argv, *options], log=folder / "log", is_up=lambda: not port_is_free(port)):
+            yield port
+
+
+_TLS_FILES = (
+    ("--tls-cert-file", "server.crt"),
+    ("--tls-key-file", "server.key"),
+    ("--tls-ca-cert-file", "ca.crt"),
+)
+
+
+@contextmanager
+def certificates() -> Iterator[Path]:
+    """A folder with ``ca.crt``, and ``server.crt`` and ``server.key`` for localhost, signed by it."""
+    openssl = program("openssl")
+    with private_folder() as folder:
+        (folder / "names").write_text("subjectAltName=DNS:localhost\n")
+        for line in (
+            "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt",
+            "req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr",
+            "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out server.crt -extfile names",
+        ):
+            subprocess.run([openssl, *line.split()], cwd=folder, capture_output=True, check=True)
+        for path in folder.iterdir():
+            path.chmod(0o600)
+            _give(path)
+        (folder / "ca.crt").chmod(0o644)
+        folder.chmod(0o711)
+        yield folder

@@ -22,6 +22,7 @@ from kraken_history.database.migrations import check_schema
 from kraken_history.kraken.pairs import find_symbol
 from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import connect_redis
+from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.runtime.signs import AnySign
 from kraken_history.settings import Settings
 from kraken_history.stream import wire
@@ -60,7 +61,7 @@ async def _fetch(endpoints: server_choice.Endpoints, settings: Settings) -> Stat
     async with await connect_redis(endpoints.redis_url) as redis:
         signs = await liveness.signs_of_life(redis)
         streams = await fetch_streams(redis, shards=settings.stream_shards)
-        dead_letters = await redis.xlen(wire.DEAD_LETTERS)
+        dead_letters = await redis.xlen(wire.dead_letters_stream(prefix_of(redis)))
     connection = await connect(endpoints.database_url)
     try:
         await check_schema(connection)

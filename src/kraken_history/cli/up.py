@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from kraken_history.cli.chain import Chain, claimed
 from kraken_history.cli.checkout import find_checkout
 from kraken_history.cli.logs import LogTail, print_logs, print_new_lines
-from kraken_history.cli.servers import Endpoints, data_dir, endpoints_that_are_set
+from kraken_history.cli.servers import Endpoints, data_dir, embedded_redis_url, endpoints_that_are_set
 from kraken_history.embedded import Servers
 from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import connect_redis, run_until
@@ -45,7 +45,10 @@ def _prepare(settings: Settings, stack: ExitStack) -> Chain:
         stack.enter_context(servers.claim_up())
         _say(f"starting PostgreSQL and Valkey in {servers.data_dir}")
         servers.prepare()
-        database_url, redis_url = database_url or servers.database_url, redis_url or servers.redis_url
+        database_url, redis_url = (
+            database_url or servers.database_url,
+            redis_url or embedded_redis_url(servers, settings),
+        )
     return Chain(
         directory,
         lock_file,

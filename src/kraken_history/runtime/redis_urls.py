@@ -11,7 +11,7 @@ from msgspec import Struct
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
 
-from kraken_history.urls import InvalidUrl, split_url
+from kraken_history.urls import DEFAULT_PREFIX, PREFIX, InvalidUrl, split_url
 
 EXAMPLE = "redis://:password@host:6379/0"
 
@@ -43,6 +43,7 @@ class RedisUrl(Struct, frozen=True):
     Attributes:
         socket: Path of its Unix socket, instead of host and port.
         tls: Arguments about TLS, by redis-py's names; None without TLS.
+        prefix: The argument ``prefix``, which is ours: first part of the names of all our keys.
     """
 
     host: str
@@ -52,6 +53,7 @@ class RedisUrl(Struct, frozen=True):
     user: str | None
     password: str | None
     tls: dict[str, Any] | None
+    prefix: str = DEFAULT_PREFIX
 
     def __repr__(self) -> str:
         return f"<Redis {self.database} at {self.socket or f'{self.host}:{self.port}'}>"
@@ -115,6 +117,9 @@ def read_redis_url(url: str) -> RedisUrl:
     if not database.isascii() or not database.isdigit():
         raise InvalidUrl("expected the number of a database behind the port, for example /0")
     user, password = options.pop("username", parts.user), options.pop("password", parts.password)
+    prefix = options.pop("prefix", DEFAULT_PREFIX)
+    if not PREFIX.fullmatch(prefix):
+        raise InvalidUrl("expected the argument prefix to be letters, digits, and - _ . or : between them")
     tls = _tls_of(options, is_on=parts.scheme == "rediss")
     for name in sorted(options.keys() - _LEFT_OUT):
         raise InvalidUrl(f"the argument {name} is not known: remove it from the URL")
@@ -127,6 +132,7 @@ def read_redis_url(url: str) -> RedisUrl:
         user=user,
         password=password,
         tls=tls,
+        prefix=prefix,
     )
 
 
