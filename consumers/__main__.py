@@ -11,6 +11,7 @@ from consumers.consumer import Consumer
 from kraken_history.clock import utc_now
 from kraken_history.database.connections import UNAVAILABLE, create_pool, leaving_in_time
 from kraken_history.database.migrations import check_schema
+from kraken_history.database.roles import check_may_store
 from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import connect_redis, run_service, run_until
@@ -28,6 +29,7 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
     async with leaving_in_time(pool, stop):
         async with pool.acquire() as connection:
             await check_schema(connection)
+            await check_may_store(connection)
         redis = await connect_redis(settings.require_redis_url())
         async with redis:
             jobs = JobQueue(queue_on(redis), heal_delay_s=settings.heal_delay_s)

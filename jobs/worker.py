@@ -31,6 +31,7 @@ from jobs.patience import PatientRedis, log_redis_info
 from kraken_history.clock import utc_now
 from kraken_history.database.connections import create_pool, leaving_in_time
 from kraken_history.database.migrations import check_schema
+from kraken_history.database.roles import check_is_owner
 from kraken_history.errors import HistoryError, UsageError
 from kraken_history.fetching.queue import (
     BACKFILL,
@@ -108,6 +109,7 @@ async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis, stop: 
     await stack.enter_async_context(leaving_in_time(pool, stop))
     async with pool.acquire() as connection:
         await check_schema(connection)
+        await check_is_owner(connection)
     limiter = RateLimiter(arq, settings.pacing)
     rest = await stack.enter_async_context(KrakenRest(settings.kraken_rest_url, limiter))
     jobs = JobQueue(arq, heal_delay_s=settings.heal_delay_s)

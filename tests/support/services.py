@@ -71,6 +71,11 @@ class Service:
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(timeout=30)
 
+    def wait(self) -> int:
+        """Wait until it ends by itself; returns the exit code."""
+        assert self._process is not None
+        return self._process.wait(timeout=60)
+
     def is_running(self) -> bool:
         """True until it ends."""
         return self._process is not None and self._process.poll() is None

@@ -230,6 +230,9 @@ def connection_error(error: Exception, database_url: str) -> HistoryError:
         return UsageError(f"{place}: {reason}: create the database, or correct DATABASE_URL")
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
         return UsageError(f"{place}: {reason}: correct user and password in DATABASE_URL")
+    if isinstance(error, asyncpg.UndefinedFileError) and "timescaledb" in reason:
+        remedy = "run `ALTER EXTENSION timescaledb UPDATE` there, as the first statement of a session of its owner"
+        return UsageError(f"{place}: the server's TimescaleDB is another version than this database's: {remedy}")
     if "statement pooling mode" in reason:
         remedy = "expected PgBouncer's pool_mode = transaction or session"
         return UsageError(f"{place}: {reason}: {remedy}")

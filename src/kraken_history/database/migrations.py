@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from kraken_history.database.connections import Connection, connect
 from kraken_history.database.locks import holding
+from kraken_history.database.roles import wrong_role
 from kraken_history.errors import SchemaMismatch, ServiceUnavailable, UsageError
 
 HYPERTABLES = "hypertables"
@@ -103,6 +104,7 @@ async def migrate(
 
     Raises:
         SchemaMismatch: The database is newer than this code, or a file was changed after it was applied.
+        UsageError: The user may not create tables, or does not own those that exist.
         ServiceUnavailable: The database cannot be reached, or another process holds the lock for too long.
     """
     wanted = read_migrations() if migrations is None else migrations
@@ -114,6 +116,8 @@ async def migrate(
                     f"another process still holds the migration lock after {lock_timeout_s:g} s: try again"
                 )
             return await _apply(connection, wanted)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise wrong_role(str(error), "the owner of the database and its tables") from error
     finally:
         await connection.close()
 
@@ -123,7 +127,15 @@ async def check_schema(connection: Connection) -> None:
 
     Raises:
         SchemaMismatch: The schema is missing, older, newer or changed; the message names the remedy.
+        UsageError: The user may not read it.
     """
+    try:
+        await _check_schema(connection)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise wrong_role(str(error), "a user in kraken_reader or kraken_writer, or of the owner") from error
+
+
+async def _check_schema(connection: Connection) -> None:
     applied = await _applied(connection)
     if not applied:
         raise SchemaMismatch("the database has no schema yet: run `kraken-history migrate`")
@@ -177,6 +189,8 @@ async def _apply_one(connection: Connection, migration: Migration, capabilities:
         else:
             await connection.execute(migration.sql)
             await connection.execute(*record)
+    except asyncpg.InsufficientPrivilegeError:
+        raise
     except asyncpg.PostgresError as error:
         raise SchemaMismatch(f"schema/{migration.name} could not be applied: {error}") from error
 
