@@ -35,7 +35,8 @@ class Service:
         kept = {
             name: os.environ[name] for name in ("PATH", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG") if name in os.environ
         }
-        self._environment = kept | dict(environment)
+        no_files = {"KRAKEN_HISTORY_ENV_FILE": "", "KRAKEN_HISTORY_CONFIG": ""}
+        self._environment = kept | no_files | dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
