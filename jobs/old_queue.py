@@ -52,4 +52,4 @@ def _is_ours(body: bytes, names: Container[str]) -> bool:
         job: Any = msgspec.msgpack.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
-    return isinstance(job, dict) and job.keys() == _FIELDS and job["f"] in names
+    return isinstance(job, dict) and job.keys() == _FIELDS and isinstance(job["f"], str) and job["f"] in names

@@ -55,7 +55,8 @@ from kraken_history.runtime.tasks import end
 from kraken_history.settings import Settings, load_settings
 from kraken_history.storing.store import Store
 
-setattr(arq.worker, "log_redis_info", log_redis_info)  # noqa: B010 — not exported. Its own ends the worker of a user who may not use INFO
+# arq's own ends the worker of a user who may not use INFO.
+setattr(arq.worker, "log_redis_info", log_redis_info)  # noqa: B010 — arq does not export it
 
 _MAX_TRIES = 100  # each stop of a worker counts as one; after the last, the sweep enqueues the job again
 

@@ -163,6 +163,7 @@ def test_a_url_may_say_that_a_pooler_answers(arguments: str, is_pooled: bool | N
         ("postgresql:///n?host=/tmp&port=5433", (("/tmp", 5433),)),
         ("postgresql://%2Ftmp:5433/n", (("/tmp", 5433),)),
         ("postgresql:///n?host=h1,h2&port=1,2", (("h1", 1), ("h2", 2))),
+        ("postgresql:///n?host=h1:1,::1,[::1],h2", (("h1", 1), ("::1", None), ("::1", None), ("h2", None))),
         ("postgresql:///n", ()),
         ("postgresql://h1:1/n?host=h2", (("h1", 1),)),
     ],

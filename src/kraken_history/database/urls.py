@@ -158,7 +158,7 @@ def read_database_url(url: str) -> DatabaseUrl:
 
 def _hosts_of(parts: UrlParts, options: dict[str, str]) -> tuple[tuple[str, int | None], ...]:
     names, ports = options.pop("host", ""), options.pop("port", "")
-    hosts = list(parts.hosts) or [(name, None) for name in names.split(",") if name]
+    hosts = list(parts.hosts) or [_named_host(name) for name in names.split(",") if name]
     if not ports:
         return tuple(hosts)
     numbers = [port_of(f":{port}") for port in ports.split(",")]
@@ -168,6 +168,14 @@ def _hosts_of(parts: UrlParts, options: dict[str, str]) -> tuple[tuple[str, int 
         raise InvalidUrl("expected one port per host in the argument port")
     hosts = hosts or [("localhost", None) for _ in numbers]
     return tuple((host, given or port) for (host, given), port in zip(hosts, numbers, strict=True))
+
+
+def _named_host(text: str) -> tuple[str, int | None]:
+    """A host of the argument ``host``: a path, an IPv6 address without brackets, or a name, with its port or not."""
+    if text.startswith("/") or text.count(":") != 1:
+        return text.removeprefix("[").removesuffix("]"), None
+    name, _, port = text.partition(":")
+    return name, port_of(f":{port}")
 
 
 def _is_pooled(options: dict[str, str]) -> bool | None:
