@@ -11,9 +11,11 @@ from consumers.consumer import Consumer
 from kraken_history.clock import utc_now
 from kraken_history.database.connections import UNAVAILABLE, create_pool, leaving_in_time
 from kraken_history.database.migrations import check_schema
+from kraken_history.database.roles import check_may_store
 from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import connect_redis, run_service, run_until
+from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.runtime.signs import ConsumerSign
 from kraken_history.settings import Settings
 from kraken_history.storing.store import Store
@@ -27,15 +29,16 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
     async with leaving_in_time(pool, stop):
         async with pool.acquire() as connection:
             await check_schema(connection)
+            await check_may_store(connection)
         redis = await connect_redis(settings.require_redis_url())
         async with redis:
             jobs = JobQueue(queue_on(redis), heal_delay_s=settings.heal_delay_s)
-            shards = range(settings.stream_shards)
+            shards, prefix = range(settings.stream_shards), prefix_of(redis)
             consumer = Consumer(
                 redis,
                 Store(pool),
                 name=settings.consumer_name,
-                streams=[name for n in shards for name in (wire.trades_stream(n), wire.candles_stream(n))],
+                streams=[of_kind(n, prefix) for n in shards for of_kind in (wire.trades_stream, wire.candles_stream)],
                 batch_max_rows=settings.batch_max_rows,
                 batch_max_age_s=settings.batch_max_age_s,
                 reclaim_after_s=settings.reclaim_after_s,

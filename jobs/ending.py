@@ -25,15 +25,16 @@ class Ending:
 
     Attributes:
         begun: Set when the worker is told to stop.
+        worker: The worker whose main task this is.
     """
 
     def __init__(self, main: _Task, *, again_after_s: float = AGAIN_AFTER_S) -> None:
         self._main = main
-        self._worker = _worker_of(main)
+        self.worker = _worker_of(main)
         self._again_after_s = again_after_s
         self._ending: set[asyncio.Task[None]] = set()
         self.begun = asyncio.Event()
-        self._worker.on_stop = self._begin
+        self.worker.on_stop = self._begin
 
     async def is_over(self) -> None:
         """Return when everything that ran at the signal has ended; at once if there was no signal."""
@@ -43,13 +44,13 @@ class Ending:
     def _begin(self, _: object) -> None:
         """Called when arq has just cancelled its tasks."""
         self.begun.set()
-        self._worker.max_jobs = 0
-        self._ending.add(asyncio.create_task(self._end({*self._worker.job_tasks.values()}, self._take_runs())))
+        self.worker.max_jobs = 0
+        self._ending.add(asyncio.create_task(self._end({*self.worker.job_tasks.values()}, self._take_runs())))
 
     async def _end(self, jobs: set[_Task], runs: set[_Task]) -> None:
         await asyncio.wait({*runs, self._main}, timeout=self._again_after_s)
         # Include the jobs that the main task started if its cancellation was lost.
-        jobs |= {*self._worker.job_tasks.values()}
+        jobs |= {*self.worker.job_tasks.values()}
         runs |= self._take_runs()
         await asyncio.gather(self._end_all(self._main), self._end_runs(jobs, runs))
 
@@ -68,8 +69,8 @@ class Ending:
 
     def _take_runs(self) -> set[_Task]:
         """Return arq's tasks around the jobs, and make arq stop waiting for them."""
-        runs = {*self._worker.tasks.values()}
-        self._worker.tasks.clear()
+        runs = {*self.worker.tasks.values()}
+        self.worker.tasks.clear()
         return runs
 
 

@@ -2,23 +2,24 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, ClassVar, TypeVar
 
-from arq.connections import ArqRedis
-from redis.asyncio import ConnectionPool
+import arq.connections
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as NoConnection
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as NoAnswer
 
-from kraken_history.fetching.queue import decode_job, encode_job
+from kraken_history.fetching.queue import QueueRedis
 from kraken_history.runtime import telemetry
-from kraken_history.runtime.redis_connections import pool_at
+from kraken_history.runtime.redis_connections import pool_at, refuses_for_now
 
-OUTAGES: list[type[Exception]] = [NoConnection, NoAnswer]
+OUTAGES: list[type[Exception]] = [NoConnection, NoAnswer, OutOfMemoryError, ReadOnlyError]
 """Errors after which a command is sent again. ``NoConnection`` includes a server that is loading its data."""
 
 _AWAY = (NoConnection, NoAnswer, OSError)  # OSError: while connecting, or out of time
@@ -55,7 +56,8 @@ class Patience(Retry):
         """Call ``do``, and again after each outage.
 
         Raises:
-            redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError: The worker is stopping.
+            redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, redis.exceptions.OutOfMemoryError, OSError:
+                The worker is stopping.
             redis.exceptions.WatchError: The connection was lost in the middle of a transaction that watches a key.
         """
         is_inner = _is_within.get()
@@ -73,7 +75,11 @@ class Patience(Retry):
             try:
                 async with asyncio.timeout(_LAST_WORD_S if self.is_over() else None):
                     return await do()
-            except _AWAY as error:
+            except (*_AWAY, ResponseError) as error:
+                if isinstance(error, ResponseError):
+                    if not refuses_for_now(error):
+                        raise
+                    error = OutOfMemoryError(*error.args)  # one of OUTAGES, whatever its own class is
                 await fail(error)  # type: ignore[arg-type] # redis-py passes it an OSError too
                 if self.is_over():
                     raise
@@ -105,14 +111,14 @@ class PatientPool(ConnectionPool):
         return await Patience().call_with_retry(super().get_connection, _bear)
 
 
-class PatientRedis(ArqRedis):
+class PatientRedis(QueueRedis):
     """The client of arq's worker and its jobs; arq's own connections would wait for an answer without a limit."""
 
     @classmethod
     def at(cls, url: str) -> "PatientRedis":
         """Create the client; it opens no connection yet."""
         pool = pool_at(url, PatientPool, retry=Patience(), retry_on_error=OUTAGES)
-        redis = cls(pool_or_conn=pool, job_serializer=encode_job, job_deserializer=decode_job)
+        redis = cls(pool)
         redis.auto_close_connection_pool = True
         return redis
 
@@ -120,10 +126,16 @@ class PatientRedis(ArqRedis):
         """Delete keys. If Redis is away while the worker stops, return 0: arq's last command must not fail it."""
         try:
             return await super().delete(*names)
-        except _AWAY:
+        except (*_AWAY, ResponseError):
             if not Patience.is_over():
                 raise
             return 0
+
+
+async def log_redis_info(redis: Redis, log: Callable[[str], Any]) -> None:
+    """As arq's, but a user who may not use INFO is no reason to end."""
+    with suppress(NoPermissionError):
+        await arq.connections.log_redis_info(redis, log)
 
 
 async def _bear(_: RedisError) -> None:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, ClassVar
 
+import arq.worker
 from arq import cron
 from arq.connections import ArqRedis
 from arq.constants import in_progress_key_prefix
@@ -26,11 +27,13 @@ from jobs.figures import keep_figures
 from jobs.gaps import EVERY_MINUTES, fill_gap, fill_gaps, look_names_up
 from jobs.heal import heal, sweep
 from jobs.indicators import fetch_indicator_history, fetch_indicators
+from jobs.old_queue import take_over_old_jobs
 from jobs.partitions import apply_retention, make_partitions
-from jobs.patience import PatientRedis
+from jobs.patience import PatientRedis, log_redis_info
 from kraken_history.clock import utc_now
 from kraken_history.database.connections import create_pool, leaving_in_time
 from kraken_history.database.migrations import check_schema
+from kraken_history.database.roles import check_is_owner
 from kraken_history.errors import HistoryError, UsageError
 from kraken_history.fetching.queue import (
     BACKFILL,
@@ -59,6 +62,9 @@ from kraken_history.stream.dead_letters import DeadLetters
 
 _log = telemetry.get_logger("worker")
 
+# arq's own ends the worker of a user who may not use INFO.
+setattr(arq.worker, "log_redis_info", log_redis_info)  # noqa: B010 — arq does not export it
+
 _MAX_TRIES = 100  # each stop of a worker counts as one; after the last, the sweep enqueues the job again
 
 
@@ -85,6 +91,8 @@ async def start(ctx: dict[str, Any]) -> None:
         asyncio.create_task(look_names_up(ctx)),
     ]
     await forget_jobs_at_work(ctx["redis"])
+    if moved := await take_over_old_jobs(ctx["redis"], ending.worker.functions):
+        telemetry.get_logger("worker").info("old_jobs_taken_over", jobs=moved)
     await sweep(ctx)
     await fill_gaps(ctx)
     await make_partitions(ctx)
@@ -110,6 +118,7 @@ async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis, stop: 
     await stack.enter_async_context(leaving_in_time(pool, stop))
     async with pool.acquire() as connection:
         await check_schema(connection)
+        await check_is_owner(connection)
     limiter = RateLimiter(arq, settings.pacing)
     rest = await stack.enter_async_context(KrakenRest(settings.kraken_rest_url, limiter))
     jobs = JobQueue(arq, heal_delay_s=settings.heal_delay_s)
@@ -192,6 +201,7 @@ class WorkerSettings:
     on_startup = start
     on_shutdown = finish
     redis_pool = PatientRedis.at(_REDIS_URL)
+    queue_name = redis_pool.default_queue_name
     redis_settings = redis_settings(_REDIS_URL)  # for ``arq --check``
     job_serializer = encode_job
     job_deserializer = decode_job

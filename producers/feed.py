@@ -26,6 +26,7 @@ from kraken_history.kraken.websocket import (
 from kraken_history.records import RefusedTrade
 from kraken_history.runtime import telemetry
 from kraken_history.stream.publisher import Publisher
+from kraken_history.urls import without_account
 from producers.naming import Naming
 from producers.reconnect import reconnect_delay_s
 from producers.subscriptions import Subscriptions
@@ -154,7 +155,7 @@ class Feed:
             self._list_asked_at = None
             self._found = None
             self._subscribed_at = time.monotonic()
-            _log.info("connected", url=self._url, session=self.sessions)
+            _log.info("connected", url=without_account(self._url), session=self.sessions)
             if self._names.symbols:
                 await self._subscribe(socket, self._names.symbols)
             await self._read(socket)

@@ -23,6 +23,9 @@ from kraken_history.embedded import Servers
 from kraken_history.errors import UsageError
 from tests.support.servers import Background, DatabaseServer, TimescaleCluster, timescaledb_bin_dir
 
+# A checkout may have files with settings, for Docker Compose or for a person who works on it.
+os.environ |= {"KRAKEN_HISTORY_ENV_FILE": "", "KRAKEN_HISTORY_CONFIG": ""}
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

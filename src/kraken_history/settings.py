@@ -1,6 +1,8 @@
-"""The settings, read once, at start, from the environment.
+"""The settings, read once, at start, from the environment, ``.env`` and a TOML file.
 
 An environment variable has the name of its field in upper case: ``DATABASE_URL``, ``REDIS_URL``, ``SYMBOLS`` …
+``.env`` has lines with the same names; ``kraken-history.toml`` has the names in lower case. The environment counts
+before ``.env``, and ``.env`` before the TOML file.
 Secrets are :class:`~pydantic.SecretStr` and never appear in a repr or a log.
 """
 
@@ -9,12 +11,23 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from kraken_history.errors import UnknownSymbol, UsageError
 from kraken_history.kraken.limiter import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, Pacing
 from kraken_history.kraken.pairs import checked_name, symbol_without_kraken
+from kraken_history.settings_files import env_file, read_toml
+from kraken_history.settings_words import complaint_about
 from kraken_history.symbols import DEFAULT_SYMBOLS
+from kraken_history.urls import DEFAULT_PREFIX, PREFIX, split_url, with_prefix
 
 
 class Settings(BaseSettings):
@@ -29,6 +42,9 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = Field(None, description="postgresql://user:password@host:5432/name")
     redis_url: SecretStr | None = Field(None, description="redis://:password@host:6379/0")
+    redis_prefix: str = Field(
+        DEFAULT_PREFIX, pattern=f"^{PREFIX.pattern}$", description="first part of the names of all keys in Redis"
+    )
     symbols: Annotated[tuple[str, ...], NoDecode] = Field(DEFAULT_SYMBOLS, description="comma-separated")
     kraken_history_data_dir: Path | None = Field(None, description="where the embedded servers live")
 
@@ -105,6 +121,28 @@ class Settings(BaseSettings):
     log_level: str = Field("info", pattern="(?i)^(debug|info|warning|error)$")
     log_json: bool | None = Field(None, description="JSON lines; by default if the output is not a terminal")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The sources, of which an earlier one counts."""
+        files = (
+            DotEnvSettingsSource(settings_cls, env_file=env_file()),
+            InitSettingsSource(settings_cls, read_toml(cls.model_fields)),
+        )
+        return (init_settings, env_settings, *files)
+
+    @field_validator("kraken_ws_url", "kraken_rest_url", "fear_greed_url", "btc_dominance_url")
+    @classmethod
+    def _are_urls(cls, value: str) -> str:
+        split_url(value)  # its error quotes nothing, unlike those of the HTTP client
+        return value
+
     @field_validator("symbols", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -165,18 +203,25 @@ class Settings(BaseSettings):
         """
         if self.redis_url is None:
             raise UsageError("REDIS_URL is not set: set it, or start everything with `kraken-history up`")
-        return self.redis_url.get_secret_value()
+        return with_prefix(self.redis_url.get_secret_value(), self.redis_prefix)
 
 
 def load_settings() -> Settings:
-    """Read the environment.
+    """Read the environment, ``.env`` and the TOML file, in this order of precedence.
 
     Raises:
-        UsageError: A value does not fit; names the variable and what it takes.
+        UsageError: A value does not fit, and names the variable and what it takes; or a file cannot be read.
     """
     try:
         return Settings()
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        name = str(first["loc"][0]).upper() if first["loc"] else "the settings"
-        raise UsageError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from error
+        name = str(first["loc"][0]) if first["loc"] else ""
+        raise UsageError(f"{name.upper() or 'the settings'}: {_words(name, first)}") from None
+
+
+def _words(name: str, error: ErrorDetails) -> str:
+    field = Settings.model_fields.get(name)
+    if error["type"] == "value_error" or field is None:
+        return error["msg"].removeprefix("Value error, ")
+    return complaint_about(field, error["input"], is_shown=not name.endswith(("_url", "_key", "_secret")))

@@ -44,7 +44,7 @@ def context_of(pool: asyncpg.Pool, arq: ArqRedis, rest: KrakenRest, **settings: 
 
 
 async def queued(arq: ArqRedis) -> list[str]:
-    return [id_.decode() for id_ in await arq.zrange("arq:queue", 0, -1)]
+    return [id_.decode() for id_ in await arq.zrange("kraken:jobs", 0, -1)]
 
 
 async def test_a_run_of_pages_asks_for_the_next_under_an_id_that_follows_from_it(

@@ -4,8 +4,8 @@ import adbc_driver_manager
 import adbc_driver_postgresql  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 
+from kraken_history.database.urls import read_database_url
 from kraken_history.embedded.process import free_port
-from kraken_history.reading.arrow_stream import libpq_url
 
 plain_only = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 
@@ -29,7 +29,7 @@ def test_a_server_that_is_not_there_is_an_operational_error_with_libpqs_words() 
 def test_a_refused_statement_has_its_sqlstate(migrated_database_url: str) -> None:
     """``reading.arrow_stream`` translates by it. Without it a wrong query looks like a server that is away."""
     with (
-        adbc_driver_postgresql.connect(libpq_url(migrated_database_url)) as database,
+        adbc_driver_postgresql.connect(read_database_url(migrated_database_url).libpq_url()) as database,
         adbc_driver_manager.AdbcConnection(database) as connection,
         adbc_driver_manager.AdbcStatement(connection) as statement,
     ):

@@ -32,6 +32,7 @@ class Run:
         self.worker = Worker(
             [func(job, name="job")],
             redis_pool=arq,
+            queue_name=None,
             job_serializer=arq.job_serializer,
             job_deserializer=arq.job_deserializer,
             on_startup=start,

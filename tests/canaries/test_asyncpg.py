@@ -5,7 +5,8 @@ import socket
 import asyncpg
 import pytest
 
-from kraken_history.database.connections import SILENCE_S, connect, create_pool
+from kraken_history.database.connections import connect, create_pool
+from kraken_history.database.urls import SILENCE_S
 
 plain_only = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 

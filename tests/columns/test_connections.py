@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+from kraken_history.database.urls import read_database_url
 from kraken_history.errors import ProviderClosed, ServiceUnavailable
 from kraken_history.provider import HistoricalDataProvider
-from kraken_history.reading.arrow_stream import libpq_url
 from tests.columns.conftest import END, START, SYMBOL
 from tests.support.proxy import Proxy
 
@@ -25,18 +25,18 @@ POSTGRESQL = pytest.mark.parametrize("database_server", ["postgresql"], indirect
         ("postgresql://me:a%2Fb%25@[::1]:1/x", "postgresql://me:a%2Fb%25@[::1]:1/x?"),
         (
             "postgresql://h/x?target_session_attrs=prefer-standby&sslmode=require",
-            "postgresql://h/x?target_session_attrs=prefer-standby&sslmode=require&",
+            "postgresql://h/x?sslmode=require&target_session_attrs=prefer-standby&",
         ),
         (
             "postgresql://h/?database=x&application_name=my tester&search_path=a,b",
-            "postgresql://h/?dbname=x&options=-c%20application_name%3Dmy%5C%20tester%20-c%20search_path%3Da%2Cb&",
+            "postgresql://h/x?application_name=my%20tester&options=-c%20search_path%3Da%2Cb&",
         ),
     ],
 )
 def test_a_url_means_the_same_to_both_drivers(url: str, as_libpq_takes_it: str) -> None:
     patience = "connect_timeout=10&keepalives_idle=15&keepalives_interval=5&keepalives_count=3&tcp_user_timeout=30000"
 
-    assert libpq_url(url) == as_libpq_takes_it + patience
+    assert read_database_url(url).libpq_url() == as_libpq_takes_it + patience
 
 
 @POSTGRESQL

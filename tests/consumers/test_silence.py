@@ -49,7 +49,7 @@ async def test_a_consumer_whose_connections_to_redis_fell_silent_goes_on_with_ne
 
 
 async def has_jobs(redis: Redis, least: int) -> bool:
-    return int(await redis.zcard("arq:queue")) >= least
+    return int(await redis.zcard("kraken:jobs")) >= least
 
 
 async def is_well(redis: Redis) -> bool:

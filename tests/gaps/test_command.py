@@ -138,7 +138,7 @@ def test_without_wait_the_worker_is_asked(command: Run, redis_url: str, backgrou
 
 async def _queue(redis_url: str) -> Any:
     async with Redis.from_url(redis_url) as redis:
-        return sorted(await redis.zrange("arq:queue", 0, -1))
+        return sorted(await redis.zrange("kraken:jobs", 0, -1))
 
 
 @pytest.mark.parametrize(

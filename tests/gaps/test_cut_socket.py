@@ -15,7 +15,7 @@ from consumers.consumer import Consumer
 from jobs.context import WorkerContext
 from kraken_history.completeness.holes import find_holes
 from kraken_history.fetching.gaps import GapFiller
-from kraken_history.fetching.queue import JobQueue, decode_job, encode_job, queue_on, redis_settings
+from kraken_history.fetching.queue import JobQueue, decode_job, encode_job, queue_on
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import Pacing, RateLimiter
 from kraken_history.kraken.resolver import Resolver
@@ -30,6 +30,7 @@ from tests.gaps.conftest import PAIR, SYMBOL
 from tests.gaps.truth import assert_complete, emit_over, true_ids
 from tests.support.exchanges import ManualClock
 from tests.support.proxy import Proxy
+from tests.support.queue import connect_queue
 from tests.support.streams import STREAMS
 from tests.support.waiting import until
 
@@ -71,7 +72,8 @@ async def running_worker(redis_url: str, context: WorkerContext) -> AsyncIterato
     worker = Worker(
         list(WorkerSettings.functions),
         cron_jobs=[cron for cron in WorkerSettings.cron_jobs if cron.name == "cron:sweep"],
-        redis_settings=redis_settings(redis_url),
+        redis_pool=await connect_queue(redis_url),
+        queue_name=None,
         job_serializer=encode_job,
         job_deserializer=decode_job,
         ctx={"context": context},

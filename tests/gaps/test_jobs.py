@@ -19,7 +19,7 @@ from jobs.heal import sweep
 from kraken_history.clock import utc_now
 from kraken_history.completeness.absence import note_passed_over
 from kraken_history.completeness.holes import find_holes
-from kraken_history.fetching.queue import JobQueue, decode_job, encode_job, queue_on, redis_settings
+from kraken_history.fetching.queue import JobQueue, decode_job, encode_job, queue_on
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.resolver import Resolver
 from kraken_history.ledger import IdRanges
@@ -82,7 +82,8 @@ async def run_worker(
     async def run() -> Worker:
         worker = Worker(
             list(WorkerSettings.functions),
-            redis_settings=redis_settings(redis_url),
+            redis_pool=await connect_queue(redis_url),
+            queue_name=None,
             job_serializer=encode_job,
             job_deserializer=decode_job,
             ctx={"context": context},

@@ -11,7 +11,7 @@ from arq.worker import Worker
 
 from jobs.context import WorkerContext
 from kraken_history.database.connections import create_pool
-from kraken_history.fetching.queue import JobQueue, decode_job, encode_job, redis_settings
+from kraken_history.fetching.queue import JobQueue, decode_job, encode_job
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.resolver import Resolver
 from kraken_history.settings import Settings
@@ -60,7 +60,8 @@ async def worker(redis_url: str, context: WorkerContext, monkeypatch: pytest.Mon
     functions: list[Any] = list(WorkerSettings.functions)
     worker = Worker(
         functions,
-        redis_settings=redis_settings(redis_url),
+        redis_pool=await connect_queue(redis_url),
+        queue_name=None,
         job_serializer=encode_job,
         job_deserializer=decode_job,
         ctx={"context": context},

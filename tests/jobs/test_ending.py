@@ -40,6 +40,7 @@ class Stopped:
         worker = Worker(
             [func(work, name="work")],
             redis_pool=self._arq,
+            queue_name=None,
             job_serializer=self._arq.job_serializer,
             job_deserializer=self._arq.job_deserializer,
             on_startup=self._start,

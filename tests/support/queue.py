@@ -1,11 +1,15 @@
-"""arq's queue, as the jobs find it."""
+"""The queue of jobs, as the worker finds it."""
 
-from arq import create_pool
 from arq.connections import ArqRedis
+from redis.asyncio import ConnectionPool
 
-from kraken_history.fetching.queue import decode_job, encode_job, redis_settings
+from kraken_history.fetching.queue import QueueRedis
+from kraken_history.runtime.redis_connections import pool_at
 
 
 async def connect_queue(redis_url: str) -> ArqRedis:
     """Open the queue."""
-    return await create_pool(redis_settings(redis_url), job_serializer=encode_job, job_deserializer=decode_job)
+    redis = QueueRedis(pool_at(redis_url, ConnectionPool))
+    redis.auto_close_connection_pool = True
+    await redis.ping()
+    return redis

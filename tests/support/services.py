@@ -35,7 +35,8 @@ class Service:
         kept = {
             name: os.environ[name] for name in ("PATH", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG") if name in os.environ
         }
-        self._environment = kept | dict(environment)
+        no_files = {"KRAKEN_HISTORY_ENV_FILE": "", "KRAKEN_HISTORY_CONFIG": ""}
+        self._environment = kept | no_files | dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -70,6 +71,11 @@ class Service:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(timeout=30)
+
+    def wait(self) -> int:
+        """Wait until it ends by itself; returns the exit code."""
+        assert self._process is not None
+        return self._process.wait(timeout=60)
 
     def is_running(self) -> bool:
         """True until it ends."""

@@ -17,3 +17,11 @@ async def until(condition: Callable[[], object | Awaitable[object]], *, timeout_
             return
         assert time.monotonic() < deadline, f"still not true after {timeout_s:g} s: {inspect.getsource(condition)}"
         await asyncio.sleep(0.01)
+
+
+def until_now(condition: Callable[[], object], *, timeout_s: float = 30.0) -> None:
+    """As :func:`until`, for a test that is not asynchronous."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"still not true after {timeout_s:g} s: {inspect.getsource(condition)}"
+        time.sleep(0.05)

@@ -21,6 +21,7 @@ from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
 from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import connect_redis
 from kraken_history.runtime.signs import Signs
+from kraken_history.settings_files import chosen_files
 
 POSTGRES, VALKEY = "postgres", "valkey"
 _SERVERS_TIMEOUT_S = 120.0
@@ -104,7 +105,9 @@ class Chain:
             log_dir=data_dir / "logs",
             lock_file=lock_file,
             environment=supervised_environment(
-                **{**(settings or {}), "DATABASE_URL": endpoints.database_url, "REDIS_URL": endpoints.redis_url}
+                **chosen_files()  # the services run in the checkout, which may have other files
+                | dict(settings or {})
+                | {"DATABASE_URL": endpoints.database_url, "REDIS_URL": endpoints.redis_url}
             ),
         )
 

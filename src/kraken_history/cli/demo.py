@@ -19,7 +19,7 @@ from kraken_history.cli.chain import Chain, claimed
 from kraken_history.cli.checkout import find_checkout
 from kraken_history.cli.demo_table import DemoTable
 from kraken_history.cli.progress import fetch_progress
-from kraken_history.cli.servers import Endpoints, endpoints_that_are_set
+from kraken_history.cli.servers import Endpoints, embedded_redis_url, endpoints_that_are_set
 from kraken_history.cli.simulated import Simulated
 from kraken_history.cli.streams import fetch_streams
 from kraken_history.cli.verdict import TruthOfSymbol, Verdict, judge
@@ -27,6 +27,7 @@ from kraken_history.database.connections import connect
 from kraken_history.embedded import Servers
 from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
 from kraken_history.runtime.processes import connect_redis, run_until
+from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.settings import Settings
 
 READY_TIMEOUT_S = 90.0
@@ -75,7 +76,7 @@ class Demo:
                 servers = Servers(data_dir, durable=False)
                 stack.enter_context(servers.claim_up())
                 servers.prepare()
-                database_url, redis_url = servers.database_url, servers.redis_url
+                database_url, redis_url = servers.database_url, embedded_redis_url(servers, self._settings)
             chain = Chain(
                 data_dir,
                 lock_file,
@@ -184,7 +185,7 @@ async def _check_empty(database_url: str, redis_url: str) -> None:
     """Check that the demo's trades would not be mixed with existing data.
 
     Raises:
-        UsageError: The database holds trades or candles, or the Redis holds ``kraken:*`` keys.
+        UsageError: The database holds trades or candles, or the Redis holds keys of ours.
     """
     instead = "the demo needs empty servers. Unset DATABASE_URL and REDIS_URL to let it run its own"
     connection = await connect(database_url)
@@ -196,8 +197,9 @@ async def _check_empty(database_url: str, redis_url: str) -> None:
     finally:
         await connection.close()
     async with await connect_redis(redis_url) as redis:
-        async for _ in redis.scan_iter(match="kraken:*", count=1000):
-            raise UsageError(f"the Redis at REDIS_URL holds kraken:* keys already: {instead}")
+        keys = f"{prefix_of(redis)}:*"
+        async for _ in redis.scan_iter(match=keys, count=1000):
+            raise UsageError(f"the Redis at REDIS_URL holds {keys} keys already: {instead}")
 
 
 def run_demo(settings: Settings, *, seconds: int, seed: int, rate: float, as_json: bool) -> int:

@@ -8,6 +8,7 @@ from redis.exceptions import RedisError
 from kraken_history.database.connections import UNAVAILABLE
 from kraken_history.errors import CoverageError, HistoryError, UsageError
 from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE
+from kraken_history.runtime.redis_connections import refuses_for_now
 
 EXPECTED = (HistoryError, asyncpg.PostgresError, RedisError, *UNAVAILABLE)
 """Failures reported without a traceback. Every other exception is a bug and keeps its traceback."""
@@ -22,6 +23,8 @@ def complain(error: Exception) -> int:
             message = str(error)
         case asyncpg.PostgresError():
             message = f"the database reported an error: {error}"
+        case RedisError() if refuses_for_now(error):
+            message = f"Redis takes no writes at the moment: {error}. Free memory or disk there, then try again"
         case RedisError():
             message = f"Redis reported an error: {error}"
         case _:

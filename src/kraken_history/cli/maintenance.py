@@ -54,7 +54,7 @@ def _redis_url(settings: Settings) -> str:
         raise ServiceUnavailable(
             f"the servers in {servers.data_dir} are not running: start them with `kraken-history up`, or set REDIS_URL"
         )
-    return servers.redis_url
+    return server_choice.embedded_redis_url(servers, settings)
 
 
 async def _complaint(redis_url: str, service: str, name: str | None) -> str:

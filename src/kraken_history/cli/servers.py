@@ -11,6 +11,7 @@ from kraken_history.database.connections import connect
 from kraken_history.database.migrations import migrate
 from kraken_history.embedded import Servers, default_data_dir
 from kraken_history.settings import Settings
+from kraken_history.urls import with_prefix
 
 
 class Endpoints(Struct, frozen=True):
@@ -30,8 +31,13 @@ def endpoints_that_are_set(settings: Settings) -> tuple[str | None, str | None]:
     database, redis = settings.database_url, settings.redis_url
     return (
         None if database is None else database.get_secret_value(),
-        None if redis is None else redis.get_secret_value(),
+        None if redis is None else with_prefix(redis.get_secret_value(), settings.redis_prefix),
     )
+
+
+def embedded_redis_url(servers: Servers, settings: Settings) -> str:
+    """The URL of the embedded Valkey, with the prefix of our keys."""
+    return with_prefix(servers.redis_url, settings.redis_prefix)
 
 
 @contextmanager
@@ -69,7 +75,7 @@ def endpoints(
     with servers.running():
         if migrates and needs_database and database_url is None:
             asyncio.run(_migrate_if_empty(servers.database_url))
-        yield Endpoints(database_url or servers.database_url, redis_url or servers.redis_url)
+        yield Endpoints(database_url or servers.database_url, redis_url or embedded_redis_url(servers, settings))
 
 
 async def _migrate_if_empty(database_url: str) -> None:

@@ -24,6 +24,7 @@ from kraken_history.reading.stored_extent import Extent, read_dropped, read_exte
 from kraken_history.records import TimeRange
 from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import connect_redis
+from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.runtime.signs import AnySign, ConsumerSign, ProducerSign, Signs, WorkerSign
 from kraken_history.settings import Settings
 from kraken_history.stream import wire
@@ -113,7 +114,7 @@ async def fetch_status(endpoints: server_choice.Endpoints, settings: Settings) -
     async with await connect_redis(endpoints.redis_url) as redis:
         signs = await liveness.signs_of_life(redis)
         streams = await fetch_streams(redis, shards=settings.stream_shards)
-        dead_letters = await redis.xlen(wire.DEAD_LETTERS)
+        dead_letters = await redis.xlen(wire.dead_letters_stream(prefix_of(redis)))
     connection = await connect(endpoints.database_url)
     try:
         await check_schema(connection)

@@ -4,6 +4,7 @@ from msgspec import Struct
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.stream import wire
 
 
@@ -31,7 +32,8 @@ class StreamState(Struct, frozen=True):
 
 async def fetch_streams(redis: Redis, *, shards: int) -> list[StreamState]:
     """Every group of every stream of trades and candles; a stream that does not exist yet has no row."""
-    names = [name for n in range(shards) for name in (wire.trades_stream(n), wire.candles_stream(n))]
+    prefix = prefix_of(redis)
+    names = [of_kind(n, prefix) for n in range(shards) for of_kind in (wire.trades_stream, wire.candles_stream)]
     return [state for name in names for state in await _groups(redis, name)]
 
 

@@ -12,12 +12,12 @@ from redis.exceptions import RedisError
 from kraken_history.cli.chain import Chain, claimed
 from kraken_history.cli.checkout import find_checkout
 from kraken_history.cli.logs import LogTail, print_logs, print_new_lines
-from kraken_history.cli.servers import Endpoints, data_dir, endpoints_that_are_set
+from kraken_history.cli.servers import Endpoints, data_dir, embedded_redis_url, endpoints_that_are_set
 from kraken_history.embedded import Servers
 from kraken_history.runtime.processes import connect_redis, run_until
 from kraken_history.runtime.signs import ProducerSign, Signs
 from kraken_history.settings import Settings
-from kraken_history.urls import without_password
+from kraken_history.urls import without_account, without_password
 
 _PATIENCE_S = 5.0  # seconds of trouble before it is printed
 _START_PATIENCE_S = 30.0  # the same, of a service that is starting, or of a producer that has not failed yet
@@ -46,7 +46,10 @@ def _prepare(settings: Settings, stack: ExitStack) -> Chain:
         stack.enter_context(servers.claim_up())
         _say(f"starting PostgreSQL and Valkey in {servers.data_dir}")
         servers.prepare()
-        database_url, redis_url = database_url or servers.database_url, redis_url or servers.redis_url
+        database_url, redis_url = (
+            database_url or servers.database_url,
+            redis_url or embedded_redis_url(servers, settings),
+        )
     return Chain(
         directory,
         lock_file,
@@ -119,9 +122,8 @@ class Watch:
     def _trouble(self, name: str, why: str) -> str:
         if why.startswith("kraken: "):
             reason = why.removeprefix("kraken: ")
-            return (
-                f"the producer has no session with Kraken at {self._settings.kraken_ws_url} ({reason}): it keeps trying"
-            )
+            place = without_account(self._settings.kraken_ws_url)
+            return f"the producer has no session with Kraken at {place} ({reason}): it keeps trying"
         return f"{name} is unhealthy: {why}"
 
     def _refusals(self, signs: Signs) -> list[str]:

@@ -2,14 +2,24 @@
 
 import asyncio
 import logging
+import re
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from kraken_history.database.poolers import (
+    NO_DECOMPRESSION_LIMIT,
+    PooledConnection,
+    PooledWriter,
+    open_probed,
+    owner_of,
+)
+from kraken_history.database.urls import EXAMPLE, SILENCE_S, read_database_url
 from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
 from kraken_history.runtime.tasks import end
 from kraken_history.urls import without_password
@@ -43,15 +53,8 @@ _MOST_TRIES = 4  # attempts at a transaction that deadlocks
 
 T = TypeVar("T")
 
-CONNECT_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
 LEAVE_S = 5.0  # part of the 20 s in which `up` lets a service stop; compose allows 30
-
-SILENCE_S = 30
-"""Seconds of silence after which a connection is closed, if :func:`_notice_silence` can arrange it.
-
-The server's kernel sends acknowledgements during a longer statement, so none is cut while the network works.
-"""
 
 
 def is_transient(error: BaseException) -> bool:
@@ -69,7 +72,8 @@ async def connect(database_url: str) -> asyncpg.Connection:
         ServiceUnavailable: No database answers at that address.
     """
     try:
-        connection = await asyncpg.connect(_checked(database_url), timeout=CONNECT_TIMEOUT_S)
+        url = read_database_url(database_url)
+        connection = await open_probed(url.asyncpg_arguments(), url.is_pooled)
         _notice_silence(connection)
     except Exception as error:
         raise connection_error(error, database_url) from error
@@ -96,14 +100,16 @@ async def create_pool(
     logger.addFilter(_in_one_line)
     logger.addHandler(_NOWHERE)
     try:
+        url = read_database_url(database_url)
+        arguments = url.asyncpg_arguments()
+        is_pooled = await _is_pooled(arguments, url.is_pooled)
         pool = await asyncpg.create_pool(
-            _checked(database_url),
+            **arguments,
             min_size=min_size,
             max_size=max_size,
-            timeout=CONNECT_TIMEOUT_S,
             command_timeout=command_timeout_s,
-            init=_prepare_for_reading if for_reading else _allow_decompression,
             reset=_leave_as_it_is,
+            **(_behind_a_pooler(arguments, for_reading) if is_pooled else _direct(for_reading)),
         )
     except Exception as error:
         raise connection_error(error, database_url) from error
@@ -149,19 +155,31 @@ def _in_one_line(record: logging.LogRecord) -> bool:
     return True
 
 
-def _checked(database_url: str) -> str:
-    """The URL, if it is one. The driver would complete anything else from environment variables."""
-    if not isinstance(database_url, str) or not database_url.startswith(("postgresql://", "postgres://")):
-        raise ValueError("it does not begin with postgresql://")
-    return database_url
+async def _is_pooled(arguments: dict[str, Any], given: bool | None) -> bool:
+    """Whether a pooler answers. If the URL does not say, one connection is opened to find out."""
+    if given is not None:
+        return given
+    connection = await open_probed(arguments, None)
+    await connection.close(timeout=CLOSE_TIMEOUT_S)
+    return connection.is_pooled
+
+
+def _direct(for_reading: bool) -> dict[str, Any]:
+    return {"init": _prepare_for_reading if for_reading else _allow_decompression}
+
+
+def _behind_a_pooler(arguments: dict[str, Any], for_reading: bool) -> dict[str, Any]:
+    async def prepare(connection: PoolConnectionProxy) -> None:
+        owner_of(connection).database = arguments
+        if for_reading:
+            _notice_silence(connection)
+
+    kind = PooledConnection if for_reading else PooledWriter
+    return {"init": prepare, "connection_class": kind, "statement_cache_size": 0}
 
 
 async def _allow_decompression(connection: Connection) -> None:
-    """Lift TimescaleDB's limit of 100,000 decompressed rows per write.
-
-    A download exceeds it, and so do REST trades over one. Without the extension the setting has no effect.
-    """
-    await connection.execute("SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
+    await connection.execute(f"SET {NO_DECOMPRESSION_LIMIT}")
 
 
 async def _prepare_for_reading(connection: Connection) -> None:
@@ -207,16 +225,43 @@ def connection_error(error: Exception, database_url: str) -> HistoryError:
         Exception: The error itself, if it is not one of the known kinds. That is a bug.
     """
     place = without_password(database_url)
+    reason = " ".join((str(error) or type(error).__name__).split())
     if isinstance(error, asyncpg.InvalidCatalogNameError):
-        return UsageError(f"{place}: {error}: create the database, or correct DATABASE_URL")
+        return UsageError(f"{place}: {reason}: create the database, or correct DATABASE_URL")
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
-        return UsageError(f"{place}: {error}: correct user and password in DATABASE_URL")
+        return UsageError(f"{place}: {reason}: correct user and password in DATABASE_URL")
+    if isinstance(error, asyncpg.UndefinedFileError) and "timescaledb" in reason:
+        remedy = "run `ALTER EXTENSION timescaledb UPDATE` there, as the first statement of a session of its owner"
+        return UsageError(f"{place}: the server's TimescaleDB is another version than this database's: {remedy}")
+    if "statement pooling mode" in reason:
+        remedy = "expected PgBouncer's pool_mode = transaction or session"
+        return UsageError(f"{place}: {reason}: {remedy}")
+    if isinstance(error, _REFUSED) or _PGBOUNCER_REFUSES.search(reason):
+        return UsageError(f"{place}: {reason}: correct user, password, database or arguments in DATABASE_URL")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        remedy = "correct sslrootcert in DATABASE_URL, or the host"
+        return UsageError(f"the certificate of the database at {place} is not trusted ({reason}): {remedy}")
     if isinstance(error, (ValueError, OverflowError, asyncpg.ClientConfigurationError)):
-        return UsageError(f"expected DATABASE_URL like postgresql://user:password@host:5432/name ({error})")
+        return UsageError(f"expected DATABASE_URL like {EXAMPLE} ({reason})")
+    if isinstance(error, asyncpg.TooManyConnectionsError):
+        remedy = "wait until others end, or raise the limit of the server or the user"
+        return ServiceUnavailable(f"the database at {place} has no free connection ({reason}): {remedy}")
     if is_transient(error):
-        reason = str(error) or type(error).__name__
         return ServiceUnavailable(f"no database answers at {place} ({reason}): start it, or correct DATABASE_URL")
     raise error
+
+
+# The server does not know a setting in the URL, or not this value of it, or does not allow it to this user.
+_REFUSED = (
+    asyncpg.UndefinedObjectError,
+    asyncpg.CantChangeRuntimeParamError,
+    asyncpg.InvalidParameterValueError,
+    asyncpg.InsufficientPrivilegeError,
+)
+# PgBouncer has one error code for all its complaints.
+_PGBOUNCER_REFUSES = re.compile(
+    "unsupported startup parameter|no such (user|database)|authentication failed|auth failed|login failed"
+)
 
 
 async def write_again(write: Callable[[], Awaitable[T]]) -> T:

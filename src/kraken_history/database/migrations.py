@@ -10,10 +10,8 @@ A file is named ``NNNN_what.sql`` and may begin with directives:
 The first migration of a database determines the server's capabilities and records them in the database.
 """
 
-import asyncio
 import hashlib
 import re
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -21,6 +19,8 @@ import asyncpg
 from msgspec import Struct
 
 from kraken_history.database.connections import Connection, connect
+from kraken_history.database.locks import holding
+from kraken_history.database.roles import wrong_role
 from kraken_history.errors import SchemaMismatch, ServiceUnavailable, UsageError
 
 HYPERTABLES = "hypertables"
@@ -104,15 +104,22 @@ async def migrate(
 
     Raises:
         SchemaMismatch: The database is newer than this code, or a file was changed after it was applied.
+        UsageError: The user may not create tables, or does not own those that exist.
         ServiceUnavailable: The database cannot be reached, or another process holds the lock for too long.
     """
     wanted = read_migrations() if migrations is None else migrations
     connection = await connect(database_url)
     try:
-        await _lock(connection, lock_timeout_s)
-        return await _apply(connection, wanted)
+        async with holding(connection, _LOCK_KEY, wait_s=lock_timeout_s) as is_held:
+            if not is_held:
+                raise ServiceUnavailable(
+                    f"another process still holds the migration lock after {lock_timeout_s:g} s: try again"
+                )
+            return await _apply(connection, wanted)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise wrong_role(str(error), "the owner of the database and its tables") from error
     finally:
-        await connection.close()  # which also releases the lock
+        await connection.close()
 
 
 async def check_schema(connection: Connection) -> None:
@@ -120,7 +127,15 @@ async def check_schema(connection: Connection) -> None:
 
     Raises:
         SchemaMismatch: The schema is missing, older, newer or changed; the message names the remedy.
+        UsageError: The user may not read it.
     """
+    try:
+        await _check_schema(connection)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise wrong_role(str(error), "a user in kraken_reader or kraken_writer, or of the owner") from error
+
+
+async def _check_schema(connection: Connection) -> None:
     applied = await _applied(connection)
     if not applied:
         raise SchemaMismatch("the database has no schema yet: run `kraken-history migrate`")
@@ -136,16 +151,6 @@ async def kept_capabilities(connection: Connection) -> frozenset[str]:
     """The capabilities that the server had when the database was first migrated."""
     kept = await connection.fetchval("SELECT capabilities FROM schema_migrations ORDER BY version LIMIT 1")
     return frozenset(kept or ())
-
-
-# Polls: a blocking pg_advisory_lock would wait inside a statement, and CREATE INDEX CONCURRENTLY waits for all older
-# statements, so the two would wait for each other.
-async def _lock(connection: Connection, timeout_s: float) -> None:
-    give_up = time.monotonic() + timeout_s
-    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK_KEY):
-        if time.monotonic() > give_up:
-            raise ServiceUnavailable(f"another process still holds the migration lock after {timeout_s:g} s: try again")
-        await asyncio.sleep(0.05)
 
 
 async def _apply(connection: Connection, wanted: Sequence[Migration]) -> list[str]:
@@ -184,6 +189,8 @@ async def _apply_one(connection: Connection, migration: Migration, capabilities:
         else:
             await connection.execute(migration.sql)
             await connection.execute(*record)
+    except asyncpg.InsufficientPrivilegeError:
+        raise
     except asyncpg.PostgresError as error:
         raise SchemaMismatch(f"schema/{migration.name} could not be applied: {error}") from error
 

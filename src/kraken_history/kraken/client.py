@@ -25,6 +25,7 @@ from kraken_history.kraken.rest import (
 )
 from kraken_history.runtime import telemetry
 from kraken_history.symbols import CURRENCY, TOKENIZED_ASSET, Pair
+from kraken_history.urls import without_account
 
 KRAKEN_URL = "https://api.kraken.com"
 
@@ -133,7 +134,7 @@ class KrakenRest:
                 body = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             unavailable = ServiceUnavailable(
-                f"no answer from Kraken at {self._base_url} ({str(error) or type(error).__name__})"
+                f"no answer from Kraken at {without_account(self._base_url)} ({str(error) or type(error).__name__})"
             )
             unavailable.__cause__ = error
             return _Trouble(unavailable, Refusal())

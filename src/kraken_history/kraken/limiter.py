@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 
 from kraken_history.errors import KrakenPaused, ServiceUnavailable
 from kraken_history.kraken.rest import Refusal
+from kraken_history.runtime.redis_connections import prefix_of
 
 FIRST_BACKOFF_S = 5.0  # after one refusal; it doubles with each further one in a row
 LONGEST_BACKOFF_S = 60.0  # unless Kraken names a longer pause
@@ -111,6 +112,7 @@ class RateLimiter:
     """Spaces the calls of all processes that share this Redis."""
 
     def __init__(self, redis: Redis, pacing: Pacing | None = None) -> None:
+        self._redis = redis
         self._pacing = pacing or Pacing()
         self._take = redis.register_script(_TAKE)
         self._refused = redis.register_script(_REFUSED)
@@ -125,7 +127,7 @@ class RateLimiter:
         """
         spacings = [_ms(self._pacing.spacing_s), _ms(self._pacing.total_spacing_s)]
         # Polls, because other waiters are in other processes.
-        while wait_ms := int(await _run(self._take, _keys(pair), spacings)):
+        while wait_ms := int(await _run(self._take, _keys(self._redis, pair), spacings)):
             await _sleep(wait_ms / 1000, pair, self._pacing)
 
     async def note_refusal(self, pair: str, refusal: Refusal = _UNKNOWN_REFUSAL) -> float:
@@ -143,12 +145,12 @@ class RateLimiter:
             max(_ms(pacing.slowest_spacing_s), _ms(pacing.spacing_s)),
             _ms(_FORGOTTEN_AFTER_S),
         ]
-        return int(await _run(self._refused, _keys(pair), arguments)) / 1000
+        return int(await _run(self._refused, _keys(self._redis, pair), arguments)) / 1000
 
     async def note_success(self, pair: str) -> None:
         """Record an answer: the next refusal starts again with a short pause."""
         arguments = [_ms(self._pacing.spacing_s), NARROWED_AFTER, NARROWER, _ms(_FORGOTTEN_AFTER_S)]
-        await _run(self._answered, [_keys(pair)[2]], arguments)
+        await _run(self._answered, [_keys(self._redis, pair)[2]], arguments)
 
 
 async def _run(script: AsyncScript, keys: Sequence[str], arguments: Sequence[float]) -> Any:
@@ -161,9 +163,10 @@ async def _run(script: AsyncScript, keys: Sequence[str], arguments: Sequence[flo
         ) from error
 
 
-def _keys(pair: str) -> list[str]:
+def _keys(redis: Redis, pair: str) -> list[str]:
     """Keys: when the pair is free, when the address is free, the pair's pace; all on one node of a cluster."""
-    return [f"kraken:limit:{{rest}}:{pair}", "kraken:limit:{rest}", f"kraken:limit:{{rest}}:{pair}:pace"]
+    base = f"{prefix_of(redis)}:limit:{{rest}}"
+    return [f"{base}:{pair}", base, f"{base}:{pair}:pace"]
 
 
 def _ms(seconds: float) -> int:

@@ -10,12 +10,12 @@ import importlib
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 from weakref import WeakKeyDictionary
 
 import asyncpg
 
-from kraken_history.database.connections import CONNECT_TIMEOUT_S, SILENCE_S, is_transient
+from kraken_history.database.connections import is_transient
+from kraken_history.database.urls import read_database_url
 from kraken_history.errors import MissingExtra, ProviderClosed
 from kraken_history.reading.database import Database
 
@@ -104,6 +104,9 @@ class _Fetch:
             adbc_driver_manager.AdbcStatement(connection) as statement,
         ):
             try:
+                # In a transaction: the statement is prepared in one message and run in another, and a pooler may give
+                # the second to another session.
+                connection.set_autocommit(False)
                 self._is_running(statement)
                 statement.set_sql_query(self._statement)
                 stream, _ = statement.execute_query()
@@ -113,6 +116,8 @@ class _Fetch:
                         if self._is_cancelled:
                             break
                         batches.append(self._convert(batch))
+                if not self._is_cancelled:
+                    connection.set_autocommit(True)  # ends the transaction
                 return batches
             finally:
                 self._is_running(None)
@@ -143,7 +148,7 @@ def _database_of(database: Database) -> "adbc_driver_manager.AdbcDatabase":
     import adbc_driver_postgresql  # type: ignore[import-untyped]
 
     if database not in _databases:
-        _databases.setdefault(database, adbc_driver_postgresql.connect(libpq_url(database.url)))
+        _databases.setdefault(database, adbc_driver_postgresql.connect(read_database_url(database.url).libpq_url()))
     return _databases[database]
 
 
@@ -158,50 +163,3 @@ def _translated(database: Database, error: Exception) -> Exception:
         return database.unavailable(ConnectionError(reason)) if is_gone else error
     driver_error: Exception = asyncpg.PostgresError.new({"C": state, "M": reason})
     return database.unavailable(driver_error) if is_transient(driver_error) else driver_error
-
-
-def libpq_url(url: str) -> str:
-    """Convert a URL for asyncpg into one for libpq.
-
-    asyncpg treats every other option as a setting of the session; libpq expects settings in ``options``. asyncpg also
-    accepts a lone ``%`` in the password; libpq does not.
-    """
-    parts = urlsplit(url)
-    account, at, hosts = parts.netloc.partition("@") if "@" in parts.netloc else ("", "", parts.netloc)
-    user, colon, password = account.partition(":")
-    account = quote(unquote(user), safe="") + colon + quote(unquote(password), safe="")
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if "database" in options:
-        options["dbname"] = options.pop("database")
-    settings = [options.pop("options")] if "options" in options else []
-    for name in [name for name in options if name not in _LIBPQ_OPTIONS]:
-        settings.append(f"-c {name}={_escaped(options.pop(name))}")
-    if settings:
-        options["options"] = " ".join(settings)
-    options |= _TIMES
-    query = urlencode(options, quote_via=quote, safe="")
-    return urlunsplit(("postgresql", account + at + hosts, parts.path, query, ""))
-
-
-# The same times as `database.connections.connect` uses.
-_TIMES = {
-    "connect_timeout": str(int(CONNECT_TIMEOUT_S)),
-    "keepalives_idle": str(SILENCE_S // 2),
-    "keepalives_interval": str(SILENCE_S // 6),
-    "keepalives_count": "3",
-    "tcp_user_timeout": str(1_000 * SILENCE_S),
-}
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace(" ", "\\ ")
-
-
-_LIBPQ_OPTIONS = frozenset(
-    {
-        *("host", "port", "dbname", "user", "password", "passfile", "service", "target_session_attrs"),
-        *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation"),
-        *("ssl_min_protocol_version", "ssl_max_protocol_version", "krbsrvname", "gsslib"),
-    }
-)
-"""Options of a URL that asyncpg does not send to the server, and that mean the same to libpq."""

@@ -20,6 +20,7 @@ import msgspec
 
 from kraken_history.arguments import checked_list
 from kraken_history.database.connections import UNAVAILABLE, Connection, is_transient
+from kraken_history.database.poolers import is_pooled
 from kraken_history.database.stored_symbols import fetch_stored_symbols
 from kraken_history.errors import HistoryError, InvalidChoice
 from kraken_history.intervals import Span, as_utc, bucket_end, bucket_start, checked_interval, width_of
@@ -272,19 +273,24 @@ class _Follower:
         pause_s = _FIRST_PAUSE_S
         while True:
             with suppress(HistoryError, asyncpg.PostgresError, *UNAVAILABLE):
-                await self._hear_until_lost()
+                if not await self._hear_until_lost():
+                    return
                 pause_s = _FIRST_PAUSE_S
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _RARE_PAUSE_S)
 
-    async def _hear_until_lost(self) -> None:
+    async def _hear_until_lost(self) -> bool:
+        """False if notifications cannot arrive at all, because a pooler answers."""
         connection = await self._database.connect()
         try:
+            if is_pooled(connection):  # the session that would listen is another client's a moment later
+                return False
             lost = asyncio.Event()
             connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(CANDLES_CHANNEL, self._hear)
             self._woken.set()  # earlier notifications were missed, so query once
             await lost.wait()
+            return True
         finally:
             with suppress(asyncpg.PostgresError, *UNAVAILABLE):
                 await connection.close(timeout=_LONGEST_PAUSE_S)

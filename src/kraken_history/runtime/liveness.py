@@ -7,10 +7,13 @@ from contextlib import suppress
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, WatchError
 
+from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.runtime.signs import Sign, Signs, decode_sign, encode_sign
 from kraken_history.runtime.telemetry import get_logger
+from kraken_history.urls import DEFAULT_PREFIX
 
-HEALTH_PREFIX = "kraken:health:"
+HEALTH_PREFIX = f"{DEFAULT_PREFIX}:health:"
+"""First part of the keys of all signs of life, with the usual prefix."""
 
 BEAT_EVERY_S = 2.0
 
@@ -19,6 +22,11 @@ BEAT_LASTS_S = 15
 _LEAVE_WITHIN_S = 1.0  # the stop must not wait longer for a Redis that is away; the sign then expires by itself
 
 _PAGE = 1000  # keys that one SCAN examines
+
+
+def health_prefix(redis: Redis) -> str:
+    """First part of the keys of all signs of life."""
+    return f"{prefix_of(redis)}:health:"
 
 
 async def beat(redis: Redis, name: str, look: Callable[[], Sign]) -> None:
@@ -33,7 +41,7 @@ async def beat(redis: Redis, name: str, look: Callable[[], Sign]) -> None:
     try:
         while True:
             sign = look()
-            key, body = f"{HEALTH_PREFIX}{sign.service}:{name}", encode_sign(sign)
+            key, body = f"{health_prefix(redis)}{sign.service}:{name}", encode_sign(sign)
             try:
                 await redis.set(key, body, ex=BEAT_LASTS_S)
             except (RedisError, OSError):
@@ -60,13 +68,13 @@ async def _remove(redis: Redis, key: str, body: bytes) -> None:
 async def signs_of_life(redis: Redis) -> Signs:
     """The services that are alive now. An entry that cannot be decoded is included as unreadable, without an error."""
     bodies: dict[bytes, bytes] = {}
-    cursor = 0
+    cursor, prefix = 0, health_prefix(redis)
     while True:
-        cursor, keys = await redis.scan(cursor, match=f"{HEALTH_PREFIX}*", count=_PAGE)
+        cursor, keys = await redis.scan(cursor, match=f"{prefix}*", count=_PAGE)
         if keys:
             # None: the key has expired since the SCAN, or is not a string.
             bodies |= {key: body for key, body in zip(keys, await redis.mget(keys), strict=True) if body is not None}
         if not cursor:
             break
-    names = {key: key.decode(errors="replace").removeprefix(HEALTH_PREFIX) for key in bodies}
+    names = {key: key.decode(errors="replace").removeprefix(prefix) for key in bodies}
     return Signs({names[key]: decode_sign(names[key], bodies[key]) for key in sorted(bodies)})

@@ -9,11 +9,12 @@ from typing import Any
 
 from redis import Redis as BlockingRedis
 from redis.asyncio import ConnectionPool, Redis
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, RedisError
 
 from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
 from kraken_history.runtime import telemetry
 from kraken_history.runtime.redis_connections import pool_at
+from kraken_history.runtime.redis_urls import EXAMPLE, read_redis_url
 from kraken_history.runtime.tasks import end
 from kraken_history.settings import Settings, load_settings
 from kraken_history.urls import without_password
@@ -45,7 +46,12 @@ async def connect_redis(url: str) -> Redis:
 
 def see_that_redis_answers(url: str) -> None:
     """As :func:`connect_redis`, for code without an event loop; closes its connection."""
-    with _translated_errors(url), BlockingRedis.from_url(url, socket_timeout=5.0, socket_connect_timeout=5.0) as redis:
+    with (
+        _translated_errors(url),
+        BlockingRedis(
+            **read_redis_url(url).client_arguments(), socket_timeout=5.0, socket_connect_timeout=5.0
+        ) as redis,
+    ):
         redis.ping()
 
 
@@ -55,12 +61,19 @@ def _translated_errors(url: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise UsageError(f"expected REDIS_URL like redis://:password@host:6379/0 ({error})") from error
+        raise UsageError(f"expected REDIS_URL like {EXAMPLE} ({error})") from error
     except AuthenticationError as error:
         raise UsageError(f"the Redis at {place} refuses the password: correct it in REDIS_URL") from error
+    except NoPermissionError as error:
+        raise UsageError(f"the Redis at {place} refuses this user a command ({error}): extend its ACL") from error
+    except BusyLoadingError as error:
+        raise ServiceUnavailable(f"the Redis at {place} is still loading its data: try again") from error
     except (RedisError, OSError) as error:
         if "NOAUTH" in str(error) or "WRONGPASS" in str(error):
             raise UsageError(f"the Redis at {place} requires a password: add it to REDIS_URL") from error
+        if "certificate" in str(error).lower():
+            remedy = "correct ssl_ca_certs in REDIS_URL, or the host"
+            raise UsageError(f"the certificate of the Redis at {place} is not trusted ({error}): {remedy}") from error
         raise ServiceUnavailable(f"no Redis answers at {place} ({error}): start it, or correct REDIS_URL") from error
 
 

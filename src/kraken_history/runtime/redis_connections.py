@@ -1,16 +1,27 @@
 """Connections to Redis that notice silence, and never lose a cancellation."""
 
 import asyncio
+import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import TimeoutError as NoAnswer
 
+from kraken_history.runtime.redis_urls import read_redis_url
+from kraken_history.urls import DEFAULT_PREFIX
+
 # In seconds. The socket timeout must be longer than a blocking read, or the read would be taken for a dead connection.
 REDIS_TIMEOUTS: dict[str, Any] = {"socket_timeout": 15.0, "socket_connect_timeout": 5.0, "health_check_interval": 30}
+
+
+_REFUSES_FOR_NOW = re.compile(
+    r"\b(OOM|used memory > 'maxmemory'|MISCONF|READONLY|read only (replica|slave)|MASTERDOWN|NOREPLICAS|NOGOODSLAVE"
+    r"|LOADING|CLUSTERDOWN|TRYAGAIN|BUSY Redis|BUSY Valkey|RDB snapshot|Errors writing to the AOF)"
+)
+"""What a Redis says that is full, cannot save its data, or is a replica, perhaps only until it is promoted."""
 
 
 class _Cancellable(AbstractConnection):
@@ -59,6 +70,12 @@ _OURS: dict[type[AbstractConnection], type[AbstractConnection]] = {
     UnixDomainSocketConnection: _SocketConnection,
 }
 
+
+def refuses_for_now(error: Exception) -> bool:
+    """True if the same command may succeed later: Redis is full, read-only or cannot write its disk."""
+    return _REFUSES_FOR_NOW.search(str(error)) is not None
+
+
 Pool = TypeVar("Pool", bound=ConnectionPool)
 
 
@@ -66,8 +83,19 @@ def pool_at(url: str, kind: type[Pool], **options: Any) -> Pool:
     """A pool of these connections; does not connect yet.
 
     Raises:
-        ValueError: The URL is not a Redis URL.
+        InvalidUrl: The URL is not a Redis URL.
     """
-    pool = kind.from_url(url, **REDIS_TIMEOUTS, **options)
-    pool.connection_class = _OURS[pool.connection_class]
+    address = read_redis_url(url)
+    arguments = address.connection_arguments() | REDIS_TIMEOUTS | options
+    pool = kind(connection_class=_OURS[address.connection_class], **arguments)
+    setattr(pool, _PREFIX_OF_POOL, address.prefix)
     return pool
+
+
+_PREFIX_OF_POOL = "prefix_of_keys"
+
+
+def prefix_of(redis: Redis) -> str:
+    """First part of the names of our keys in this Redis, as its URL says."""
+    prefix: str = getattr(redis.connection_pool, _PREFIX_OF_POOL, DEFAULT_PREFIX)
+    return prefix

@@ -4,6 +4,7 @@ import logging
 import sys
 
 import structlog
+import structlog.tracebacks
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from kraken_history.errors import UsageError
@@ -73,17 +74,18 @@ def configure_logging(level: str, *, as_json: bool | None) -> None:
     """Write one line per event to standard error: JSON for machines, coloured text for a terminal."""
     # While the database is unavailable its pool logs a traceback every few seconds. Our own events report the outage.
     logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
+    # A traceback shows no local variables: one of them may be a URL with its password.
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if (as_json if as_json is not None else not sys.stderr.isatty())
-        else structlog.dev.ConsoleRenderer()
+        else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks
+            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
             if isinstance(renderer, structlog.processors.JSONRenderer)
             else structlog.processors.StackInfoRenderer(),
             renderer,

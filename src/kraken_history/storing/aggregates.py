@@ -9,8 +9,6 @@ the database. If a refresh dies at any point, the next one continues. For each i
 Readers compute time after the watermark from the source, so they are correct there without a refresh.
 """
 
-import asyncio
-import time
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -20,6 +18,7 @@ import asyncpg
 from msgspec import Struct
 
 from kraken_history.database.connections import Connection
+from kraken_history.database.locks import holding
 from kraken_history.errors import ServiceUnavailable
 from kraken_history.intervals import bucket_end, bucket_start
 from kraken_history.records import TimeRange
@@ -106,21 +105,10 @@ async def sole_refresher(pool: asyncpg.Pool, *, wait_s: float = 0) -> AsyncItera
     Raises:
         RefreshIsRunning: Another process has the lock, and did not release it within ``wait_s``.
     """
-    async with pool.acquire() as connection:
-        give_up = time.monotonic() + wait_s
-        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK_KEY):
-            if time.monotonic() >= give_up:
-                raise RefreshIsRunning("another refresh is running: wait for it, or try again later")
-            await asyncio.sleep(0.2)
-        try:
-            yield connection
-        finally:
-            try:
-                await connection.fetchval("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
-            except BaseException as error:  # lost or cancelled: closing the connection releases the lock
-                connection.terminate()
-                if not isinstance(error, Exception):
-                    raise
+    async with pool.acquire() as connection, holding(connection, _LOCK_KEY, wait_s=wait_s) as is_held:
+        if not is_held:
+            raise RefreshIsRunning("another refresh is running: wait for it, or try again later")
+        yield connection
 
 
 async def refresh_marked(

@@ -111,7 +111,8 @@ class ContinuousKeeper:
         for start in lossy:
             await self._connection.execute(_merge(aggregate, table), start, start + aggregate.width)
         for start, end in _between(window, lossy, aggregate.width):
-            await self._connection.execute(_REFRESH.format(view=aggregate.view, options=self._options), start, end)
+            names = {"view": aggregate.view, "options": self._options}
+            await self._connection.execute(_REFRESH.format(start=start.isoformat(), end=end.isoformat(), **names))
         return len(lossy)
 
     async def unmark(self, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
@@ -155,7 +156,8 @@ def _between(window: TimeRange, buckets: Iterable[datetime], width: timedelta) -
     return [*left, (start, window.end)] if start < window.end else left
 
 
-_REFRESH = "CALL refresh_continuous_aggregate('{view}', $1::timestamptz, $2::timestamptz{options})"
+# Without parameters, so that it is one message and needs no transaction behind a pooler.
+_REFRESH = "CALL refresh_continuous_aggregate('{view}', '{start}'::timestamptz, '{end}'::timestamptz{options})"
 
 _UNMARK = "UPDATE candle_aggregates SET stale_ranges = stale_ranges - $2::text::tstzmultirange WHERE name = $1"
 

@@ -14,6 +14,7 @@ from kraken_history.kraken.rest import decode_trade_row
 from kraken_history.kraken.websocket import Candles, Trades, decode_frame, frame_of_row
 from kraken_history.records import HistoricalTrade, RefusedTrade, group_by_symbol, utc_from_unix_ns
 from kraken_history.runtime import telemetry
+from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.stream import wire
 
 WEBSOCKET = "websocket"
@@ -54,12 +55,14 @@ class DeadLetters:
     def __init__(self, redis: Redis, *, max_letters: int) -> None:
         self._redis = redis
         self._max_letters = max_letters
+        self._prefix = prefix_of(redis)
+        self._stream = wire.dead_letters_stream(self._prefix)
 
     async def put(self, origin: str, origin_id: str, reason: str, fields: Mapping[bytes, bytes]) -> bool:
         """Add an entry; return False if the stream is full."""
-        kept = int(await self._redis.xlen(wire.DEAD_LETTERS)) < self._max_letters
+        kept = int(await self._redis.xlen(self._stream)) < self._max_letters
         if kept:
-            await self._redis.xadd(wire.DEAD_LETTERS, _letter_fields(origin, origin_id, reason, fields))
+            await self._redis.xadd(self._stream, _letter_fields(origin, origin_id, reason, fields))
         telemetry.DEAD_LETTERS.labels(kept=str(kept).lower()).inc()
         _log.error("dead_letter", origin=origin, origin_id=origin_id, reason=reason[:200], kept=kept)
         return kept
@@ -81,13 +84,13 @@ class DeadLetters:
     async def put_reused(self, trades: Sequence[HistoricalTrade], *, shards: int) -> None:
         """Add trades whose ids belong to other stored trades: one letter per symbol."""
         for symbol, group in group_by_symbol(trades).items():
-            stream = wire.trades_stream(wire.shard_of(symbol, shards))
+            stream = wire.trades_stream(wire.shard_of(symbol, shards), self._prefix)
             await self.put(stream, f"{group[0].id}", f"{symbol} {group[0].id}: {_KNOWN_ID}", wire.encode(group))
 
     async def list(self) -> AsyncIterator[DeadLetter]:
         """All dead letters, oldest first."""
         after = "-"
-        while page := await self._redis.xrange(wire.DEAD_LETTERS, min=after, count=100):
+        while page := await self._redis.xrange(self._stream, min=after, count=100):
             for id_, fields in page:
                 yield _letter(id_.decode(), fields)
             after = f"({page[-1][0].decode()}"
@@ -98,11 +101,11 @@ class DeadLetters:
         Raises:
             MalformedMessage: The frame or row still cannot be decoded. The letter remains.
         """
-        entries = _entries_of_letter(letter, shards)
+        entries = _entries_of_letter(letter, shards, self._prefix)
         async with self._redis.pipeline(transaction=True) as pipeline:
             for stream, fields in entries:
                 pipeline.xadd(stream, fields)
-            pipeline.xdel(wire.DEAD_LETTERS, letter.id)
+            pipeline.xdel(self._stream, letter.id)
             await pipeline.execute()
 
 
@@ -112,27 +115,27 @@ def _letter(id_: str, fields: Mapping[bytes, bytes]) -> DeadLetter:
     return DeadLetter(id_, head[b"origin"], head[b"origin_id"], head[b"reason"], kept)
 
 
-def _entries_of_letter(letter: DeadLetter, shards: int) -> list[tuple[str, wire.Fields]]:
+def _entries_of_letter(letter: DeadLetter, shards: int, prefix: str) -> list[tuple[str, wire.Fields]]:
     if letter.origin == REST:
         trade = decode_trade_row(letter.fields[b"row"], letter.fields[b"symbol"].decode())
-        return _entries_of(Trades([trade], is_snapshot=False), shards)
+        return _entries_of(Trades([trade], is_snapshot=False), shards, prefix)
     if letter.origin == WEBSOCKET:
-        return _entries_of(decode_frame(letter.fields[b"frame"]), shards)
+        return _entries_of(decode_frame(letter.fields[b"frame"]), shards, prefix)
     return [(letter.origin, dict(letter.fields))]
 
 
-def _entries_of(frame: object, shards: int) -> list[tuple[str, wire.Fields]]:
+def _entries_of(frame: object, shards: int, prefix: str) -> list[tuple[str, wire.Fields]]:
     if isinstance(frame, Trades):
-        return _trade_entries_of(frame, shards)
+        return _trade_entries_of(frame, shards, prefix)
     if isinstance(frame, Candles):
         return [
-            (wire.candles_stream(wire.shard_of(symbol, shards)), wire.encode(candles))
+            (wire.candles_stream(wire.shard_of(symbol, shards), prefix), wire.encode(candles))
             for symbol, candles in group_by_symbol(c for c in frame.candles if c.interval_minutes == 1).items()
         ]
     return []
 
 
-def _trade_entries_of(frame: Trades, shards: int) -> list[tuple[str, wire.Fields]]:
+def _trade_entries_of(frame: Trades, shards: int, prefix: str) -> list[tuple[str, wire.Fields]]:
     """The entries of a frame, and a dead letter for each of its rows that is not valid, if any row is.
 
     Raises:
@@ -146,13 +149,14 @@ def _trade_entries_of(frame: Trades, shards: int) -> list[tuple[str, wire.Fields
     trades, refused_of = group_by_symbol(frame.trades), group_by_symbol(frame.refused)
     entries = [
         (
-            wire.trades_stream(wire.shard_of(symbol, shards)),
+            wire.trades_stream(wire.shard_of(symbol, shards), prefix),
             wire.encode(trades.get(symbol, ()), refused_of.get(symbol, ())),
         )
         for symbol in {**trades, **refused_of}
     ]
     return entries + [
-        (wire.DEAD_LETTERS, _letter_fields(WEBSOCKET, "", reason, {b"frame": row})) for reason, row in letters
+        (wire.dead_letters_stream(prefix), _letter_fields(WEBSOCKET, "", reason, {b"frame": row}))
+        for reason, row in letters
     ]
 
 

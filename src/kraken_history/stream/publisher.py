@@ -20,6 +20,7 @@ from kraken_history.errors import MalformedMessage
 from kraken_history.kraken.websocket import candle_from_dict, trades_from_dict
 from kraken_history.records import MINUTE, HistoricalCandle, HistoricalTrade, RefusedTrade, group_by_symbol
 from kraken_history.runtime import telemetry
+from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.runtime.tasks import end
 from kraken_history.stream import wire
 from kraken_history.stream.dead_letters import DeadLetters
@@ -60,6 +61,7 @@ class Publisher:
         self._now = now
         self._holds_running_candles = True
         self._redis = redis
+        self._prefix = prefix_of(redis)
         self._shards = shards
         self._stream_max_entries = stream_max_entries
         self._publish_after_s = publish_after_s
@@ -224,7 +226,9 @@ class Publisher:
 
     async def _full_stream(self) -> str:
         names = [
-            name for shard in range(self._shards) for name in (wire.trades_stream(shard), wire.candles_stream(shard))
+            of_kind(shard, self._prefix)
+            for shard in range(self._shards)
+            for of_kind in (wire.trades_stream, wire.candles_stream)
         ]
         async with self._redis.pipeline(transaction=False) as pipeline:
             for name in names:
@@ -235,18 +239,19 @@ class Publisher:
     async def _send(self, trades: Sequence[HistoricalTrade], candles: Sequence[HistoricalCandle]) -> None:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for symbol, group in group_by_symbol(trades).items():
-                stream = wire.trades_stream(wire.shard_of(symbol, self._shards))
+                stream = wire.trades_stream(wire.shard_of(symbol, self._shards), self._prefix)
                 for at in range(0, len(group), self._entry_max_trades):
                     pipeline.xadd(stream, wire.encode(group[at : at + self._entry_max_trades]))
             for symbol, running in group_by_symbol(candles).items():
-                pipeline.xadd(wire.candles_stream(wire.shard_of(symbol, self._shards)), wire.encode(running))
+                stream = wire.candles_stream(wire.shard_of(symbol, self._shards), self._prefix)
+                pipeline.xadd(stream, wire.encode(running))
             await pipeline.execute()
         self.published_trades += len(trades)
         telemetry.PUBLISHED.labels(kind="trade").inc(len(trades))
         telemetry.PUBLISHED.labels(kind="candle").inc(len(candles))
 
     async def _send_refused(self, trade: RefusedTrade) -> None:
-        stream = wire.trades_stream(wire.shard_of(trade.symbol, self._shards))
+        stream = wire.trades_stream(wire.shard_of(trade.symbol, self._shards), self._prefix)
         await self._redis.xadd(stream, wire.encode((), [trade]))
 
     def _let_go(self, count: int) -> None:

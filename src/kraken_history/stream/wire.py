@@ -32,7 +32,11 @@ REFUSED_FIELD = b"r"
 STORE_GROUP = "store"
 """The consumer group that writes into the database. Other groups may read the same streams."""
 
-DEAD_LETTERS = "kraken:dead-letters"
+PREFIX = "kraken"
+"""First part of the streams' names, unless another is configured."""
+
+DEAD_LETTERS = f"{PREFIX}:dead-letters"
+"""The stream of dead letters, with the usual prefix."""
 
 Fields = dict[Any, Any]  # of bytes; redis-py's own, wider union is invariant, so a narrower type does not match it
 
@@ -71,19 +75,24 @@ class TradesEntry(Struct, frozen=True):
     bad_rows: Sequence[BadRow] = ()
 
 
-def trades_stream(shard: int) -> str:
+def trades_stream(shard: int, prefix: str = PREFIX) -> str:
     """Name of a shard's stream of trades."""
-    return f"kraken:trades:{{{shard}}}"
+    return f"{prefix}:trades:{{{shard}}}"
 
 
-def candles_stream(shard: int) -> str:
+def candles_stream(shard: int, prefix: str = PREFIX) -> str:
     """Name of a shard's stream of the exchange's candles."""
-    return f"kraken:candles:{{{shard}}}"
+    return f"{prefix}:candles:{{{shard}}}"
+
+
+def dead_letters_stream(prefix: str = PREFIX) -> str:
+    """Name of the stream of dead letters."""
+    return f"{prefix}:dead-letters"
 
 
 def holds_candles(stream: str) -> bool:
     """True for a stream of candles, false for one of trades."""
-    return stream.startswith("kraken:candles:")
+    return stream.partition("{")[0].endswith(":candles:")
 
 
 def shard_of(symbol: str, shards: int) -> int:
