@@ -102,8 +102,9 @@ async def test_a_candle_gets_the_typical_price_for_a_vwap(
     vwap = Decimal("100.8333333333")
     row = await only_candle(pool)
     assert row.candle == HistoricalCandle(
-        "BTC/USDT", START, 1, Decimal(100), Decimal(102), Decimal(99), Decimal("101.5"), Decimal(10), vwap * 10, 3, vwap
-    )
+        "BTC/USDT", START, 1, Decimal(100), Decimal(102), Decimal(99), Decimal("101.5"), Decimal(10), vwap * 10, 3,
+        vwap, "csv",
+    )  # fmt: skip
     assert (row.source, row.first_trade_id, row.last_trade_id) == ("csv", None, None)
 
 
@@ -116,8 +117,9 @@ async def test_trades_make_the_candles_that_they_say(tmp_path: Path, pool: async
     first, second = [row.candle for row in await stored_candles(pool)]
     hundred, low = Decimal(100), Decimal("99.5")
     assert first == HistoricalCandle(
-        "BTC/USDT", START, 1, hundred, hundred, low, low, Decimal("0.5"), Decimal("49.85"), 3, Decimal("99.7")
-    )
+        "BTC/USDT", START, 1, hundred, hundred, low, low, Decimal("0.5"), Decimal("49.85"), 3, Decimal("99.7"),
+        "csv",
+    )  # fmt: skip
     assert (second.timestamp, second.volume, second.trade_count) == (START + 3 * MINUTE, Decimal(10), 1)
 
 
@@ -138,7 +140,7 @@ async def test_a_second_import_changes_nothing(
     assert await contents(pool) == before
 
 
-async def test_the_fuller_candle_stays_whichever_came_first(
+async def test_the_fuller_candle_stays_until_the_trades_are_proven_complete(
     tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
 ) -> None:
     trades = [make_trade(n, START + timedelta(seconds=15 * n), f"10{n}.0") for n in range(12)]  # four in each minute
@@ -155,7 +157,7 @@ async def test_the_fuller_candle_stays_whichever_came_first(
     assert isinstance(outcome, Imported)
     assert (outcome.new_candles, outcome.replaced_candles) == (1, 1)
     assert between == [("trades", 4), ("csv", 5), ("csv", 4)]
-    assert after == [("trades", 4), ("csv", 5), ("trades", 4)]
+    assert after == [("trades", 4), ("trades", 4), ("trades", 4)]
 
 
 async def test_the_exchanges_candle_gives_way_to_one_that_is_as_full(

@@ -18,6 +18,9 @@ from kraken_history.storing.candle_rules import longer_candles
 COLUMNS = ", ".join(HistoricalCandle.__struct_fields__)
 """The columns of a candle, in the order of the record's fields."""
 
+# A candle that has not been refreshed since its source is kept, because its minutes were dropped, has none.
+_COLUMNS_OF_VIEW = COLUMNS.replace("source", "coalesce(source, 'ohlc') AS source")
+
 
 class StoredView(Struct, frozen=True):
     """Where the candles of a stored interval are read, for one symbol.
@@ -25,10 +28,13 @@ class StoredView(Struct, frozen=True):
     Attributes:
         relation: The view; or the table below it, whose planning takes a tenth of the time.
         stale: Time whose candles are missing from it or out of date.
+        is_corrected: True if one-minute candles were corrected, and have fewer trades than before, since its candles
+            were stored.
     """
 
     relation: str
     stale: Sequence[Span]
+    is_corrected: bool = False
 
 
 Marks = Mapping[str, StoredView]
@@ -98,18 +104,29 @@ def _select_stored(query: Query, name: str, stored: int, span: Span, marks: Mark
     UNION ALL
     SELECT {COLUMNS} FROM (
         SELECT DISTINCT ON (timestamp) * FROM (
-            SELECT {COLUMNS}, 0 AS rank
+            SELECT {COLUMNS}, 0 AS rank, trade_count{_correction(name, stored, view)} AS fullness
             FROM ({_select_relation(query, name, view.relation, stored, extent)}) AS v WHERE {is_stale}
             UNION ALL
-            SELECT {COLUMNS}, 1 AS rank FROM ({fresh}) AS f
-        ) AS either ORDER BY timestamp, trade_count DESC, rank DESC
+            SELECT {COLUMNS}, 1 AS rank, trade_count AS fullness FROM ({fresh}) AS f
+        ) AS either ORDER BY timestamp, fullness DESC, rank DESC
     ) AS fuller"""  # noqa: S608 — only our own SQL is put in
+
+
+def _correction(name: str, stored: int, view: StoredView) -> str:
+    """The number of trades that a stored candle may lose, to be subtracted; nothing if no minute was corrected."""
+    if not view.is_corrected:
+        return ""
+    return f""" - coalesce((
+        SELECT sum(k.trade_count) FROM corrected_minutes k
+        WHERE k.name = '{VIEWS[stored]}' AND k.symbol = {name} AND k.timestamp >= v.timestamp
+          AND k.timestamp < v.timestamp + interval '{stored} minutes'
+    ), 0)"""  # noqa: S608 — only our own SQL is put in
 
 
 def _select_relation(query: Query, name: str, relation: str, stored: int, span: Span) -> str:
     start, end = query.put(span[0], "timestamptz"), query.put(span[1], "timestamptz")
     return f"""
-    SELECT {COLUMNS} FROM {relation}
+    SELECT {COLUMNS if stored == 1 else _COLUMNS_OF_VIEW} FROM {relation}
     WHERE symbol = {name} AND interval_minutes = {stored} AND timestamp >= {start} AND timestamp < {end}"""  # noqa: S608
 
 

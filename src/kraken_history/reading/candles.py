@@ -154,7 +154,9 @@ async def _read_marks(connection: Connection, symbol: str, interval: int, span: 
         return {}
     rows = await connection.fetch(_MARKS, symbol, views, *span)
     return {
-        row["name"]: StoredView(row["relation"], [(each.lower, each.upper) for each in row["stale"] or ()])
+        row["name"]: StoredView(
+            row["relation"], [(each.lower, each.upper) for each in row["stale"] or ()], row["is_corrected"]
+        )
         for row in rows
     }
 
@@ -166,7 +168,8 @@ _MARKS = """
            (a.stale_ranges
             + coalesce((SELECT stale_ranges FROM data_sync_status WHERE symbol = $1 AND data_type = 'candles_1m'), '{}')
             + CASE WHEN kept.until IS NULL THEN '{}' ELSE tstzmultirange(tstzrange(kept.until, 'infinity')) END
-           ) * tstzmultirange(tstzrange($3, $4)) AS stale
+           ) * tstzmultirange(tstzrange($3, $4)) AS stale,
+           EXISTS (SELECT FROM corrected_minutes k WHERE k.name = a.name AND k.symbol = $1) AS is_corrected
     FROM candle_aggregates a
     CROSS JOIN LATERAL (SELECT (to_jsonb(a) ->> 'materialized_until')::timestamptz AS until) AS kept
     WHERE a.name = ANY ($2)

@@ -174,7 +174,8 @@ def pad_table(table: "pyarrow.Table", known: HistoricalCandle, start: datetime, 
     }
     for field in table.schema:
         if field.name not in columns:
-            made_up = close if field.name in _PRICES else pyarrow.scalar(0, field.type)
+            zero = pyarrow.scalar("ohlc" if field.name == "source" else 0, field.type)
+            made_up = close if field.name in _PRICES else zero
             columns[field.name] = compute.coalesce(table[field.name].take(rows), made_up)
     columns[MADE_UP] = compute.is_null(rows)
     return pyarrow.table(columns, schema=_with_mark(table.schema))
@@ -205,7 +206,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 _PRICES = ("open", "high", "low", "close", "vwap")
 _NUMBERS = (*_PRICES, "volume", "quote_volume")
-_COLUMNS = ", ".join(["timestamp", "trade_count::int8", *(f"{name}::text" for name in _NUMBERS)])
+_COLUMNS = ", ".join(["timestamp", "trade_count::int8", *(f"{name}::text" for name in (*_NUMBERS, "source"))])
 
 
 def candle_schema(numbers: Literal["decimal", "float"]) -> "pyarrow.Schema":
@@ -218,6 +219,7 @@ def candle_schema(numbers: Literal["decimal", "float"]) -> "pyarrow.Schema":
         "timestamp": pyarrow.timestamp("us", tz="UTC"),
         "interval_minutes": pyarrow.int32(),
         "trade_count": pyarrow.int64(),
+        "source": pyarrow.string(),
     }
     return pyarrow.schema([(name, others.get(name, number)) for name in HistoricalCandle.__struct_fields__])
 
