@@ -254,9 +254,14 @@ class HistoricalDataProvider:
         timing = Timing(grace_s=grace_s, patience_s=patience_s, poll_s=poll_s)
         return following.follow_candles(self._database, symbols, interval, start, timing)
 
-    async def get_coverage(self, symbol: str, start: datetime, end: datetime) -> Coverage:
-        """Which part of ``[start, end)`` is proven complete, rests on the exchange's candles, is quiet, is missing."""
-        return await coverage.read_coverage(self._database, symbol, as_utc(start), as_utc(end))
+    async def get_coverage(self, symbol: str, start: datetime, end: datetime, interval: int = 1) -> Coverage:
+        """Which part of ``[start, end)`` is proven complete, rests on the exchange's candles, is quiet, is missing.
+
+        Args:
+            interval: Minutes of the candles to be read. Time for which the exchange, or a download, gave only candles
+                of a longer interval is ``exchange`` for intervals that can be made of these, and otherwise missing.
+        """
+        return await coverage.read_coverage(self._database, symbol, as_utc(start), as_utc(end), interval)
 
     async def get_candles_arrow(
         self,

@@ -160,6 +160,24 @@ async def test_the_fuller_candle_stays_until_the_trades_are_proven_complete(
     assert after == [("trades", 4), ("trades", 4), ("trades", 4)]
 
 
+async def test_a_file_does_not_replace_a_candle_whose_trades_are_proven_complete(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    """The minute of the newest trade is not proven yet. It is contested until a later trade is stored."""
+    await Store(pool).write([make_trade(n, START + timedelta(seconds=15 * n)) for n in range(12)])
+    path = write(tmp_path / "XBTUSDT_1.csv", [candle_line(minute, trades=5) for minute in (1, 2)])
+
+    (outcome,) = await import_csv(path)
+    between = [(row.source, row.candle.trade_count) for row in await stored_candles(pool)]
+    await Store(pool).write([make_trade(12, START + timedelta(seconds=180))])
+    after = [(row.source, row.candle.trade_count) for row in await stored_candles(pool)]
+
+    assert isinstance(outcome, Imported)
+    assert (outcome.new_candles, outcome.replaced_candles) == (0, 1)
+    assert between == [("trades", 4), ("trades", 4), ("csv", 5)]
+    assert after == [("trades", 4), ("trades", 4), ("trades", 4), ("trades", 1)]
+
+
 async def test_the_exchanges_candle_gives_way_to_one_that_is_as_full(
     tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
 ) -> None:

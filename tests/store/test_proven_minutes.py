@@ -118,6 +118,18 @@ async def test_the_proof_may_be_a_page_that_covers_time(store: Store, pool: asyn
     assert await standing(pool) == ("trades", 1)
 
 
+async def test_the_instant_of_the_oldest_trade_is_proven_by_a_page_only(store: Store, pool: asyncpg.Pool) -> None:
+    """An earlier trade may share it."""
+    await store.write([make_trade(2, CONTESTED), AFTER])
+    await store.write(candles=[TOO_FULL])
+    assert await standing(pool) == ("ohlc", 9)
+
+    await cover(pool, "BTC/USDT", TimeRange(NOON, AFTER.timestamp))
+    await settle_all(pool)
+
+    assert await standing(pool) == ("trades", 1)
+
+
 async def test_without_a_proof_the_fuller_candle_stays(store: Store, pool: asyncpg.Pool) -> None:
     await store.write([BEFORE, INSIDE, make_trade(4, AFTER.timestamp)])
     await store.write(candles=[TOO_FULL])

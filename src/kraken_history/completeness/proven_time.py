@@ -25,9 +25,11 @@ def as_multirange(spans: Sequence[Span]) -> str:
     return "{" + ",".join(f"[{start.isoformat()},{end.isoformat()})" for start, end in spans) + "}"
 
 
+# A page's time is not recorded between the oldest and the newest trade, so it ends at the oldest one.
 _AFTER_THE_OLDEST = """
-    CASE WHEN s.oldest_timestamp < s.newest_timestamp
-    THEN tstzmultirange(tstzrange(s.oldest_timestamp + interval '1 microsecond', s.newest_timestamp))
+    CASE WHEN s.oldest_timestamp < s.newest_timestamp THEN tstzmultirange(tstzrange(
+        CASE WHEN s.time_ranges @> s.oldest_timestamp - interval '1 microsecond' THEN s.oldest_timestamp
+        ELSE s.oldest_timestamp + interval '1 microsecond' END, s.newest_timestamp))
     ELSE '{}'::tstzmultirange END"""
 
 _PROVEN = f"""

@@ -62,7 +62,8 @@ async def read_candles_arrow(
     if gaps in PADS:
         table = await _read_padded(database, symbol, interval, span, numbers)
     else:
-        async with complete(database, symbol, span) if gaps == "raise" and span[0] < span[1] else nullcontext():
+        is_strict = gaps == "raise" and span[0] < span[1]
+        async with complete(database, symbol, span, interval) if is_strict else nullcontext():
             table = await _read_span(database, symbol, interval, span, numbers)
     if not table.num_rows:
         await require_symbol(database, symbol)

@@ -9,6 +9,7 @@ whose one-minute candles were ever dropped counts as missing."""
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Literal, get_args
 
 import asyncpg
@@ -16,6 +17,7 @@ from msgspec import Struct
 
 from kraken_history.completeness.covered_time import COVERED_BY_TRADES
 from kraken_history.completeness.hole_times import find_hole_spans
+from kraken_history.completeness.longer_cover import find_longer_cover, without
 from kraken_history.database.connections import Connection
 from kraken_history.errors import CoverageError, InvalidChoice
 from kraken_history.intervals import Span, bucket_start, checked_interval, checked_range, closed_window, width_of
@@ -84,30 +86,32 @@ class Coverage(Struct, frozen=True):
 
 
 @by_any_name
-async def read_coverage(database: Database, symbol: str, start: datetime, end: datetime) -> Coverage:
-    """The coverage of ``[start, end)``, as of one moment.
+async def read_coverage(database: Database, symbol: str, start: datetime, end: datetime, interval: int = 1) -> Coverage:
+    """The coverage of ``[start, end)``, as of one moment, for reads of candles of an interval.
 
     Raises:
         UsageError: An argument is not valid.
         UnknownSymbol: Nothing is stored for this symbol.
         ServiceUnavailable: The database is unavailable.
     """
-    return await _coverage_of(database, symbol, start, end)
+    return await _coverage_of(database, symbol, start, end, checked_interval(interval))
 
 
-async def _coverage_of(database: Database, symbol: str, start: datetime, end: datetime) -> Coverage:
+async def _coverage_of(database: Database, symbol: str, start: datetime, end: datetime, interval: int = 1) -> Coverage:
     span = checked_range(start, end)
     await require_symbol(database, symbol)
     async with database.connection() as connection:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             known = await _classify(connection, symbol, span)
+            longer = await find_longer_cover(connection, symbol, interval, span)
         # Read after that snapshot: it may lack candles that were dropped meanwhile.
         kept = await _kept(connection, span)
-    return Coverage(symbol, *span, _with_missing(_within(kept, known), *span))
+    spans = _with_missing(_within(kept, known), *span)
+    return Coverage(symbol, *span, _with_longer(spans, list(chain.from_iterable(longer.values()))))
 
 
 @asynccontextmanager
-async def complete(database: Database, symbol: str, span: Span) -> AsyncIterator[None]:
+async def complete(database: Database, symbol: str, span: Span, interval: int = 1) -> AsyncIterator[None]:
     """Ensure that candles of ``span`` that are read in this context are complete. Other errors: :func:`read_coverage`.
 
     Coverage is checked before the read, because data stored meanwhile only adds to it; dropped time is checked after.
@@ -115,16 +119,16 @@ async def complete(database: Database, symbol: str, span: Span) -> AsyncIterator
     Raises:
         CoverageError: Part of ``span`` is missing.
     """
-    await _require_coverage(database, symbol, span)
+    await _require_coverage(database, symbol, span, interval)
     yield
     async with database.connection() as connection:
         kept = await _kept(connection, span)
     if kept != [span]:
-        await _require_coverage(database, symbol, span)
+        await _require_coverage(database, symbol, span, interval)
 
 
-async def _require_coverage(database: Database, symbol: str, span: Span) -> None:
-    coverage = await _coverage_of(database, symbol, *span)
+async def _require_coverage(database: Database, symbol: str, span: Span, interval: int) -> None:
+    coverage = await _coverage_of(database, symbol, *span, interval)
     if not coverage.is_complete:
         raise CoverageError(symbol, coverage.missing)
 
@@ -169,7 +173,7 @@ async def _read_or_raise(
     if limit is not None:
         candles = await read_span(database, symbol, interval, window, limit)
         reach = candles[-1].timestamp + width_of(interval) if len(candles) == limit else reach
-    async with complete(database, symbol, (window[0], reach)):
+    async with complete(database, symbol, (window[0], reach), interval):
         return await read_span(database, symbol, interval, (window[0], reach), limit)
 
 
@@ -271,6 +275,24 @@ def _with_missing(known: Iterable[CoveredSpan], start: datetime, end: datetime) 
     if reached < end:
         spans.append(CoveredSpan(reached, end, "missing"))
     return spans
+
+
+def _with_longer(spans: list[CoveredSpan], longer: Sequence[Span]) -> list[CoveredSpan]:
+    """The spans, with ``exchange`` instead of ``missing`` where candles without minutes cover whole buckets."""
+    if not longer:
+        return spans
+    found: list[CoveredSpan] = []
+    for span in spans:
+        for part in _with_exchange(span, longer) if span.kind == "missing" else [span]:
+            start = found.pop().start if found and found[-1].kind == part.kind else part.start
+            found.append(CoveredSpan(start, part.end, part.kind))
+    return found
+
+
+def _with_exchange(span: CoveredSpan, longer: Sequence[Span]) -> list[CoveredSpan]:
+    missing = without([(span.start, span.end)], longer)
+    covered = without([(span.start, span.end)], missing)
+    return sorted([CoveredSpan(*m, "missing") for m in missing] + [CoveredSpan(*c, "exchange") for c in covered])
 
 
 # If covered time begins or ends inside a minute, the parts of the minute are classified separately. Of a candle built

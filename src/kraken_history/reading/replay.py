@@ -129,7 +129,7 @@ class CandlePages(Pages[HistoricalCandle]):
         return await read_span(self._database, self._symbol, self._interval, (start, stop), rows)
 
     async def _extent(self) -> Extent:
-        return await read_extent(self._database, self._symbol)
+        return await read_extent(self._database, self._symbol, self._interval)
 
     def _key_after(self, record: HistoricalCandle) -> tuple[datetime, int]:
         return record.timestamp + self._width, 0

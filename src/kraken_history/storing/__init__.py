@@ -12,6 +12,7 @@
 ``contested``             minutes whose own candle waits for a proof
 ``candle_text``           many candles in COPY's text format
 ``candle_changes``        records which minutes changed: for the refresh, and for followers
+``longer_candles``        candles of longer intervals that have no minutes below them
 ``longer_intervals``      the eight stored intervals
 ``aggregates``            their refresh; ``materialized`` refreshes one window
 ``partitions``            created before rows are written, and ahead of time
