@@ -24,6 +24,7 @@ from jobs.figures import keep_figures
 from jobs.gaps import EVERY_MINUTES, fill_gap, fill_gaps, look_names_up
 from jobs.heal import heal, sweep
 from jobs.indicators import fetch_indicators
+from jobs.longer_history import fetch_ohlc, fetch_ohlc_of_all
 from jobs.partitions import apply_retention, make_partitions
 from jobs.patience import PatientRedis
 from kraken_history.clock import utc_now
@@ -32,6 +33,7 @@ from kraken_history.database.migrations import check_schema
 from kraken_history.errors import HistoryError, UsageError
 from kraken_history.fetching.queue import (
     BACKFILL,
+    FETCH_OHLC,
     FILL_GAP,
     HEAL,
     IMPORT_CSV,
@@ -78,6 +80,7 @@ async def start(ctx: dict[str, Any]) -> None:
         asyncio.create_task(look_names_up(ctx)),
     ]
     await forget_jobs_at_work(ctx["redis"])
+    await fetch_ohlc_of_all(ctx)
     await sweep(ctx)
     await fill_gaps(ctx)
     await make_partitions(ctx)
@@ -154,6 +157,7 @@ class WorkerSettings:
         func(backfill, name=BACKFILL, keep_result=0, max_tries=_MAX_TRIES),
         func(sweep_backfills, name=SWEEP_BACKFILLS, keep_result=0),
         func(fill_gap, name=FILL_GAP, keep_result=0, max_tries=_MAX_TRIES),
+        func(fetch_ohlc, name=FETCH_OHLC, keep_result=0, max_tries=_MAX_TRIES),
         func(refresh_aggregates, name=REFRESH, keep_result=0, max_tries=1),
         func(import_csv, name=IMPORT_CSV, keep_result=0, max_tries=IMPORT_TRIES, timeout=TIMEOUT_S),
     ]
@@ -164,6 +168,7 @@ class WorkerSettings:
         cron(apply_retention, minute=37, keep_result=0, max_tries=1),
         cron(fetch_indicators, hour=0, minute=17, keep_result=0, max_tries=3),
         cron(sweep_backfills, second={15, 45}, run_at_startup=False, keep_result=0),
+        cron(fetch_ohlc_of_all, minute=set(range(0, 60, EVERY_MINUTES)), run_at_startup=False, keep_result=0),
         cron(fill_gaps, minute=set(range(0, 60, EVERY_MINUTES)), run_at_startup=False, keep_result=0),
     ]
     on_startup = start

@@ -20,6 +20,7 @@ COMMANDS = (
     "status",
     "candles",
     "export",
+    "fetch-ohlc",
     "fill-gaps",
     "import-csv",
     "backfill",
