@@ -5,6 +5,7 @@ from typing import Any
 from jobs.context import WorkerContext
 from kraken_history.runtime import telemetry
 from kraken_history.storing.aggregates import RefreshIsRunning, refresh
+from kraken_history.storing.contested import settle_all
 
 AFTER_GRACE_S = 12
 """Second of the minute at which the refresh starts: buckets that ended with the minute before are closed by then."""
@@ -13,9 +14,13 @@ _log = telemetry.get_logger("worker")
 
 
 async def refresh_aggregates(ctx: dict[str, Any]) -> int:
-    """Refresh the stale windows; return how many. If another refresh runs, return 0: it does the same work."""
+    """Refresh the stale windows; return how many. If another refresh runs, return 0: it does the same work.
+
+    Contested minutes are settled first, in case that a proof was overlooked.
+    """
     context: WorkerContext = ctx["context"]
     try:
+        await settle_all(context.pool)
         done = await refresh(context.pool)
     except RefreshIsRunning:
         return 0

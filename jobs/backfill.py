@@ -5,6 +5,7 @@ from typing import Any
 from arq import Retry
 
 from jobs.context import WorkerContext
+from jobs.longer_history import request_ohlc
 from kraken_history.errors import KrakenBusy, ServiceUnavailable, UnknownSymbol
 from kraken_history.fetching.backfill import BackfillRunner
 from kraken_history.fetching.backfill_targets import fail_backfill, note_waiting, take_stalled
@@ -39,6 +40,7 @@ async def backfill(ctx: dict[str, Any], symbol: str) -> int:
 
 async def _backfill(context: WorkerContext, symbol: str) -> int:
     settings = context.settings
+    await request_ohlc(context, [symbol])
     runner = BackfillRunner(
         context.pool, context.store, context.rest, lease_s=settings.backfill_lease_s, run_s=settings.backfill_run_s
     )

@@ -6,6 +6,7 @@ from typing import Any
 from arq import Retry
 
 from jobs.context import WorkerContext
+from jobs.longer_history import fetch_ohlc_of_all
 from kraken_history.clock import utc_now
 from kraken_history.completeness.holes import find_due_holes
 from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable, UsageError
@@ -82,6 +83,7 @@ async def look_names_up(ctx: dict[str, Any]) -> None:
     while not await context.find_names():  # noqa: ASYNC110 — Kraken sends no event when it is available again
         await asyncio.sleep(_LOOK_UP_AGAIN_S)
     if context.symbols != before:
+        await fetch_ohlc_of_all(ctx)
         await fill_gaps(ctx)
 
 

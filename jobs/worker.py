@@ -27,6 +27,7 @@ from jobs.figures import keep_figures
 from jobs.gaps import EVERY_MINUTES, fill_gap, fill_gaps, look_names_up
 from jobs.heal import heal, sweep
 from jobs.indicators import fetch_indicator_history, fetch_indicators
+from jobs.longer_history import fetch_ohlc, fetch_ohlc_of_all
 from jobs.old_queue import take_over_old_jobs
 from jobs.partitions import apply_retention, make_partitions
 from jobs.patience import PatientRedis, log_redis_info
@@ -38,6 +39,7 @@ from kraken_history.errors import HistoryError, UsageError
 from kraken_history.fetching.queue import (
     BACKFILL,
     FETCH_INDICATOR_HISTORY,
+    FETCH_OHLC,
     FILL_GAP,
     HEAL,
     IMPORT_CSV,
@@ -93,6 +95,7 @@ async def start(ctx: dict[str, Any]) -> None:
     await forget_jobs_at_work(ctx["redis"])
     if moved := await take_over_old_jobs(ctx["redis"], ending.worker.functions):
         telemetry.get_logger("worker").info("old_jobs_taken_over", jobs=moved)
+    await fetch_ohlc_of_all(ctx)
     await sweep(ctx)
     await fill_gaps(ctx)
     await make_partitions(ctx)
@@ -185,6 +188,7 @@ class WorkerSettings:
         func(backfill, name=BACKFILL, keep_result=0, max_tries=_MAX_TRIES),
         func(sweep_backfills, name=SWEEP_BACKFILLS, keep_result=0),
         func(fill_gap, name=FILL_GAP, keep_result=0, max_tries=_MAX_TRIES),
+        func(fetch_ohlc, name=FETCH_OHLC, keep_result=0, max_tries=_MAX_TRIES),
         func(refresh_aggregates, name=REFRESH, keep_result=0, max_tries=1),
         func(fetch_indicator_history, name=FETCH_INDICATOR_HISTORY, keep_result=0, max_tries=1),
         func(import_csv, name=IMPORT_CSV, keep_result=0, max_tries=IMPORT_TRIES, timeout=TIMEOUT_S),
@@ -196,6 +200,7 @@ class WorkerSettings:
         cron(apply_retention, minute=37, keep_result=0, max_tries=1),
         cron(fetch_indicators, hour=0, minute=17, keep_result=0, max_tries=3),
         cron(sweep_backfills, second={15, 45}, run_at_startup=False, keep_result=0),
+        cron(fetch_ohlc_of_all, minute=set(range(0, 60, EVERY_MINUTES)), run_at_startup=False, keep_result=0),
         cron(fill_gaps, minute=set(range(0, 60, EVERY_MINUTES)), run_at_startup=False, keep_result=0),
     ]
     on_startup = start

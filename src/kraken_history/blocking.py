@@ -215,11 +215,11 @@ class BlockingHistoricalDataProvider:
             )
         )
 
-    def get_coverage(self, symbol: str, start: datetime, end: datetime) -> Coverage:
-        return self._run(self._provider.get_coverage(symbol, start, end))
+    def get_coverage(self, symbol: str, start: datetime, end: datetime, interval: int = 1) -> Coverage:
+        return self._run(self._provider.get_coverage(symbol, start, end, interval))
 
-    def require_complete(self, symbol: str, start: datetime, end: datetime) -> datetime:
-        return self._run(self._provider.require_complete(symbol, start, end))
+    def require_complete(self, symbol: str, start: datetime, end: datetime, interval: int = 1) -> datetime:
+        return self._run(self._provider.require_complete(symbol, start, end, interval))
 
     def get_candles_arrow(
         self,

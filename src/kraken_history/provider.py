@@ -363,20 +363,28 @@ class HistoricalDataProvider:
         timing = Timing(grace_s=grace_s, patience_s=patience_s, poll_s=poll_s)
         return following.follow_candles(self._database, symbols, interval, start, timing, gaps)
 
-    async def get_coverage(self, symbol: str, start: datetime, end: datetime) -> Coverage:
-        """Which part of ``[start, end)`` is proven complete, rests on the exchange's candles, is quiet, is missing."""
-        return await coverage.read_coverage(self._database, symbol, as_utc(start), as_utc(end))
+    async def get_coverage(self, symbol: str, start: datetime, end: datetime, interval: int = 1) -> Coverage:
+        """Which part of ``[start, end)`` is proven complete, rests on the exchange's candles, is quiet, is missing.
 
-    async def require_complete(self, symbol: str, start: datetime, end: datetime) -> datetime:
+        Args:
+            interval: Minutes of the candles to be read. Time for which the exchange, or a download, gave only candles
+                of a longer interval is ``exchange`` for intervals that can be made of these, and otherwise missing.
+        """
+        return await coverage.read_coverage(self._database, symbol, as_utc(start), as_utc(end), interval)
+
+    async def require_complete(self, symbol: str, start: datetime, end: datetime, interval: int = 1) -> datetime:
         """Check candles of ``[start, end)`` as a read with ``gaps="raise"`` does, without reading them.
 
         Returns where the complete history ends: at ``end``, or at the present where it is not settled yet.
+
+        Args:
+            interval: Of the candles, in minutes. The exchange's hours and days may be there without their minutes.
 
         Raises:
             CoverageError: Part of the range is missing. Unlike ``get_coverage(...).missing``, its ``gaps`` leave out
                 time in the future, and the last moments, of which nobody can know yet whether they are complete.
         """
-        return await missing.check_complete(self._database, symbol, start, end)
+        return await missing.check_complete(self._database, symbol, start, end, interval)
 
     async def get_candles_arrow(
         self,

@@ -95,7 +95,8 @@ class HistoricalCandle(Struct, frozen=True, array_like=True, gc=False):
         volume: In the base asset.
         quote_volume: In the quote asset; for a candle not built from trades, ``volume * vwap``.
         trade_count: How many trades the candle holds.
-        vwap: Volume-weighted average price.
+        vwap: Volume-weighted average price; see :attr:`vwap_is_approximate`.
+        source: Where the candle came from. That of a longer candle is the weakest source of its minutes.
     """
 
     symbol: str
@@ -109,6 +110,16 @@ class HistoricalCandle(Struct, frozen=True, array_like=True, gc=False):
     quote_volume: Decimal
     trade_count: Count
     vwap: Decimal
+    source: CandleSource = "ohlc"  # entries that were encoded before this field existed hold the exchange's candles
+
+    @property
+    def vwap_is_approximate(self) -> bool:
+        """True unless all of the candle is built from trades.
+
+        Kraken cuts its own vwap to the decimals of the pair's price. A download has none: its vwap is the typical price
+        of each minute, unless the download lists the trades.
+        """
+        return self.source != "trades"
 
     @property
     def typical_price(self) -> Decimal:
@@ -129,7 +140,8 @@ class HistoricalCandle(Struct, frozen=True, array_like=True, gc=False):
 class MadeUpCandle(HistoricalCandle, frozen=True, array_like=True, gc=False):
     """A flat candle at the last close, in place of one that is not there: nobody traded, or it is missing.
 
-    It is not equal to a candle with the same values. It is encoded like a candle, so a decoded one has lost the mark.
+    Its source is the weakest, whatever source the candle has whose close it repeats. It is not equal to a candle with
+    the same values. It is encoded like a candle, so a decoded one has lost the mark.
     """
 
     @property
@@ -142,7 +154,17 @@ class MadeUpCandle(HistoricalCandle, frozen=True, array_like=True, gc=False):
         """The candle of the same symbol and interval that opens at ``timestamp``, at the close of ``last``."""
         close, nothing = last.close, Decimal(0)
         return cls(
-            last.symbol, timestamp, last.interval_minutes, close, close, close, close, nothing, nothing, 0, close
+            last.symbol,
+            timestamp,
+            last.interval_minutes,
+            close,
+            close,
+            close,
+            close,
+            nothing,
+            nothing,
+            0,
+            close,
         )
 
 

@@ -7,27 +7,16 @@ from kraken_history.database.migrations import migrate, read_migrations
 from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.longer_intervals import AGGREGATES
 from tests.aggregates.truth import assert_right, marked_ranges, materialized
+from tests.support.old_schema import fill_minutes
 
 MONDAY = datetime(2025, 11, 10, tzinfo=UTC)
-
-FILL = """
-    WITH filled AS (
-        INSERT INTO candles (symbol, timestamp, interval_minutes, open, high, low, close, volume, quote_volume,
-                             trade_count, vwap, source)
-        SELECT 'BTC/USDT', minute, 1, n, n + 2, n - 0.5, n + 1, 2, 2 * n, 3, n, 'csv'
-        FROM unnest($1::timestamptz[]) WITH ORDINALITY AS m (minute, n)
-    )
-    INSERT INTO data_sync_status (symbol, data_type, oldest_timestamp, newest_timestamp)
-    SELECT 'BTC/USDT', 'candles_1m', min(minute), max(minute) FROM unnest($1::timestamptz[]) AS m (minute)
-"""
 
 
 async def test_what_is_there_is_marked_and_refreshed(database_url: str) -> None:
     await migrate(database_url, migrations=[each for each in read_migrations() if each.version < 7])
     async with await create_pool(database_url, min_size=1, max_size=2) as pool:
         minutes = [MONDAY + n * timedelta(hours=7, minutes=1) for n in range(60)]
-        await pool.execute("SELECT ensure_partitions('candles', $1)", minutes)
-        await pool.execute(FILL, minutes)  # not by the store, which is for this code's schema
+        await fill_minutes(pool, minutes)
     await migrate(database_url)
 
     async with await create_pool(database_url, min_size=1, max_size=2) as pool:

@@ -9,7 +9,7 @@ from kraken_history.storing.longer_intervals import AGGREGATES, Aggregate
 Bucket = tuple[str, datetime]
 Rows = dict[Bucket, tuple[str, ...]]
 
-VALUES = ("interval_minutes", "open", "high", "low", "close", "volume", "quote_volume", "trade_count", "vwap")
+VALUES = ("interval_minutes", "open", "high", "low", "close", "volume", "quote_volume", "trade_count", "vwap", "source")
 
 
 async def grouped(pool: asyncpg.Pool, aggregate: Aggregate) -> Rows:
@@ -27,7 +27,9 @@ async def grouped(pool: asyncpg.Pool, aggregate: Aggregate) -> Rows:
                    (array_agg(close ORDER BY timestamp DESC))[1] AS close, sum(volume) AS volume,
                    sum(quote_volume) AS quote_volume, sum(trade_count) AS trade_count,
                    CASE WHEN sum(volume) = 0 THEN 0
-                        ELSE div(sum(quote_volume) * 1e10, sum(volume)) * 1e-10 END AS vwap
+                        ELSE div(sum(quote_volume) * 1e10, sum(volume)) * 1e-10 END AS vwap,
+                   CASE WHEN bool_or(source = 'ohlc') THEN 'ohlc' WHEN bool_or(source = 'csv') THEN 'csv'
+                        ELSE 'trades' END AS source
             FROM candles WHERE interval_minutes = 1 GROUP BY 1, 2
             """  # noqa: S608 — only figures of ours are put in
         )

@@ -21,6 +21,7 @@ COMMANDS = (
     "candles",
     "coverage",
     "export",
+    "fetch-ohlc",
     "fill-gaps",
     "import-csv",
     "backfill",

@@ -62,7 +62,7 @@ async def test_the_columns_are_the_fields_of_a_candle(
     assert full.schema == nothing.schema == no_bucket.schema
     assert full.schema.names == list(FIELDS)
     others = {field.name: str(field.type) for field in full.schema if field.name not in NUMBERS}
-    assert list(others.values()) == ["string", "timestamp[us, tz=UTC]", "int32", "int64"]
+    assert list(others.values()) == ["string", "timestamp[us, tz=UTC]", "int32", "int64", "string"]
     assert {full.schema.field(name).type for name in NUMBERS} == {type_}
     assert (nothing.num_rows, no_bucket.num_rows) == (0, 0)
 

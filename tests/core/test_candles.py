@@ -34,7 +34,7 @@ def brute_force(trades: Iterable[HistoricalTrade]) -> list[HistoricalCandle]:
         candles.append(
             HistoricalCandle(
                 symbol, minute, 1, prices[0], max(prices), min(prices), prices[-1], exact(volume), exact(quote),
-                len(group), exact(vwap),
+                len(group), exact(vwap), "trades",
             )
         )  # fmt: skip
     return candles

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from kraken_history.records import (
     EXACT,
     VWAP_DECIMALS,
+    CandleSource,
     DataGap,
     ExternalIndicator,
     HistoricalCandle,
     HistoricalTrade,
+    MadeUpCandle,
     TimeRange,
     floor_minute,
     group_by_symbol,
@@ -42,10 +44,19 @@ def test_records_have_the_fields_that_the_specification_names() -> None:
     )  # fmt: skip
     assert HistoricalCandle.__struct_fields__ == (
         "symbol", "timestamp", "interval_minutes", "open", "high", "low", "close", "volume", "quote_volume",
-        "trade_count", "vwap",
+        "trade_count", "vwap", "source",
     )  # fmt: skip
     assert ExternalIndicator.__struct_fields__ == ("timestamp", "indicator_name", "value", "source")
     assert DataGap.__struct_fields__ == ("symbol", "data_type", "start_time", "end_time", "duration")
+
+
+@pytest.mark.parametrize(("source", "is_approximate"), [("ohlc", True), ("csv", True), ("trades", False)])
+def test_only_the_vwap_of_trades_is_exact(source: CandleSource, is_approximate: bool) -> None:
+    assert make_candle(source=source).vwap_is_approximate is is_approximate
+
+
+def test_a_made_up_candle_vouches_for_nothing() -> None:
+    assert MadeUpCandle.after(make_candle(source="trades"), NOON).source == "ohlc"
 
 
 def test_a_candle_knows_its_typical_price_and_its_range() -> None:

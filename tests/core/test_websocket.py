@@ -122,7 +122,7 @@ def test_each_recorded_frame_of_btc_usd_is_what_it_is(recordings: Path) -> None:
     (candle,) = frames[8].candles
     assert digits(candle) == (
         "BTC/USD", "2026-09-25 17:48:00+00:00", "1", "83729.5", "83745.2", "83729.4", "83744.3", "0.21155628",
-        "17714.961284592", "33", "83736.4",
+        "17714.961284592", "33", "83736.4", "ohlc",
     )  # fmt: skip
     assert len(frames) == 9
 

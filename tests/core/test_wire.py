@@ -50,6 +50,15 @@ def test_times_come_out_in_utc() -> None:
     assert trade.timestamp.tzinfo is UTC
 
 
+def test_candles_that_were_encoded_without_a_source_are_those_of_the_exchange() -> None:
+    """Entries that an older producer wrote are still in the stream after an update."""
+    row = ["BTC/USDT", NOON, 1, "100", "102", "99", "101", "2", "200", 3, "100"]
+
+    (candle,) = wire.decode_candles(entry(row))
+
+    assert (candle.trade_count, candle.source) == (3, "ohlc")
+
+
 def entry(*rows: object, version: bytes = b"1") -> dict[bytes, bytes]:
     return {b"v": version, b"d": msgspec.msgpack.encode(rows)}
 

@@ -18,6 +18,7 @@ from kraken_history.storing.retention import drop_old
 from kraken_history.storing.store import Store
 from tests.coverage_reads.meeting import locked, until_blocked
 from tests.support.examples import make_trade
+from tests.support.old_schema import fill_minutes, materialize
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
@@ -122,10 +123,10 @@ async def test_candles_that_are_dropped_while_they_are_read_are_refused(
 async def test_what_was_dropped_before_it_was_kept_shows_in_daily_candles(database_url: str) -> None:
     await migrate(database_url, migrations=[each for each in read_migrations() if each.version != 11])
     async with await create_pool(database_url, min_size=1, max_size=2) as pool:
-        await Store(pool).write(hourly(0, 96))
-        await refresh(pool, now=NOW)
+        await fill_minutes(pool, [MONDAY + n * timedelta(hours=1) for n in range(96)])  # not by the store
+        await materialize(pool, NOW)
         await pool.execute("DELETE FROM candles WHERE timestamp < $1", MONDAY + 2 * DAY)
-        await pool.execute("DELETE FROM data_sync_status WHERE data_type = 'candles_1m'")
+        await pool.execute("UPDATE data_sync_status SET time_ranges = '{[2025-01-01, 2026-01-01)}'")
     await migrate(database_url)
 
     async with HistoricalDataProvider(database_url, 1, 1) as history:

@@ -103,8 +103,9 @@ async def test_a_candle_gets_the_typical_price_for_a_vwap(
     vwap = Decimal("100.8333333333")
     row = await only_candle(pool)
     assert row.candle == HistoricalCandle(
-        "BTC/USDT", START, 1, Decimal(100), Decimal(102), Decimal(99), Decimal("101.5"), Decimal(10), vwap * 10, 3, vwap
-    )
+        "BTC/USDT", START, 1, Decimal(100), Decimal(102), Decimal(99), Decimal("101.5"), Decimal(10), vwap * 10, 3,
+        vwap, "csv",
+    )  # fmt: skip
     assert (row.source, row.first_trade_id, row.last_trade_id) == ("csv", None, None)
 
 
@@ -117,8 +118,9 @@ async def test_trades_make_the_candles_that_they_say(tmp_path: Path, pool: async
     first, second = [row.candle for row in await stored_candles(pool)]
     hundred, low = Decimal(100), Decimal("99.5")
     assert first == HistoricalCandle(
-        "BTC/USDT", START, 1, hundred, hundred, low, low, Decimal("0.5"), Decimal("49.85"), 3, Decimal("99.7")
-    )
+        "BTC/USDT", START, 1, hundred, hundred, low, low, Decimal("0.5"), Decimal("49.85"), 3, Decimal("99.7"),
+        "csv",
+    )  # fmt: skip
     assert (second.timestamp, second.volume, second.trade_count) == (START + 3 * MINUTE, Decimal(10), 1)
 
 
@@ -139,7 +141,7 @@ async def test_a_second_import_changes_nothing(
     assert await contents(pool) == before
 
 
-async def test_the_fuller_candle_stays_whichever_came_first(
+async def test_the_fuller_candle_stays_until_the_trades_are_proven_complete(
     tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
 ) -> None:
     trades = [make_trade(n, START + timedelta(seconds=15 * n), f"10{n}.0") for n in range(12)]  # four in each minute
@@ -156,7 +158,25 @@ async def test_the_fuller_candle_stays_whichever_came_first(
     assert isinstance(outcome, Imported)
     assert (outcome.new_candles, outcome.replaced_candles) == (1, 1)
     assert between == [("trades", 4), ("csv", 5), ("csv", 4)]
-    assert after == [("trades", 4), ("csv", 5), ("trades", 4)]
+    assert after == [("trades", 4), ("trades", 4), ("trades", 4)]
+
+
+async def test_a_file_does_not_replace_a_candle_whose_trades_are_proven_complete(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
+) -> None:
+    """The minute of the newest trade is not proven yet. It is contested until a later trade is stored."""
+    await Store(pool).write([make_trade(n, START + timedelta(seconds=15 * n)) for n in range(12)])
+    path = write(tmp_path / "XBTUSDT_1.csv", [candle_line(minute, trades=5) for minute in (1, 2)])
+
+    (outcome,) = await import_csv(path)
+    between = [(row.source, row.candle.trade_count) for row in await stored_candles(pool)]
+    await Store(pool).write([make_trade(12, START + timedelta(seconds=180))])
+    after = [(row.source, row.candle.trade_count) for row in await stored_candles(pool)]
+
+    assert isinstance(outcome, Imported)
+    assert (outcome.new_candles, outcome.replaced_candles) == (0, 1)
+    assert between == [("trades", 4), ("trades", 4), ("csv", 5)]
+    assert after == [("trades", 4), ("trades", 4), ("trades", 4), ("trades", 1)]
 
 
 async def test_the_exchanges_candle_gives_way_to_one_that_is_as_full(

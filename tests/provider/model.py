@@ -58,5 +58,5 @@ def _candle(symbol: str, interval: int, opens: datetime, trades: list[Historical
     prices = [trade.price for trade in trades]
     return HistoricalCandle(
         symbol, opens, interval, in_order[0].price, max(prices), min(prices), in_order[-1].price, volume, quote_volume,
-        len(trades), truncated_vwap(quote_volume, volume),
+        len(trades), truncated_vwap(quote_volume, volume), "trades",
     )  # fmt: skip

@@ -87,7 +87,7 @@ async def test_all_views_have_the_same_columns_and_types(pool: asyncpg.Pool) -> 
         assert columns == [
             "symbol text", "timestamp timestamp with time zone", "interval_minutes smallint", "open numeric",
             "high numeric", "low numeric", "close numeric", "volume numeric", "quote_volume numeric",
-            "trade_count bigint", "vwap numeric",
+            "trade_count bigint", "vwap numeric", "source candle_source",
         ], view  # fmt: skip
 
 

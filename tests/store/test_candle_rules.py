@@ -88,11 +88,15 @@ def test_the_fullest_candle_does_not_depend_on_digits_that_a_minus_would_round_a
 
 def test_views_of_the_schema_compute_what_longer_candles_computes() -> None:
     """Migrations that were applied do not change, so the schema has the rule once more."""
-    tables = _words((SCHEMA / "0003_aggregate_tables.sql").read_text())
+    tables = _words((SCHEMA / "0014_source_tables.sql").read_text())
     continuous = _words((SCHEMA / "0003_continuous_aggregates.sql").read_text())
-    a_vwap = f"coalesce({vwap('sum(quote_volume)', 'nullif(sum(volume), 0)')}, 0) AS vwap FROM"
+    remade = _words((SCHEMA / "0014_source_continuous.sql").read_text())
+    a_vwap = f"coalesce({vwap('sum(quote_volume)', 'nullif(sum(volume), 0)')}, 0) AS vwap"
+    a_source = "min(coalesce(source, 'ohlc')) AS source FROM"
 
-    assert tables.count(a_vwap) == continuous.count(a_vwap) == len(AGGREGATES) == 8
+    assert tables.count(a_vwap) == continuous.count(a_vwap) == remade.count(a_vwap) == len(AGGREGATES) == 8
+    assert tables.count(a_source) == remade.count(a_source) == 8
+    assert "(min(coalesce(source, ''ohlc''))) STORED" in remade
     for aggregate in AGGREGATES:
         ours, _ = _words(longer_candles("source", aggregate.minutes)).split(" FROM (source)")
         in_schema = ours.replace(" AS interval_minutes", "::smallint AS interval_minutes")

@@ -174,7 +174,7 @@ def moved(candle: HistoricalCandle, minutes: int) -> HistoricalCandle:
 
 
 async def test_a_download_beats_the_exchanges_candle_and_trades_beat_both(store: Store, pool: asyncpg.Pool) -> None:
-    download = make_candle(trade_count=4, close="101.75")
+    download = make_candle(trade_count=4, close="101.75", source="csv")
 
     await store.write(candles=[download], candle_source="csv")
     await store.write(candles=[make_candle(trade_count=4)])

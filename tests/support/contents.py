@@ -26,7 +26,7 @@ async def stored_trades(pool: asyncpg.Pool) -> list[HistoricalTrade]:
 
 async def stored_candles(pool: asyncpg.Pool) -> list[StoredCandle]:
     rows = await pool.fetch(
-        f"SELECT {CANDLE_COLUMNS}, source, first_trade_id, last_trade_id FROM candles ORDER BY symbol, timestamp"  # noqa: S608
+        f"SELECT {CANDLE_COLUMNS}, source::text, first_trade_id, last_trade_id FROM candles ORDER BY symbol, timestamp"  # noqa: S608
     )
     width = len(HistoricalCandle.__struct_fields__)
     return [StoredCandle(HistoricalCandle(*row[:width]), *row[width:]) for row in map(tuple, rows)]

@@ -24,6 +24,7 @@ async def stored_candles(pool: asyncpg.Pool) -> list[HistoricalCandle]:
     """All candles, by symbol and time."""
     rows = await pool.fetch(
         "SELECT symbol, timestamp, interval_minutes, open, high, low, close, volume, quote_volume, trade_count, vwap"
+        ", source"
         " FROM candles ORDER BY symbol, timestamp"
     )
     return [HistoricalCandle(*row) for row in rows]

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from kraken_history.records import HistoricalCandle, HistoricalTrade, Side
+from kraken_history.records import CandleSource, HistoricalCandle, HistoricalTrade, Side
 
 NOON = datetime(2025, 11, 10, 12, tzinfo=UTC)
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "XRP/BTC")
@@ -29,13 +29,19 @@ def make_trade(
 
 
 def make_candle(
-    at: datetime = NOON, *, trade_count: int = 3, symbol: str = "BTC/USDT", close: str = "101.5", volume: str = "2.5"
+    at: datetime = NOON,
+    *,
+    trade_count: int = 3,
+    symbol: str = "BTC/USDT",
+    close: str = "101.5",
+    volume: str = "2.5",
+    source: CandleSource = "ohlc",
 ) -> HistoricalCandle:
-    """One of the exchange's own candles of a minute."""
+    """One of the exchange's own candles of a minute, or one of another source."""
     price, amount = Decimal(close), Decimal(volume)
     return HistoricalCandle(
         symbol, at, 1, Decimal("100.0"), Decimal("102.0"), Decimal("99.0"), price, amount, amount * price, trade_count,
-        price,
+        price, source,
     )  # fmt: skip
 
 
@@ -93,6 +99,7 @@ def candles(draw: st.DrawFn) -> HistoricalCandle:
         draw(decimals()),
         draw(st.integers(0, 2**31 - 1)),
         draw(decimals()),
+        draw(st.sampled_from(get_args(CandleSource))),
     )
 
 

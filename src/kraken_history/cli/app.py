@@ -15,6 +15,7 @@ import typer
 from kraken_history.cli.commands import backfill as backfill_command
 from kraken_history.cli.commands import coverage as coverage_command
 from kraken_history.cli.commands import export as export_command
+from kraken_history.cli.commands import fetch_ohlc as fetch_ohlc_command
 from kraken_history.cli.commands import fill_gaps as fill_gaps_command
 from kraken_history.cli.commands import import_csv as import_csv_command
 from kraken_history.cli.commands import indicators as indicators_command
@@ -44,6 +45,7 @@ app.add_typer(letters_app, name="dead-letters")
 backfill_command.register(app)
 coverage_command.register(app)
 export_command.register(app)
+fetch_ohlc_command.register(app)
 fill_gaps_command.register(app)
 import_csv_command.register(app)
 refresh_command.register(app)

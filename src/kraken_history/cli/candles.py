@@ -110,13 +110,15 @@ async def _fetch(
             candles = await provider.get_candles(symbol, interval, start, end or _END, limit, gaps=gaps.choice)
             if limit is not None and len(candles) == limit:
                 looked_until = min(looked_until, candles[-1].timestamp + width_of(interval))
-        return _Found(candles, await _what_is_missing(provider, symbol, start, looked_until))
+        return _Found(candles, await _what_is_missing(provider, symbol, interval, start, looked_until))
 
 
-async def _what_is_missing(provider: HistoricalDataProvider, symbol: str, start: datetime, end: datetime) -> str:
+async def _what_is_missing(
+    provider: HistoricalDataProvider, symbol: str, interval: int, start: datetime, end: datetime
+) -> str:
     if start < end:
         try:
-            await provider.require_complete(symbol, start, end)
+            await provider.require_complete(symbol, start, end, interval)
         except CoverageError as error:
             missing, command = duration_text(error.duration), coverage_command(error.symbol, start, end)
             return f"{missing} of this range is missing: `{command}` shows where\n"

@@ -162,7 +162,7 @@ async def _require_complete(provider: HistoricalDataProvider, wanted: Wanted, st
     """Look at the whole range before the first candle is written, also at time before and after what is stored."""
     start, end = bucket_end(wanted.start or start, width_of(wanted.interval)), max(end, wanted.end)
     if start < end:
-        await provider.require_complete(wanted.symbol, start, end)
+        await provider.require_complete(wanted.symbol, start, end, wanted.interval)
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def run_fill_gaps(settings: Settings, symbol: str | None, *, min_gap_minutes: fl
         symbol: Any name of the symbol.
     """
     if not waits:
-        with server_choice.redis(settings) as redis_url, _warnings_on_stderr():
+        with server_choice.redis(settings) as redis_url, warnings_on_stderr():
             symbols, asked = asyncio.run(_ask(redis_url, settings, symbol, min_gap_minutes))
         sys.stderr.write(
             f"requested gap filling for {len(symbols)} symbol(s) from the worker"
@@ -50,14 +50,14 @@ def run_fill_gaps(settings: Settings, symbol: str | None, *, min_gap_minutes: fl
             " `kraken-history status` shows the missing data\n"
         )
         return 0
-    with server_choice.endpoints(settings) as endpoints, _warnings_on_stderr():
+    with server_choice.endpoints(settings) as endpoints, warnings_on_stderr():
         summary = asyncio.run(_fill(endpoints, settings, symbol, min_gap_minutes))
     _print(summary, as_json=as_json)
     return EXIT_FAILED if summary["errors"] else 0
 
 
 @contextmanager
-def _warnings_on_stderr() -> Iterator[None]:
+def warnings_on_stderr() -> Iterator[None]:
     """Log warnings, such as that Kraken is busy, to standard error. Standard output is for the summary."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),

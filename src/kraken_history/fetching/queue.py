@@ -28,6 +28,7 @@ FILL_GAP = "fill-gap"
 REFRESH = "refresh"
 FETCH_INDICATOR_HISTORY = "fetch-indicator-history"
 IMPORT_CSV = "import-csv"
+FETCH_OHLC = "fetch-ohlc"
 
 
 def _in_words(value: object) -> str:
@@ -218,6 +219,10 @@ class JobQueue:
             IMPORT_CSV, list(paths), symbol, _job_id=":".join([IMPORT_CSV, symbol or "", *paths])
         )
         return job is not None
+
+    async def fetch_ohlc(self, symbol: str) -> bool:
+        """Request the exchange's latest candles of each interval; return False if that is in the queue already."""
+        return await self._arq.enqueue_job(FETCH_OHLC, symbol, _job_id=f"{FETCH_OHLC}:{symbol}") is not None
 
     async def refresh(self, *, delay_s: float = 0) -> bool:
         """Request a refresh of the longer intervals, after a burst; return False if it is in the queue already.

@@ -29,6 +29,7 @@ from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
 from kraken_history.records import TimeRange, utc_from_unix_ns
 from kraken_history.runtime import telemetry
+from kraken_history.storing.contested import settle_and_note, settle_symbol
 from kraken_history.storing.pages import NOTHING_MORE, Alongside, Part, StoredPage, write_page
 from kraken_history.storing.store import Store, Stored
 from kraken_history.symbols import Pair
@@ -178,6 +179,7 @@ class TapeReader:
     async def _note_absence(self, page: TapePage) -> None:
         absent = await note_passed_over(self._pool, page.symbol, passed_over(page), seen_at=page.asked_at)
         if absent:
+            await settle_symbol(self._pool, page.symbol)
             _log.info("proven_absent", symbol=page.symbol, count=len(absent), first=next(iter(absent))[0])
 
 
@@ -197,6 +199,7 @@ class _Covering(Alongside):
         covered = self._covered_by(part)
         if covered is not None:
             await cover(connection, self._page.symbol, covered)
+            await settle_and_note(connection, self._page.symbol, (covered.start, covered.end))
         return await self._also.after(connection, part, stored)
 
     def _covered_by(self, part: Part) -> TimeRange | None:

@@ -82,14 +82,17 @@ class KrakenRest:
         result = await self._get("Trades", pair.altname, parameters)
         return decode_trades_page(result, pair.symbol, since=since)
 
-    async def fetch_ohlc_page(self, pair: Pair, since: datetime) -> OhlcPage:
-        """One-minute candles that begin after ``since`` (not at it), and are among the latest 720.
+    async def fetch_ohlc_page(self, pair: Pair, since: datetime, interval: int = 1) -> OhlcPage:
+        """Candles that begin after ``since`` (not at it), and are among the latest 720 of their interval.
+
+        Args:
+            interval: In minutes, one of :data:`~kraken_history.kraken.websocket.OHLC_INTERVALS`.
 
         Errors as :meth:`fetch_trades_page`.
         """
         begin_s = max(int(since.timestamp()), 0)
-        parameters = {"pair": pair.altname, "interval": "1", "since": str(begin_s), **_class_of(pair)}
-        return decode_ohlc_page(await self._get("OHLC", pair.altname, parameters), pair.symbol)
+        parameters = {"pair": pair.altname, "interval": str(interval), "since": str(begin_s), **_class_of(pair)}
+        return decode_ohlc_page(await self._get("OHLC", pair.altname, parameters), pair.symbol, interval)
 
     async def fetch_asset_pairs(self) -> list[Pair]:
         """All pairs that have a WebSocket name, xStocks included. Errors as :meth:`fetch_trades_page`.

@@ -263,8 +263,10 @@ def decode_trade_row(row: bytes, symbol: str) -> HistoricalTrade:
     raise MalformedMessage(reason, row)
 
 
-def decode_ohlc_page(result: msgspec.Raw, symbol: str) -> OhlcPage:
-    """One answer of OHLC at one minute. ``last`` is the start of the newest closed candle; later ones are running.
+def decode_ohlc_page(result: msgspec.Raw, symbol: str, interval: int = 1) -> OhlcPage:
+    """One answer of OHLC at an interval in minutes.
+
+    ``last`` is the start of the newest closed candle; later ones are running.
 
     Raises:
         MalformedMessage: A row is not a candle, there is not exactly one pair, or ``last`` is missing.
@@ -273,14 +275,14 @@ def decode_ohlc_page(result: msgspec.Raw, symbol: str) -> OhlcPage:
         fields = _raw_fields.decode(result)
         last = utc_from_unix_ns(int(msgspec.json.decode(fields.pop("last"))) * _NS)
         (rows,) = fields.values()
-        candles = [_ohlc_candle(row, symbol) for row in _trade_rows.decode(rows)]
+        candles = [_ohlc_candle(row, symbol, interval) for row in _trade_rows.decode(rows)]
     except (msgspec.MsgspecError, ValueError, ArithmeticError, TypeError, LookupError, RecursionError) as error:
         raise MalformedMessage(f"invalid page of OHLC: {error}", bytes(result)) from error
     closed = [candle for candle in candles if candle.timestamp <= last]
     return OhlcPage(closed, candles[-1] if len(closed) < len(candles) else None)
 
 
-def _ohlc_candle(row: tuple[Any, ...], symbol: str) -> HistoricalCandle:
+def _ohlc_candle(row: tuple[Any, ...], symbol: str, interval: int) -> HistoricalCandle:
     begin_s, open_, high, low, close, vwap, volume, count = row[:8]
     if type(begin_s) is not int or type(count) is not int or count < 0:
         raise ValueError(f"expected a start time and a count as integers, got {begin_s!r} and {count!r}")
@@ -288,7 +290,7 @@ def _ohlc_candle(row: tuple[Any, ...], symbol: str) -> HistoricalCandle:
     candle = HistoricalCandle(
         symbol,
         utc_from_unix_ns(begin_s * _NS),
-        1,
+        interval,
         canonical_of(open_),
         canonical_of(high),
         canonical_of(low),

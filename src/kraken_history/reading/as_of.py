@@ -102,7 +102,8 @@ _CANDLES = f"""
     )
     SELECT {COLUMNS} FROM stored WHERE is_known
     UNION ALL
-    SELECT $1 AS symbol, b.minute AS timestamp, 1 AS interval_minutes, {", ".join(VALUES)}
+    SELECT $1 AS symbol, b.minute AS timestamp, 1 AS interval_minutes, {", ".join(VALUES)},
+           b.source
     FROM changed h CROSS JOIN LATERAL (
         SELECT date_trunc('minute', t.timestamp, 'UTC') AS minute, {OF_TRADES}
         FROM trades t

@@ -4,6 +4,8 @@ A stored interval is read from its view. Any other interval is aggregated from t
 it. A view can be behind: time that changed before its watermark is marked stale until the view is refreshed. Stale
 buckets are aggregated again here, from candles that are not stale. The query then returns the fuller of the two
 candles, because the base rows of an old bucket may have been dropped after its candle was stored.
+
+Where candles without minutes can serve, the query returns the fuller of these and the others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +13,7 @@ from datetime import datetime, timedelta
 
 from msgspec import Struct
 
-from kraken_history.intervals import VIEWS, Span, best_stored, bucket_end, bucket_start, width_of
+from kraken_history.intervals import LONGEST_INTERVAL, VIEWS, Span, best_stored, bucket_end, bucket_start, width_of
 from kraken_history.records import HistoricalCandle
 from kraken_history.storing.candle_rules import longer_candles
 
@@ -28,6 +30,9 @@ CANONICAL_COLUMNS = ", ".join(
 For the outermost SELECT of a read: candles that were stored earlier, or are sums, have such zeros.
 """
 
+# A candle that has not been refreshed since its source is kept, because its minutes were dropped, has none.
+_COLUMNS_OF_VIEW = COLUMNS.replace("source", "coalesce(source, 'ohlc') AS source")
+
 
 class StoredView(Struct, frozen=True):
     """Where the candles of a stored interval are read, for one symbol.
@@ -35,14 +40,37 @@ class StoredView(Struct, frozen=True):
     Attributes:
         relation: The view; or the table below it, whose planning takes a tenth of the time.
         stale: Time whose candles are missing from it or out of date.
+        is_corrected: True if one-minute candles were corrected, and have fewer trades than before, since its candles
+            were stored.
     """
 
     relation: str
     stale: Sequence[Span]
+    is_corrected: bool = False
 
 
-Marks = Mapping[str, StoredView]
-"""Where to read each view, keyed by its name."""
+class LongerPart(Struct, frozen=True):
+    """Where candles without minutes can serve.
+
+    Attributes:
+        interval: Their interval, in minutes.
+        spans: In whole buckets of the interval that is read.
+    """
+
+    interval: int
+    spans: Sequence[Span]
+
+
+class Marks(Struct, frozen=True):
+    """Where to read the candles of one symbol.
+
+    Attributes:
+        views: Where to read each view, keyed by its name.
+        longer: Where candles without minutes can serve.
+    """
+
+    views: Mapping[str, StoredView]
+    longer: Sequence[LongerPart] = ()
 
 
 class Query:
@@ -85,14 +113,40 @@ def select_candles(query: Query, symbol: str, interval: int, span: Span, marks: 
     """
     name = query.put(symbol, "text")
     stored = best_stored(interval)
-    source = _select_stored(query, name, stored, span, marks)
-    return source if stored == interval else longer_candles(source, interval)
+    source = _select_stored(query, name, stored, span, marks.views)
+    candles = source if stored == interval else longer_candles(source, interval)
+    return _fuller_of(query, name, interval, candles, marks.longer) if marks.longer else candles
 
 
-def _select_stored(query: Query, name: str, stored: int, span: Span, marks: Marks) -> str:
+def _fuller_of(query: Query, name: str, interval: int, candles: str, parts: Sequence[LongerPart]) -> str:
+    """Of the candles from minutes and those without, the fuller one of each bucket.
+
+    Of equally full ones it is that of the minutes, or else the one that is made of the fewest candles.
+    """
+    without_minutes = "".join(
+        f" UNION ALL SELECT {COLUMNS}, {part.interval} AS rank"  # noqa: S608 — only our own SQL is put in
+        f" FROM ({_select_longer(query, name, interval, part)}) AS l"
+        for part in parts
+    )
+    return f"""
+    SELECT DISTINCT ON (timestamp) {COLUMNS} FROM (
+        SELECT {COLUMNS}, {LONGEST_INTERVAL} AS rank FROM ({candles}) AS m{without_minutes}
+    ) AS either ORDER BY timestamp, trade_count DESC, source DESC, rank DESC"""  # noqa: S608 — only our own SQL
+
+
+def _select_longer(query: Query, name: str, interval: int, part: LongerPart) -> str:
+    start, end = query.put(part.spans[0][0], "timestamptz"), query.put(part.spans[-1][1], "timestamptz")
+    source = f"""
+    SELECT {COLUMNS} FROM longer_candles
+    WHERE symbol = {name} AND interval_minutes = {part.interval} AND timestamp >= {start} AND timestamp < {end}
+      AND {_is_within(query, part.spans)}"""  # noqa: S608 — only our own SQL is put in
+    return source if part.interval == interval else longer_candles(source, interval)
+
+
+def _select_stored(query: Query, name: str, stored: int, span: Span, views: Mapping[str, StoredView]) -> str:
     if stored == 1:
         return _select_relation(query, name, VIEWS[stored], stored, span)
-    view = marks[VIEWS[stored]]
+    view = views[VIEWS[stored]]
     stale = buckets_of(view.stale, stored, span)
     if not stale:
         return _select_relation(query, name, view.relation, stored, span)
@@ -100,7 +154,7 @@ def _select_stored(query: Query, name: str, stored: int, span: Span, marks: Mark
     extent = stale[0][0], stale[-1][1]
     base = 1 if stored <= _HOUR else _HOUR
     fresh = longer_candles(
-        f"SELECT * FROM ({_select_stored(query, name, base, extent, marks)}) AS b WHERE {is_stale}",  # noqa: S608
+        f"SELECT * FROM ({_select_stored(query, name, base, extent, views)}) AS b WHERE {is_stale}",  # noqa: S608
         stored,
     )
     return f"""
@@ -108,18 +162,29 @@ def _select_stored(query: Query, name: str, stored: int, span: Span, marks: Mark
     UNION ALL
     SELECT {COLUMNS} FROM (
         SELECT DISTINCT ON (timestamp) * FROM (
-            SELECT {COLUMNS}, 0 AS rank
+            SELECT {COLUMNS}, 0 AS rank, trade_count{_correction(name, stored, view)} AS fullness
             FROM ({_select_relation(query, name, view.relation, stored, extent)}) AS v WHERE {is_stale}
             UNION ALL
-            SELECT {COLUMNS}, 1 AS rank FROM ({fresh}) AS f
-        ) AS either ORDER BY timestamp, trade_count DESC, rank DESC
+            SELECT {COLUMNS}, 1 AS rank, trade_count AS fullness FROM ({fresh}) AS f
+        ) AS either ORDER BY timestamp, fullness DESC, rank DESC
     ) AS fuller"""  # noqa: S608 — only our own SQL is put in
+
+
+def _correction(name: str, stored: int, view: StoredView) -> str:
+    """The number of trades that a stored candle may lose, to be subtracted; nothing if no minute was corrected."""
+    if not view.is_corrected:
+        return ""
+    return f""" - coalesce((
+        SELECT sum(k.trade_count) FROM corrected_minutes k
+        WHERE k.name = '{VIEWS[stored]}' AND k.symbol = {name} AND k.timestamp >= v.timestamp
+          AND k.timestamp < v.timestamp + interval '{stored} minutes'
+    ), 0)"""  # noqa: S608 — only our own SQL is put in
 
 
 def _select_relation(query: Query, name: str, relation: str, stored: int, span: Span) -> str:
     start, end = query.put(span[0], "timestamptz"), query.put(span[1], "timestamptz")
     return f"""
-    SELECT {COLUMNS} FROM {relation}
+    SELECT {COLUMNS if stored == 1 else _COLUMNS_OF_VIEW} FROM {relation}
     WHERE symbol = {name} AND interval_minutes = {stored} AND timestamp >= {start} AND timestamp < {end}"""  # noqa: S608
 
 

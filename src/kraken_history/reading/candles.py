@@ -29,6 +29,7 @@ from kraken_history.reading.candle_query import (
     windows_back,
 )
 from kraken_history.reading.database import Database
+from kraken_history.reading.longer import find_longer_parts, longer_types
 from kraken_history.reading.names import by_any_name, read_symbols
 from kraken_history.records import MINUTE, HistoricalCandle
 
@@ -37,7 +38,7 @@ class Extent(Struct, frozen=True):
     """The extent of a symbol's candles.
 
     Attributes:
-        oldest, newest: Open times of one-minute candles; None if there has never been one.
+        oldest, newest: Open times of candles; None if there has never been one.
     """
 
     oldest: datetime | None
@@ -95,7 +96,7 @@ async def _read_newest(database: Database, name: str, interval: int, count: int)
 async def _read_back(
     database: Database, name: str, interval: int, count: int, limit: datetime | None
 ) -> list[HistoricalCandle]:
-    extent = await read_extent(database, name)
+    extent = await read_extent(database, name, interval)
     if extent.newest is None or extent.oldest is None:
         return []
     newest_end = bucket_end(extent.newest + MINUTE, width_of(interval))
@@ -138,7 +139,7 @@ def candles_of(rows: list[asyncpg.Record]) -> list[HistoricalCandle]:
 async def read_marks(database: Database, symbol: str, interval: int, span: Span) -> Marks:
     """The stale time, within ``span``, of the views that an interval is read from."""
     if not marked_views(interval):
-        return {}
+        return Marks({})
     async with database.connection() as connection:
         return await _read_marks(connection, symbol, interval, span)
 
@@ -146,12 +147,17 @@ async def read_marks(database: Database, symbol: str, interval: int, span: Span)
 async def _read_marks(connection: Connection, symbol: str, interval: int, span: Span) -> Marks:
     views = marked_views(interval)
     if not views:
-        return {}
-    rows = await connection.fetch(_MARKS, symbol, views, *span)
-    return {
-        row["name"]: StoredView(row["relation"], [(each.lower, each.upper) for each in row["stale"] or ()])
+        return Marks({})
+    rows = await connection.fetch(_MARKS, symbol, views, *span, longer_types(interval))
+    has_longer = any(row["has_longer"] for row in rows)
+    longer = await find_longer_parts(connection, symbol, interval, span) if has_longer else []
+    marked = {
+        row["name"]: StoredView(
+            row["relation"], [(each.lower, each.upper) for each in row["stale"] or ()], row["is_corrected"]
+        )
         for row in rows
     }
+    return Marks(marked, longer)
 
 
 # If the server has no continuous aggregates, each view has a table below it, filled up to `materialized_until`. Time
@@ -161,28 +167,33 @@ _MARKS = """
            (a.stale_ranges
             + coalesce((SELECT stale_ranges FROM data_sync_status WHERE symbol = $1 AND data_type = 'candles_1m'), '{}')
             + CASE WHEN kept.until IS NULL THEN '{}' ELSE tstzmultirange(tstzrange(kept.until, 'infinity')) END
-           ) * tstzmultirange(tstzrange($3, $4)) AS stale
+           ) * tstzmultirange(tstzrange($3, $4)) AS stale,
+           EXISTS (SELECT FROM corrected_minutes k WHERE k.name = a.name AND k.symbol = $1) AS is_corrected,
+           EXISTS (
+               SELECT FROM data_sync_status
+               WHERE symbol = $1 AND data_type = ANY ($5) AND time_ranges && tstzrange($3, $4)
+           ) AS has_longer
     FROM candle_aggregates a
     CROSS JOIN LATERAL (SELECT (to_jsonb(a) ->> 'materialized_until')::timestamptz AS until) AS kept
     WHERE a.name = ANY ($2)
 """
 
 
-async def read_extent(database: Database, symbol: str) -> Extent:
-    """Times of a symbol's oldest and newest one-minute candle.
+async def read_extent(database: Database, symbol: str, interval: int = 1) -> Extent:
+    """Times of a symbol's oldest and newest candle from which candles of an interval are made.
 
     Raises:
         UnknownSymbol: Nothing is stored for this symbol.
     """
-    rows = await database.fetch(_EXTENT, symbol)
+    rows = await database.fetch(_EXTENT, symbol, ["candles_1m", *longer_types(interval)])
     if not rows:
         raise UnknownSymbol.not_stored(symbol, await read_symbols(database))
     return Extent(rows[0]["oldest"], rows[0]["newest"])
 
 
 _EXTENT = """
-    SELECT min(oldest_timestamp) FILTER (WHERE data_type = 'candles_1m') AS oldest,
-           max(newest_timestamp) FILTER (WHERE data_type = 'candles_1m') AS newest
+    SELECT min(oldest_timestamp) FILTER (WHERE data_type = ANY ($2)) AS oldest,
+           max(newest_timestamp) FILTER (WHERE data_type = ANY ($2)) AS newest
     FROM data_sync_status WHERE symbol = $1 HAVING count(*) > 0
 """
 

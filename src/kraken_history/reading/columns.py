@@ -116,9 +116,10 @@ async def _read_or_raise(
 ) -> "pyarrow.Table":
     start, end = span
     if start < end:
-        end = max(start, bucket_start(await require_complete(database, symbol, span), width_of(interval)))
+        complete_until = await require_complete(database, symbol, span, interval=interval)
+        end = max(start, bucket_start(complete_until, width_of(interval)))
     table = await _read_span(database, symbol, interval, (start, end), numbers)
-    await require_kept(database, symbol, (start, end))
+    await require_kept(database, symbol, (start, end), interval=interval)
     return table
 
 
@@ -193,7 +194,8 @@ def pad_table(table: "pyarrow.Table", known: HistoricalCandle, start: datetime, 
     }
     for field in table.schema:
         if field.name not in columns:
-            made_up = close if field.name in _PRICES else pyarrow.scalar(0, field.type)
+            zero = pyarrow.scalar("ohlc" if field.name == "source" else 0, field.type)
+            made_up = close if field.name in _PRICES else zero
             columns[field.name] = compute.coalesce(table[field.name].take(rows), made_up)
     columns[MADE_UP] = compute.is_null(rows)
     return pyarrow.table(columns, schema=_with_mark(table.schema))
@@ -224,7 +226,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 _PRICES = ("open", "high", "low", "close", "vwap")
 _NUMBERS = (*_PRICES, "volume", "quote_volume")
-_COLUMNS = ", ".join(["timestamp", "trade_count::int8", *(f"{name}::text" for name in _NUMBERS)])
+_COLUMNS = ", ".join(["timestamp", "trade_count::int8", *(f"{name}::text" for name in (*_NUMBERS, "source"))])
 
 
 def candle_schema(numbers: Literal["decimal", "float"]) -> "pyarrow.Schema":
@@ -237,6 +239,7 @@ def candle_schema(numbers: Literal["decimal", "float"]) -> "pyarrow.Schema":
         "timestamp": pyarrow.timestamp("us", tz="UTC"),
         "interval_minutes": pyarrow.int32(),
         "trade_count": pyarrow.int64(),
+        "source": pyarrow.string(),
     }
     return pyarrow.schema([(name, others.get(name, number)) for name in HistoricalCandle.__struct_fields__])
 

@@ -9,6 +9,7 @@ whose one-minute candles were ever dropped counts as missing."""
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Literal, get_args
 
 import asyncpg
@@ -16,11 +17,13 @@ from msgspec import Struct
 
 from kraken_history.completeness.covered_time import COVERED_BY_TRADES
 from kraken_history.completeness.hole_times import find_hole_spans
+from kraken_history.completeness.longer_cover import find_longer_cover
 from kraken_history.database.connections import Connection
 from kraken_history.errors import InvalidChoice
-from kraken_history.intervals import Span, bucket_start, checked_range
+from kraken_history.intervals import Span, bucket_start, checked_interval, checked_range
 from kraken_history.reading.candles import require_symbol
 from kraken_history.reading.database import Database
+from kraken_history.reading.live_edge import without
 from kraken_history.reading.names import by_any_name
 from kraken_history.records import MINUTE, RefusedTrade, TimeRange, UnreachableTrades
 
@@ -86,34 +89,36 @@ class Coverage(Struct, frozen=True):
 
 
 @by_any_name
-async def read_coverage(database: Database, symbol: str, start: datetime, end: datetime) -> Coverage:
-    """The coverage of ``[start, end)``, as of one moment.
+async def read_coverage(database: Database, symbol: str, start: datetime, end: datetime, interval: int = 1) -> Coverage:
+    """The coverage of ``[start, end)``, as of one moment, for reads of candles of an interval.
 
     Raises:
         UsageError: An argument is not valid.
         UnknownSymbol: Nothing is stored for this symbol.
         ServiceUnavailable: The database is unavailable.
     """
-    return await _coverage_of(database, symbol, start, end)
+    return await _coverage_of(database, symbol, start, end, checked_interval(interval))
 
 
-async def _coverage_of(database: Database, symbol: str, start: datetime, end: datetime) -> Coverage:
+async def _coverage_of(database: Database, symbol: str, start: datetime, end: datetime, interval: int = 1) -> Coverage:
     span = checked_range(start, end)
     await require_symbol(database, symbol)
     async with database.connection() as connection:
-        return await coverage_on(connection, symbol, span)
+        return await coverage_on(connection, symbol, span, interval)
 
 
-async def coverage_on(connection: Connection, symbol: str, span: Span) -> Coverage:
+async def coverage_on(connection: Connection, symbol: str, span: Span, interval: int = 1) -> Coverage:
     """:func:`read_coverage` of a stored symbol, through this connection, and within its transaction if it is in one."""
     is_within = connection.is_in_transaction()
     async with nullcontext() if is_within else connection.transaction(isolation="repeatable_read", readonly=True):
         known = await classify(connection, symbol, span)
+        longer = await find_longer_cover(connection, symbol, interval, span)
         refused = [RefusedTrade(*row) for row in await connection.fetch(_REFUSED, symbol, *span)]
         unreachable = [UnreachableTrades(*row) for row in await connection.fetch(_UNREACHABLE, symbol, *span)]
     # Read after that snapshot: it may lack candles that were dropped meanwhile.
     kept = await read_kept(connection, span)
-    return Coverage(symbol, *span, _with_missing(_within(kept, known), *span), refused, unreachable)
+    spans = _with_longer(_with_missing(_within(kept, known), *span), sorted(chain.from_iterable(longer.values())))
+    return Coverage(symbol, *span, spans, refused, unreachable)
 
 
 async def classify(
@@ -166,6 +171,24 @@ def _with_missing(known: Iterable[CoveredSpan], start: datetime, end: datetime) 
     if reached < end:
         spans.append(CoveredSpan(reached, end, "missing"))
     return spans
+
+
+def _with_longer(spans: list[CoveredSpan], longer: Sequence[Span]) -> list[CoveredSpan]:
+    """The spans, with ``exchange`` instead of ``missing`` where candles without minutes cover whole buckets."""
+    if not longer:
+        return spans
+    found: list[CoveredSpan] = []
+    for span in spans:
+        for part in _with_exchange(span, longer) if span.kind == "missing" else [span]:
+            start = found.pop().start if found and found[-1].kind == part.kind else part.start
+            found.append(CoveredSpan(start, part.end, part.kind))
+    return found
+
+
+def _with_exchange(span: CoveredSpan, longer: Sequence[Span]) -> list[CoveredSpan]:
+    missing = without([(span.start, span.end)], longer)
+    covered = without([(span.start, span.end)], missing)
+    return sorted([CoveredSpan(*m, "missing") for m in missing] + [CoveredSpan(*c, "exchange") for c in covered])
 
 
 # If covered time begins or ends inside a minute, the parts of the minute are classified separately. Of a candle built

@@ -7,15 +7,17 @@ question.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Literal
 
 from msgspec import Struct
 
 from kraken_history.completeness.covered_time import COVERED_BY_TRADES
 from kraken_history.completeness.hole_times import find_hole_spans
+from kraken_history.completeness.longer_cover import find_longer_cover
 from kraken_history.database.connections import Connection
 from kraken_history.errors import CoverageError
-from kraken_history.intervals import Span, checked_range
+from kraken_history.intervals import Span, checked_interval, checked_range
 from kraken_history.reading.candles import require_symbol
 from kraken_history.reading.coverage import classify, read_kept
 from kraken_history.reading.database import Database
@@ -67,12 +69,14 @@ async def find_gaps(
     span: Span,
     content: Content = "candles",
     *,
+    interval: int = 1,
     grace: timedelta = GRACE,
     unsettled: timedelta = UNSETTLED,
 ) -> Gaps:
     """What is missing of ``span``, as of one moment. Time in the future is not missing.
 
     Args:
+        interval: Of the candles that are read, in minutes: those without minutes may cover its whole buckets.
         grace: How far other symbols' trades must have gone on past silence that counts as quiet.
         unsettled: Missing time that begins so long ago, or later, is not settled yet instead.
 
@@ -84,14 +88,25 @@ async def find_gaps(
     async with database.connection() as connection:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             found = await _find_unproven(connection, symbol, span, content)
+            is_wanted = content == "candles" and bool(found.unproven)
+            longer = await _find_longer(connection, symbol, interval, span) if is_wanted else []
         # Read after that snapshot: it may lack rows that were dropped meanwhile.
         dropped = without([span], await read_kept(connection, span, content))
         guessed = dropped if content == "candles" else without([span], await read_kept(connection, span, "candles"))
-    missing = without(found.unproven, without(found.known, guessed))
+    dropped = without(dropped, longer)
+    missing = without(without(found.unproven, without(found.known, guessed)), longer)
     judged = judge(without(missing, dropped), found.edge, grace, unsettled)
     now = found.edge.now
     settled_until = judged.settled_until or (now if now < span[1] else None)  # a trade may be ahead of this clock
     return Gaps(sorted([*judged.gaps, *dropped]), dropped, settled_until, now)
+
+
+async def _find_longer(connection: Connection, symbol: str, interval: int, span: Span) -> list[Span]:
+    """The time that candles without minutes cover, in order, without overlaps."""
+    if interval == 1:
+        return []
+    found = await find_longer_cover(connection, symbol, interval, span)
+    return without([span], without([span], sorted(chain.from_iterable(found.values()))))
 
 
 class _Found(Struct, frozen=True):
@@ -139,7 +154,9 @@ _UNPROVEN = f"""
 
 
 @by_any_name
-async def check_complete(database: Database, symbol: str, start: datetime, end: datetime) -> datetime:
+async def check_complete(
+    database: Database, symbol: str, start: datetime, end: datetime, interval: int = 1
+) -> datetime:
     """:func:`require_complete` of candles, for any name of the symbol and any bounds.
 
     Raises:
@@ -149,14 +166,20 @@ async def check_complete(database: Database, symbol: str, start: datetime, end: 
         ServiceUnavailable: The database is unavailable.
     """
     first, last = checked_range(start, end)
-    gaps = await find_gaps(database, symbol, (first, last))
+    gaps = await find_gaps(database, symbol, (first, last), interval=checked_interval(interval))
     if gaps.missing:
         raise gaps.error(symbol)
     return max(first, min(last, gaps.settled_until or last))
 
 
 async def require_complete(
-    database: Database, symbol: str, span: Span, content: Content = "candles", grace: timedelta = GRACE
+    database: Database,
+    symbol: str,
+    span: Span,
+    content: Content = "candles",
+    *,
+    interval: int = 1,
+    grace: timedelta = GRACE,
 ) -> datetime:
     """Check that nothing of ``span`` is missing, and return where it ends: at its end, or where it is not settled.
 
@@ -166,16 +189,19 @@ async def require_complete(
     Raises:
         CoverageError: Part of it is missing.
     """
-    gaps = await find_gaps(database, symbol, span, content, grace=grace)
+    gaps = await find_gaps(database, symbol, span, content, interval=interval, grace=grace)
     if gaps.missing:
         raise gaps.error(symbol)
     return span[1] if gaps.settled_until is None else min(span[1], gaps.settled_until)
 
 
 async def require_all_complete(
-    database: Database, symbols: Sequence[str], spans: Mapping[Content, Span]
+    database: Database, symbols: Sequence[str], spans: Mapping[Content, Span], interval: int = 1
 ) -> datetime | None:
     """:func:`require_complete` for several symbols; the earliest instant at which one of them is not settled.
+
+    Args:
+        interval: Of the candles: a common divisor of all intervals.
 
     Raises:
         CoverageError: Something is missing. The error names every symbol of which something is.
@@ -184,7 +210,7 @@ async def require_all_complete(
     settled: list[datetime] = []
     for symbol in symbols:
         for content, span in spans.items():
-            gaps = await find_gaps(database, symbol, span, content)
+            gaps = await find_gaps(database, symbol, span, content, interval=interval)
             if gaps.missing:
                 errors.setdefault(symbol, gaps.error(symbol))
             if gaps.settled_until is not None:
@@ -194,7 +220,9 @@ async def require_all_complete(
     return min(settled, default=None)
 
 
-async def require_kept(database: Database, symbol: str, span: Span, content: Content = "candles") -> None:
+async def require_kept(
+    database: Database, symbol: str, span: Span, content: Content = "candles", *, interval: int = 1
+) -> None:
     """Check, after reading, that nothing of ``span`` was dropped meanwhile.
 
     Raises:
@@ -204,5 +232,8 @@ async def require_kept(database: Database, symbol: str, span: Span, content: Con
         return
     async with database.connection() as connection:
         kept = await read_kept(connection, span, content)
-    if kept != [span]:
-        raise (await find_gaps(database, symbol, span, content)).error(symbol)
+    if kept == [span]:
+        return
+    gaps = await find_gaps(database, symbol, span, content, interval=interval)
+    if gaps.missing:
+        raise gaps.error(symbol)

@@ -97,7 +97,10 @@ class Pages(ABC, Generic[Record]):
 class KeptPages(Generic[Record]):
     """Pages of history that was complete before the first of them; each is checked for what was dropped meanwhile."""
 
-    def __init__(self, database: Database, symbol: str, content: Content, pages: Pages[Record]) -> None:
+    def __init__(
+        self, database: Database, symbol: str, content: Content, pages: Pages[Record], interval: int = 1
+    ) -> None:
+        self._interval = interval
         self._database = database
         self._symbol = symbol
         self._content = content
@@ -111,5 +114,6 @@ class KeptPages(Generic[Record]):
         """
         start = self._pages.position
         page: list[Record] = await self._pages.read()
-        await require_kept(self._database, self._symbol, (start, self._pages.position), self._content)
+        span = start, self._pages.position
+        await require_kept(self._database, self._symbol, span, self._content, interval=self._interval)
         return page

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from math import gcd
 from typing import Generic, Protocol
 
 from msgspec import Struct
@@ -117,7 +118,7 @@ class CandlePages(Pages[HistoricalCandle]):
         return await read_span(self._database, self._symbol, self._interval, (start, stop), rows)
 
     async def _extent(self) -> Extent:
-        return await read_extent(self._database, self._symbol)
+        return await read_extent(self._database, self._symbol, self._interval)
 
     def _key_after(self, record: HistoricalCandle) -> tuple[datetime, int]:
         return record.timestamp + self._width, 0
@@ -147,7 +148,7 @@ def replay_candles(
     span, minutes, gaps = closed_window(start, end, interval), checked_interval(interval), checked_gaps(gaps)
 
     async def pages_of(name: str) -> AnyPages[HistoricalCandle]:
-        complete = await _complete_part(database, name, span, "candles") if gaps == "raise" else span
+        complete = await _complete_part(database, name, span, "candles", minutes) if gaps == "raise" else span
         return _candle_pages(database, name, minutes, complete, gaps)
 
     return _replay(database, checked_name(symbol), pages_of, Pacer(speed, clock or Clock()))
@@ -180,8 +181,10 @@ class AnyPages(Protocol[Record]):
         ...
 
 
-async def _complete_part(database: Database, symbol: str, span: Span, content: Content) -> Span:
-    return (span[0], await require_complete(database, symbol, span, content)) if span[0] < span[1] else span
+async def _complete_part(database: Database, symbol: str, span: Span, content: Content, interval: int = 1) -> Span:
+    if span[0] >= span[1]:
+        return span
+    return span[0], await require_complete(database, symbol, span, content, interval=interval)
 
 
 def _candle_pages(
@@ -193,7 +196,7 @@ def _candle_pages(
     pages = CandlePages(database, symbol, interval, window, rows)
     match gaps:
         case "raise":
-            return KeptPages(database, symbol, "candles", pages)
+            return KeptPages(database, symbol, "candles", pages, interval)
         case "pad":
             return PaddedPages(database, symbol, interval, window, pages, rows)
         case _:
@@ -289,7 +292,7 @@ async def _replay_merged(
     stored = await read_symbols(database)
     symbols = list(dict.fromkeys(find_stored(name, stored) for name in names))
     if wanted.gaps == "raise":
-        settled_until = await require_all_complete(database, symbols, wanted.whole())
+        settled_until = await require_all_complete(database, symbols, wanted.whole(), gcd(*wanted.spans))
         wanted = wanted if settled_until is None else wanted.until(settled_until)
     count = len(symbols) * (len(wanted.spans) + (wanted.trades_span is not None))
     rows = max(_FEWEST_ROWS, min(PAGE_ROWS, _MERGED_ROWS // count))

@@ -101,11 +101,11 @@ async def _read_or_raise(
     if limit is not None:
         candles = await read_span(database, symbol, interval, window, limit)
         reach = candles[-1].timestamp + width if len(candles) == limit else reach
-    reach = bucket_start(await require_complete(database, symbol, (start, reach)), width)
+    reach = bucket_start(await require_complete(database, symbol, (start, reach), interval=interval), width)
     if reach <= start:
         return []
     candles = await read_span(database, symbol, interval, (start, reach), limit)
-    await require_kept(database, symbol, (start, reach))
+    await require_kept(database, symbol, (start, reach), interval=interval)
     return candles
 
 
@@ -182,10 +182,10 @@ async def _read_latest_or_raise(
         if not found:
             return found
         if checked is not None and checked <= found[0].timestamp:
-            await require_kept(database, symbol, (checked, stop))
+            await require_kept(database, symbol, (checked, stop), interval=interval)
             return found
         checked = found[0].timestamp
-        complete_until = await require_complete(database, symbol, (checked, stop), grace=grace)
+        complete_until = await require_complete(database, symbol, (checked, stop), interval=interval, grace=grace)
         stop = bucket_start(complete_until, width_of(interval))
 
 

@@ -9,8 +9,10 @@
 ``candle_writing``        trades added to their candles, other candles merged
 ``candle_deltas``         the candles of some trades, in Python
 ``candle_rules``          the rules from which all statements about candles are built
+``contested``             minutes whose own candle waits for a proof
 ``candle_text``           many candles in COPY's text format
 ``candle_changes``        records which minutes changed: for the refresh, and for followers
+``longer_candles``        candles of longer intervals that have no minutes below them
 ``longer_intervals``      the eight stored intervals
 ``aggregates``            their refresh; ``materialized`` refreshes one window
 ``candle_checks``         finds wrong candles; ``repair`` repairs trades, ledger and candles

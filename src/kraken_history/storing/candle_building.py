@@ -4,9 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
+from kraken_history.completeness.proven_time import as_multirange, find_proven_time
 from kraken_history.records import MINUTE, floor_minute
 from kraken_history.storing.candle_changes import TouchedMinutes, note_touched
 from kraken_history.storing.candle_rules import OF_TRADES, TRADE_IDS, VALUES, assigned, is_full_enough, row
+from kraken_history.storing.contested import NOTE_CORRECTED
 from kraken_history.storing.ledger_writing import lock_symbol
 from kraken_history.storing.partitions import ensure_partitions
 
@@ -18,7 +20,8 @@ async def build_candles_from_trades(pool: asyncpg.Pool, symbol: str, start: date
     """Rebuild the one-minute candles of ``[start, end)`` from the stored trades; return how many changed.
 
     Every write updates its candles, so this is needed only for rows that were changed by hand. A minute that the range
-    cuts is rebuilt completely. A fuller candle is not replaced: if trades were dropped, their candles stay.
+    cuts is rebuilt completely. A fuller candle is not replaced, because trades may have been dropped, unless it is one
+    of another source and the ledger proves that all trades of its minute are stored.
     """
     changed = 0
     day = floor_minute(start.astimezone(UTC))
@@ -36,7 +39,8 @@ async def _build_candles(pool: asyncpg.Pool, symbol: str, start: datetime, end: 
         await ensure_partitions(connection, "candles", [start])
         async with connection.transaction():
             await lock_symbol(connection, symbol)
-            rows = await connection.fetch(_BUILD_CANDLES, symbol, start, end)
+            proven = as_multirange(await find_proven_time(connection, symbol, (start, end)))
+            rows = await connection.fetch(_BUILD_CANDLES, symbol, start, end, proven)
             changed = TouchedMinutes()
             changed.add(rows)
             if changed:
@@ -54,16 +58,22 @@ _BUILD_CANDLES = f"""
         SELECT date_trunc('minute', t.timestamp, 'UTC') AS minute, {OF_TRADES}
         FROM trades t WHERE t.symbol = $1 AND t.timestamp >= $2 AND t.timestamp < $3 GROUP BY 1
     ), before AS MATERIALIZED (
-        SELECT timestamp, source FROM candles
+        SELECT timestamp, source, trade_count FROM candles
         WHERE symbol = $1 AND interval_minutes = 1 AND timestamp >= $2 AND timestamp < $3
     ), written AS (
         INSERT INTO candles AS c (symbol, timestamp, interval_minutes, {_NAMES})
         SELECT $1, minute, 1, {_NAMES} FROM built
         ON CONFLICT (timestamp, symbol, interval_minutes) DO UPDATE SET
             {assigned(_COLUMNS, "excluded")}, stored_at = excluded.stored_at
-        WHERE {is_full_enough("excluded", "c")}
+        WHERE ({is_full_enough("excluded", "c")} OR c.source <> 'trades'
+               AND tstzrange(c.timestamp, c.timestamp + interval '1 minute') <@ $4::text::tstzmultirange)
           AND {row(_COLUMNS, "c")} IS DISTINCT FROM {row(_COLUMNS, "excluded")}
-        RETURNING c.symbol, c.timestamp
+        RETURNING c.symbol, c.timestamp, c.trade_count
+    ), fewer AS (
+        SELECT w.symbol, w.timestamp, b.trade_count - w.trade_count AS trade_count
+        FROM written w JOIN before b USING (timestamp)
+    ), corrected AS ({NOTE_CORRECTED}), settled AS (
+        DELETE FROM contested_minutes k USING written w WHERE k.symbol = w.symbol AND k.timestamp = w.timestamp
     )
     SELECT w.symbol, w.timestamp, b.source::text AS source_before
     FROM written w LEFT JOIN before b USING (timestamp)

@@ -66,6 +66,7 @@ class CandleDelta:
             self.quote_volume,
             self.trade_count,
             truncated_vwap(self.quote_volume, self.volume),
+            "trades",
         )
 
 

@@ -3,7 +3,8 @@
 * The vwap is cut to ten decimals: :func:`vwap`, as :func:`kraken_history.records.truncated_vwap` in Python.
 * A one-minute candle of trades: :data:`OF_TRADES`, as :mod:`~kraken_history.storing.candle_deltas` in Python.
 * A longer candle of shorter ones: :func:`longer_candles`, as the views in the schema.
-* Of two candles of one minute the fuller one is kept: :func:`is_fuller`, as :func:`strength` in Python.
+* Of two candles of one minute the fuller one is kept: :func:`is_fuller`, as :func:`strength` in Python. The exception
+  is in :mod:`~kraken_history.storing.contested`: if a minute is proven complete, its own candle is kept.
 """
 
 from collections.abc import Iterable
@@ -48,6 +49,8 @@ OF_TRADES = f"""
 def longer_candles(source: str, minutes: int) -> str:
     """A query for candles of ``minutes``, built on a query for shorter ones. Candles without volume have vwap 0.
 
+    The source is the weakest of the shorter ones; an unknown one counts as the weakest.
+
     The result equals that of the views of the longer intervals, digit for digit.
     """
     return f"""
@@ -57,7 +60,8 @@ def longer_candles(source: str, minutes: int) -> str:
            (array_agg(open ORDER BY timestamp))[1] AS open, max(high) AS high, min(low) AS low,
            (array_agg(close ORDER BY timestamp DESC))[1] AS close, sum(volume) AS volume,
            sum(quote_volume) AS quote_volume, sum(trade_count)::bigint AS trade_count,
-           coalesce({vwap("sum(quote_volume)", "nullif(sum(volume), 0)")}, 0) AS vwap
+           coalesce({vwap("sum(quote_volume)", "nullif(sum(volume), 0)")}, 0) AS vwap,
+           min(coalesce(source, 'ohlc')) AS source
     FROM ({source}) AS s GROUP BY 1, 2"""  # noqa: S608 — only our own SQL and a number are put in
 
 

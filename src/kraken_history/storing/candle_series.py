@@ -27,6 +27,7 @@ from kraken_history.storing.candle_changes import note_candles
 from kraken_history.storing.candle_rules import is_fuller
 from kraken_history.storing.candle_text import COLUMNS, Candles, copy_text
 from kraken_history.storing.candle_writing import merging_candles
+from kraken_history.storing.contested import contest, proven_minutes
 from kraken_history.storing.ledger_writing import lock_symbol
 from kraken_history.storing.partitions import ensure_partitions
 
@@ -200,6 +201,16 @@ class _SeriesWriter:
             await self._cover()
             return new, sum(change["changed"] for change in changed) - new
 
+    async def _contest(self, table: str, first: datetime, last: datetime) -> None:
+        """Withdraw the candles that would replace the own candle of a proven minute; note the other contested ones."""
+        symbol = self._series.symbol
+        rows = await self._connection.fetch(_CHALLENGED[table], symbol, first, last)
+        challenged = {row["timestamp"] for row in rows}
+        proven = await proven_minutes(self._connection, symbol, challenged)
+        if proven:
+            await self._connection.execute(_WITHDRAW[table], proven)
+        await contest(self._connection, [(symbol, minute) for minute in challenged.difference(proven)])
+
     async def _add_new(self, slices: Sequence[tuple[int, int]]) -> list[asyncpg.Record]:
         await self._connection.execute(_MAKE_SECOND_STAGE)
         changes = []
@@ -212,6 +223,7 @@ class _SeriesWriter:
     async def _merge_slices(self, table: str, slices: Sequence[tuple[int, int]]) -> list[asyncpg.Record]:
         changes = []
         for number, (first, last) in enumerate(slices, 1):
+            await self._contest(table, _moment(first), _moment(last))
             changes.append(await self._aggregate(_MERGE[table], _moment(first), _moment(last)))
             self._series.told_merged(0.5 + number / len(slices) / 2)
         return changes
@@ -289,9 +301,18 @@ _ADD_NEW = f"""
 _OFFERED = "SELECT * FROM {table} WHERE timestamp BETWEEN $1 AND $2"
 _STAGES = ("staged_candles", "fuller_candles")
 _INDEX = {table: f"CREATE INDEX ON {table} (timestamp)" for table in _STAGES}
+_CHALLENGED = {
+    table: f"""
+    SELECT o.timestamp FROM {table} o
+    JOIN candles c ON c.timestamp = o.timestamp AND c.symbol = o.symbol AND c.interval_minutes = 1
+    WHERE c.symbol = $1 AND c.timestamp BETWEEN $2 AND $3 AND c.source = 'trades' AND {is_fuller("o", "c")}
+"""  # noqa: S608 — only constants of this module are put in
+    for table in _STAGES
+}
+_WITHDRAW = {table: f"DELETE FROM {table} WHERE timestamp = ANY ($1)" for table in _STAGES}  # noqa: S608 — ours
 _MERGE = {
     table: f"""
-    {merging_candles(_OFFERED.format(table=table), "c.timestamp BETWEEN $1 AND $2", "source")}
+    {merging_candles(_OFFERED.format(table=table), "c.timestamp BETWEEN $1 AND $2", beats_trades=True)}
     SELECT count(*) FILTER (WHERE b.source IS NULL) AS new, {_CHANGED}
     FROM merged m LEFT JOIN before b USING (symbol, timestamp)
 """  # noqa: S608 — only constants of this module are put in

@@ -1,13 +1,15 @@
 """Writes candles, inside a transaction that holds the symbols' locks.
 
-Two rules together make the order of arrival irrelevant:
+Three rules together make the order of arrival irrelevant:
 
 * A candle of source ``trades`` contains exactly the stored trades of its minute. New trades are added to it.
   If a candle of another source is stored instead, the candle is rebuilt from the stored trades.
 * Of two candles of different sources the fuller one is kept: the greater (trade_count, source).
+* If the ledger proves that all trades of a minute are stored, their candle is kept, whatever the others count. See
+  :mod:`~kraken_history.storing.contested`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from datetime import datetime
 
 import asyncpg
@@ -25,6 +27,7 @@ from kraken_history.storing.candle_rules import (
     strength,
     vwap,
 )
+from kraken_history.storing.contested import contest, proven_minutes
 
 
 def fullest(candles: Iterable[HistoricalCandle], source: CandleSource) -> list[HistoricalCandle]:
@@ -43,7 +46,10 @@ def fullest(candles: Iterable[HistoricalCandle], source: CandleSource) -> list[H
 
 
 async def add_to_candles(connection: Connection, added: Sequence[HistoricalTrade]) -> list[asyncpg.Record]:
-    """Add new trades to their candles; return the minutes, each with the source of its previous candle, if any."""
+    """Add new trades to their candles; return the minutes, each with the source of its previous candle, if any.
+
+    Column ``is_contested`` is true if the symbol has contested minutes, which these trades may have proven.
+    """
     grouped = candle_deltas(added)
     deltas = [grouped[key] for key in sorted(grouped)]
     rows = await connection.fetch(
@@ -56,7 +62,9 @@ async def add_to_candles(connection: Connection, added: Sequence[HistoricalTrade
     if others:
         minutes = [row["timestamp"] for row in others]
         symbols = [row["symbol"] for row in others]
-        await connection.execute(_REBUILD_CANDLES, symbols, minutes, min(minutes), max(minutes) + MINUTE)
+        rebuilt = await connection.fetch(_REBUILD_CANDLES, symbols, minutes, min(minutes), max(minutes) + MINUTE)
+        own = {(row["symbol"], row["timestamp"]) for row in rebuilt}
+        await contest(connection, [key for key in zip(symbols, minutes, strict=True) if key not in own])
     return rows
 
 
@@ -99,7 +107,9 @@ _ADD_TO_CANDLES = f"""
             stored_at = excluded.stored_at
         WHERE c.source = 'trades'
     )
-    SELECT a.symbol, a.timestamp, b.source::text AS source_before
+    SELECT a.symbol, a.timestamp, b.source::text AS source_before,
+           coalesce(b.source <> 'trades', false)
+           OR EXISTS (SELECT FROM contested_minutes k WHERE k.symbol = a.symbol) AS is_contested
     FROM added a LEFT JOIN before b USING (symbol, timestamp)
 """  # noqa: S608 — only constants of this module are put in
 
@@ -118,43 +128,50 @@ _REBUILD_CANDLES = f"""
     WHERE c.symbol = b.symbol AND c.timestamp = b.minute AND c.interval_minutes = 1
       AND c.symbol = ANY ($1) AND c.timestamp >= $3 AND c.timestamp < $4
       AND {is_full_enough("b", "c")}
+    RETURNING c.symbol, c.timestamp
 """  # noqa: S608 — only constants are put in
 
 
-def merging_candles(offered: str, touched: str, source: str) -> str:
+def merging_candles(offered: str, touched: str, *, beats_trades: bool) -> str:
     """The rule of the fuller candle, as the head of a statement: a ``WITH`` list without its last ``SELECT``.
 
-    The ``SELECT`` may use ``offered``; ``before`` (symbol, timestamp, source), the candles stored before in the offered
-    minutes; and ``merged`` (symbol, timestamp), the minutes that changed.
+    The ``SELECT`` may use ``offered``; ``before`` (symbol, timestamp, source, is_challenged), the candles stored before
+    in the offered minutes, and whether one of source ``trades`` is less full than the offered one; and ``merged``
+    (symbol, timestamp), the minutes that changed.
 
     Args:
         offered: A query for one-minute candles, each minute once, with the column names of the table.
         touched: A condition on ``c.timestamp`` that all offered candles meet; it makes the plan cheaper.
-        source: An expression for the source of the candles.
+        beats_trades: False to leave challenged candles as they are.
     """
+    may_replace = is_fuller("excluded", "c") + ("" if beats_trades else " AND c.source <> 'trades'")
     return f"""
     WITH offered AS MATERIALIZED ({offered}), before AS MATERIALIZED (
-        SELECT c.symbol, c.timestamp, c.source
+        SELECT c.symbol, c.timestamp, c.source, c.source = 'trades' AND {is_fuller("o", "c")} AS is_challenged
         FROM offered o JOIN candles c
           ON c.timestamp = o.timestamp AND c.symbol = o.symbol AND c.interval_minutes = 1
         WHERE {touched}
     ), merged AS (
         INSERT INTO candles AS c ({_CANDLE_NAMES}, interval_minutes, source)
-        SELECT {_CANDLE_NAMES}, 1, {source} FROM offered
+        SELECT {_CANDLE_NAMES}, 1, source FROM offered
         ON CONFLICT (timestamp, symbol, interval_minutes) DO UPDATE SET
             {assigned((*VALUES, "source"), "excluded")}, first_trade_id = NULL, last_trade_id = NULL,
             stored_at = excluded.stored_at
-        WHERE {is_fuller("excluded", "c")}
+        WHERE {may_replace}
         RETURNING c.symbol, c.timestamp
     )"""  # noqa: S608 — only constants are put in
 
 
-_OFFERED = f"SELECT * FROM {_CANDLE_PARAMETERS}) AS o ({_CANDLE_NAMES})"  # noqa: S608 — only constants are put in
-_MERGE_CANDLES = f"""
-    {merging_candles(_OFFERED, "c.timestamp = ANY ($2)", "$11::text::candle_source")}
-    SELECT m.symbol, m.timestamp, b.source::text AS source_before
-    FROM merged m LEFT JOIN before b USING (symbol, timestamp)
+_OFFERED = f"SELECT o.*, $11::text::candle_source AS source FROM {_CANDLE_PARAMETERS}) AS o ({_CANDLE_NAMES})"  # noqa: S608
+_MERGE_CANDLES = {
+    beats_trades: f"""
+    {merging_candles(_OFFERED, "c.timestamp = ANY ($2)", beats_trades=beats_trades)}
+    SELECT o.symbol, o.timestamp, b.source::text AS source_before, m.symbol IS NULL AS is_challenger
+    FROM offered o LEFT JOIN before b USING (symbol, timestamp) LEFT JOIN merged m USING (symbol, timestamp)
+    WHERE m.symbol IS NOT NULL OR b.is_challenged
 """  # noqa: S608 — only constants of this module are put in
+    for beats_trades in (False, True)
+}
 
 
 async def merge_candles(
@@ -162,7 +179,25 @@ async def merge_candles(
 ) -> list[asyncpg.Record]:
     """Store candles of another source if they are fuller; return the changed minutes, each with its previous source.
 
+    A candle of trades whose minute is proven complete is not replaced. The symbols must be locked.
+
     Args:
         candles: Each minute once, as :func:`fullest` returns them.
     """
-    return await connection.fetch(_MERGE_CANDLES, *_candle_columns(candles), source)
+    rows = await connection.fetch(_MERGE_CANDLES[False], *_candle_columns(candles), source)
+    merged = [row for row in rows if not row["is_challenger"]]
+    challenged = {(row["symbol"], row["timestamp"]) for row in rows if row["is_challenger"]}
+    if challenged:
+        challenged -= await _proven(connection, challenged)
+        fuller = [candle for candle in candles if (candle.symbol, floor_minute(candle.timestamp)) in challenged]
+        merged += await connection.fetch(_MERGE_CANDLES[True], *_candle_columns(fuller), source)
+        await contest(connection, challenged)
+    return merged
+
+
+async def _proven(connection: Connection, minutes: Set[tuple[str, datetime]]) -> set[tuple[str, datetime]]:
+    return {
+        (symbol, minute)
+        for symbol in sorted({symbol for symbol, _ in minutes})
+        for minute in await proven_minutes(connection, symbol, [at for each, at in minutes if each == symbol])
+    }

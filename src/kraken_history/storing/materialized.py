@@ -1,12 +1,16 @@
 """Refreshes a window of the materialised candles of the longer intervals, on either kind of server.
 
-One-minute candles only become fuller. If a bucket now has fewer trades than its materialised candle, it has lost base
-rows, and the materialised candle must be kept.
+If a bucket now has fewer trades than its materialised candle, it has lost base rows, and the materialised candle must
+be kept. There is one exception: a one-minute candle that was corrected may have fewer trades than before. The table
+``corrected_minutes`` holds the difference until the bucket is refreshed.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
+
+import asyncpg
 
 from kraken_history.database.connections import Connection
 from kraken_history.database.migrations import CONTINUOUS_AGGREGATES, kept_capabilities
@@ -41,14 +45,39 @@ class Keeper(Protocol):
         """Record that these views were refreshed."""
 
 
+class Corrected:
+    """The minutes that were corrected before a refresh, by the time of its marks.
+
+    A refresh takes only these into account as done. One that is corrected later has its mark taken up by the next
+    refresh: its minutes may be newer than the shorter candles from which a longer one is made now.
+    """
+
+    def __init__(self, rows: Sequence[asyncpg.Record]) -> None:
+        self._rows = rows
+
+    async def forget(self, connection: Connection, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
+        """Delete those of windows that were refreshed, oldest first, unless they were corrected again."""
+        done = [row for row in self._rows if row["name"] == aggregate.view and _is_within(row["timestamp"], refreshed)]
+        if done:
+            columns = [[row[name] for row in done] for name in ("symbol", "timestamp", "trade_count")]
+            await connection.execute(_FORGET_CORRECTED, aggregate.view, *columns)
+
+
+def _is_within(moment: datetime, windows: Sequence[TimeRange]) -> bool:
+    before = bisect_right(windows, moment, key=lambda window: window.start)
+    return bool(before) and moment < windows[before - 1].end
+
+
 async def open_keeper(connection: Connection) -> Keeper:
-    """The keeper for the database's kind of server."""
+    """The keeper for the database's kind of server. Open it before the marks are taken up."""
+    corrected = Corrected(await connection.fetch("SELECT name, symbol, timestamp, trade_count FROM corrected_minutes"))
     if CONTINUOUS_AGGREGATES not in await kept_capabilities(connection):
-        return TableKeeper(connection)
+        return TableKeeper(connection, corrected)
     tables = await connection.fetch(_MATERIALIZATIONS)
     version = await connection.fetchval("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'")
     return ContinuousKeeper(
         connection,
+        corrected,
         {row["view"]: row["materialization"] for row in tables},
         is_batched=tuple(map(int, version.split(".")[:2])) >= _BATCHED_SINCE,
     )
@@ -67,8 +96,9 @@ _MATERIALIZATIONS = """
 class TableKeeper:
     """Refreshes the tables of a server without continuous aggregates, each window in one statement."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, corrected: Corrected) -> None:
         self._connection = connection
+        self._corrected = corrected
 
     async def has_few_rows(self, aggregate: Aggregate, window: TimeRange, *, base: int, materialized: int) -> bool:
         return await _has_few_rows(self._connection, f"{aggregate.view}_rows", window, base, materialized)
@@ -84,6 +114,7 @@ class TableKeeper:
 
     async def unmark(self, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
         await self._connection.execute(_ADVANCE, aggregate.view, _multirange(refreshed), refreshed[-1].end)
+        await self._corrected.forget(self._connection, aggregate, refreshed)
 
     async def note_refreshed(self, views: Sequence[str]) -> None:
         await self._connection.execute(_NOTE_REFRESHED, views)
@@ -96,8 +127,11 @@ class ContinuousKeeper:
     are merged into the materialised rows. Otherwise filling one symbol years later would delete another one's history.
     """
 
-    def __init__(self, connection: Connection, tables: dict[str, str], *, is_batched: bool) -> None:
+    def __init__(
+        self, connection: Connection, corrected: Corrected, tables: dict[str, str], *, is_batched: bool
+    ) -> None:
         self._connection = connection
+        self._corrected = corrected
         self._tables = tables
         # By default TimescaleDB refreshes a long range in many small batches, which takes ten times longer.
         self._options = """, options => '{"buckets_per_batch": 0}'""" if is_batched else ""
@@ -107,6 +141,9 @@ class ContinuousKeeper:
 
     async def refresh(self, aggregate: Aggregate, window: TimeRange) -> int:
         table = self._tables[aggregate.view]
+        if await self._connection.fetchval(_ANY_WITHOUT_SOURCE.format(table=table), window.start, window.end):
+            # They were stored before the source was. For TimescaleDB they are up to date.
+            await self._connection.execute(_merge(aggregate, table), window.start, window.end)
         lossy = await self._lossy_buckets(aggregate, table, window)
         for start in lossy:
             await self._connection.execute(_merge(aggregate, table), start, start + aggregate.width)
@@ -117,12 +154,15 @@ class ContinuousKeeper:
 
     async def unmark(self, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
         await self._connection.execute(_UNMARK, aggregate.view, _multirange(refreshed))
+        await self._corrected.forget(self._connection, aggregate, refreshed)
 
     async def _lossy_buckets(self, aggregate: Aggregate, table: str, window: TimeRange) -> list[datetime]:
         if not await self._connection.fetchval(_ANY_ROWS.format(table=table), window.start, window.end):
             return []
         rows = await self._connection.fetch(
-            _LOSSY_BUCKETS.format(table=table, fresh=_fresh(aggregate)), window.start, window.end
+            _LOSSY_BUCKETS.format(table=table, fresh=_fresh(aggregate), allowed=_allowed(aggregate)),
+            window.start,
+            window.end,
         )
         return [row["timestamp"] for row in rows]
 
@@ -189,16 +229,30 @@ _HAS_FEW_ROWS = """
        AND NOT EXISTS (SELECT FROM {table} WHERE timestamp >= $1 AND timestamp < $2 OFFSET $4)
 """
 
+_FORGET_CORRECTED = """
+    DELETE FROM corrected_minutes k
+    USING unnest($2::text[], $3::timestamptz[], $4::bigint[]) AS s (symbol, timestamp, trade_count)
+    WHERE k.name = $1 AND (k.symbol, k.timestamp, k.trade_count) = (s.symbol, s.timestamp, s.trade_count)
+"""
+
+_ANY_WITHOUT_SOURCE = """
+    SELECT EXISTS (SELECT FROM {table} WHERE timestamp >= $1 AND timestamp < $2 AND source IS NULL)
+"""
+
 _ANY_ROWS = "SELECT EXISTS (SELECT FROM {table} WHERE timestamp >= $1 AND timestamp < $2)"
 
 _LOSSY_BUCKETS = """
     SELECT DISTINCT m.timestamp
-    FROM {table} m LEFT JOIN ({fresh}) AS f USING (symbol, timestamp)
-    WHERE m.timestamp >= $1 AND m.timestamp < $2 AND m.trade_count > coalesce(f.trade_count, 0)
+    FROM {table} m
+    LEFT JOIN ({fresh}) AS f USING (symbol, timestamp)
+    LEFT JOIN ({allowed}) AS a USING (symbol, timestamp)
+    WHERE m.timestamp >= $1 AND m.timestamp < $2
+      AND m.trade_count - coalesce(a.trade_count, 0) > coalesce(f.trade_count, 0)
     ORDER BY m.timestamp
 """
 
-_COLUMNS = ", ".join(("symbol", "timestamp", "interval_minutes", *VALUES))
+_KEPT = (*VALUES, "source")
+_COLUMNS = ", ".join(("symbol", "timestamp", "interval_minutes", *_KEPT))
 
 
 def _fresh(aggregate: Aggregate) -> str:
@@ -235,8 +289,18 @@ _REMOVE = """
 """
 
 
+def _allowed(aggregate: Aggregate) -> str:
+    """The query for how many trades fewer the buckets between $1 and $2 may have."""
+    width = f"interval '{aggregate.minutes} minutes'"
+    return f"""
+    SELECT symbol, date_bin({width}, timestamp, timestamptz '2000-01-03 00:00:00+00') AS timestamp,
+           sum(trade_count) AS trade_count
+    FROM corrected_minutes WHERE name = '{aggregate.view}' AND timestamp >= $1 AND timestamp < $2 GROUP BY 1, 2
+    """  # noqa: S608 — ours
+
+
 def _merge(aggregate: Aggregate, table: str) -> str:
-    return _MERGE.format(fresh=_fresh(aggregate), table=table)
+    return _MERGE.format(fresh=_fresh(aggregate), allowed=_allowed(aggregate), table=table)
 
 
 # Compares text, because 1.0 = 1.00 as numbers, and the digits matter. A candle with fewer trades than the stored one
@@ -244,13 +308,15 @@ def _merge(aggregate: Aggregate, table: str) -> str:
 _MERGE = f"""
     WITH fresh AS MATERIALIZED (
         {{fresh}}
+    ), allowed AS MATERIALIZED (
+        {{allowed}}
     ), updated AS (
         UPDATE {{table}} m
-        SET {assigned(VALUES, "f")}
-        FROM fresh f
+        SET {assigned(_KEPT, "f")}
+        FROM fresh f LEFT JOIN allowed a USING (symbol, timestamp)
         WHERE m.symbol = f.symbol AND m.timestamp = f.timestamp AND m.timestamp >= $1 AND m.timestamp < $2
-          AND f.trade_count >= m.trade_count
-          AND {row(VALUES, "m")}::text <> {row(VALUES, "f")}::text
+          AND f.trade_count >= m.trade_count - coalesce(a.trade_count, 0)
+          AND {row(_KEPT, "m")}::text <> {row(_KEPT, "f")}::text
     ), inserted AS (
         INSERT INTO {{table}} ({_COLUMNS})
         SELECT {_COLUMNS} FROM fresh f
@@ -260,6 +326,7 @@ _MERGE = f"""
         )
     )
     SELECT count(DISTINCT m.timestamp)
-    FROM {{table}} m LEFT JOIN fresh f USING (symbol, timestamp)
-    WHERE m.timestamp >= $1 AND m.timestamp < $2 AND m.trade_count > coalesce(f.trade_count, 0)
+    FROM {{table}} m LEFT JOIN fresh f USING (symbol, timestamp) LEFT JOIN allowed a USING (symbol, timestamp)
+    WHERE m.timestamp >= $1 AND m.timestamp < $2
+      AND m.trade_count - coalesce(a.trade_count, 0) > coalesce(f.trade_count, 0)
 """  # noqa: S608 — only constants are put in

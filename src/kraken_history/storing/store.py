@@ -21,6 +21,7 @@ from kraken_history.ledger import IdRanges
 from kraken_history.records import CandleSource, HistoricalCandle, HistoricalTrade, RefusedTrade, group_by_symbol
 from kraken_history.storing.candle_changes import TouchedMinutes, note_touched
 from kraken_history.storing.candle_writing import add_to_candles, fullest, merge_candles
+from kraken_history.storing.contested import settle
 from kraken_history.storing.ledger_writing import extend_ledger, lock_ledger
 from kraken_history.storing.partitions import ensure_partitions
 from kraken_history.storing.refusals import differ, note_refused, note_reused
@@ -162,8 +163,12 @@ async def write_within(
         added = list(chain.from_iterable(new.values()))
         await _copy_trades(connection, added)
         holes = await extend_ledger(connection, new)
-        minutes.add(await add_to_candles(connection, added))
+        rows = await add_to_candles(connection, added)
+        minutes.add(rows)
+        await _settle(connection, rows, minutes)
     newly_refused = await note_refused(connection, refused) if refused else ()
+    for symbol in sorted({trade.symbol for trade in newly_refused}):  # nothing is missing where one was refused
+        minutes.add(await settle(connection, symbol))
     if merged:
         minutes.add(await merge_candles(connection, merged, candle_source))
     if minutes:
@@ -179,6 +184,13 @@ async def copy_new_trades(connection: Connection, trades: Sequence[HistoricalTra
     added = [trade for symbol, group in by_symbol.items() for trade in _unheld(group, held[symbol])]
     if added:
         await _copy_trades(connection, added)
+
+
+async def _settle(connection: Connection, rows: Sequence[asyncpg.Record], minutes: TouchedMinutes) -> None:
+    """Settle the contested minutes that new trades may have proven."""
+    for symbol in sorted({row["symbol"] for row in rows if row["is_contested"]}):
+        times = [row["timestamp"] for row in rows if row["symbol"] == symbol]
+        minutes.add(await settle(connection, symbol, (min(times), max(times))))
 
 
 def _day(moment: datetime) -> datetime:
