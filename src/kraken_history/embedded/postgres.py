@@ -176,7 +176,7 @@ class Postgres(Server):
         return str(self.bin_dir / name)
 
     def _as_account(self, argv: list[str], account: Account | None) -> list[str]:
-        wrapped = as_account(argv, account, reaching=[self.bin_dir / "postgres", self.data])
+        wrapped = as_account(argv, account, reaching=[self.data])
         # Without LC_ALL=C, locale code of macOS may make the postmaster multithreaded, which it refuses.
         return ["/usr/bin/env", "LC_ALL=C", *wrapped] if sys.platform == "darwin" else wrapped
 
