@@ -244,11 +244,17 @@ def test_a_strange_server_on_the_port_is_not_taken_for_ours(servers: Servers, ne
         assert not new_servers.is_running()
 
 
-def test_an_awkward_folder_name_survives_the_configuration(tmp_path: Path) -> None:
-    awkward = Servers(tmp_path / 'it\'s "my" ünusual\\folder', durable=False)
+@pytest.mark.parametrize("name", ['it\'s "my" ünusual\\folder', "100%s ;of #it $HOME", "%(here)s", "latin-1 \udce9"])
+def test_an_awkward_folder_name_survives_the_configuration(tmp_path: Path, name: str) -> None:
+    awkward = Servers(tmp_path / name, durable=False)
 
     with awkward.running():
         assert awkward.is_running()
+
+
+def test_a_line_break_in_the_folder_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"expected a data directory without line breaks in its path, got '.*a\\nb'"):
+        Servers(tmp_path / "a\nb").prepare()
 
 
 def test_the_telling_line_of_a_log_is_the_last_that_names_an_error() -> None:

@@ -168,7 +168,7 @@ class Postgres(Server):
 
     def _pid_file(self) -> list[str]:
         try:
-            return (self.data / "postmaster.pid").read_text().splitlines()
+            return (self.data / "postmaster.pid").read_text(errors="surrogateescape").splitlines()
         except FileNotFoundError:
             return []
 

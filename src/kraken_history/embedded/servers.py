@@ -204,6 +204,8 @@ class Servers:
     @contextmanager
     def _starting(self) -> Iterator[None]:
         self._find_binaries()
+        if not {"\n", "\r"}.isdisjoint(str(self.data_dir)):  # PostgreSQL's initdb refuses both
+            raise UsageError(f"expected a data directory without line breaks in its path, got {str(self.data_dir)!r}")
         with _os_errors_as_usage_errors(self.data_dir):
             # As root, the servers run under another account, which must be able to enter the folder.
             self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
