@@ -42,7 +42,8 @@ def _prepare(settings: Settings, stack: ExitStack) -> Chain:
     servers: Servers | None = None
     if database_url is None or redis_url is None:
         servers = Servers(directory)
-        stack.enter_context(servers.claim_up())
+        waiting = f"waiting for another command that uses {servers.data_dir}"
+        stack.enter_context(servers.claim_up(waiting=lambda: _say(waiting)))
         _say(f"starting PostgreSQL and Valkey in {servers.data_dir}")
         servers.prepare()
         database_url, redis_url = database_url or servers.database_url, redis_url or servers.redis_url

@@ -4,12 +4,15 @@ Three lock files coordinate the commands. A command holds ``start.lock`` while i
 All commands that use the servers share ``in-use.lock``. The one long-running command whose supervisor owns
 the servers holds ``up.lock``. ``in-use.lock`` is taken and released only under ``start.lock``, so the last
 command to leave cannot stop the servers while another is about to use them.
+
+If commands use the servers when ``up`` starts, it takes ``up.lock`` and waits until they have left. Commands that
+come meanwhile wait for ``up``, so a command that is repeated every second cannot lock it out.
 """
 
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from kraken_history.embedded.valkey import Valkey
 from kraken_history.errors import ServiceUnavailable, UsageError
 
 DATABASE = "kraken_history"
+_WAITING = "waiting"  # follows the pid in ``up.lock`` until the claim's owner has the servers for itself
 
 
 class _Endpoint(msgspec.Struct, frozen=True):
@@ -50,7 +54,8 @@ class Servers:
         data_dir: Folder for all files, including passwords.
         durable: False trades the safety of the data for speed, for tests.
         binaries: The programs to run. Default: those of the installed wheels.
-        timeout_s: Maximum seconds for a start or a stop. A start includes recovery after a crash.
+        timeout_s: Maximum seconds for a start, a stop, or a wait for other commands. A start includes recovery after
+            a crash.
     """
 
     def __init__(
@@ -144,43 +149,79 @@ class Servers:
         While any command holds :meth:`claim_up`, this waits until its supervisor has started them instead.
         """
         with ExitStack() as stack:
-            with self._starting():
-                in_use = stack.enter_context(opened(self.data_dir / "in-use.lock"))
-                in_use.acquire(shared=True)
-                stack.callback(self._leave, in_use)
+            self._join(stack)
             self._start_or_wait()
             yield
 
+    def _join(self, stack: ExitStack) -> None:
+        deadline = time.monotonic() + self.timeout_s
+        while True:
+            with self._starting():
+                if not self._claim().endswith(_WAITING):
+                    in_use = stack.enter_context(opened(self.data_dir / "in-use.lock"))
+                    in_use.acquire(shared=True)
+                    stack.callback(self._leave, in_use)
+                    return
+            if time.monotonic() > deadline:
+                raise ServiceUnavailable(
+                    f"`up` has been waiting for another command that uses {self.data_dir}"
+                    f" for {self.timeout_s:.0f} s: try again"
+                )
+            time.sleep(POLL_S * 5)
+
     @contextmanager
-    def claim_up(self) -> Iterator[None]:
+    def claim_up(self, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Be the one command whose supervisor owns the servers.
 
-        Servers that a killed command left running are stopped first, since a supervisor cannot adopt
-        them. Servers that are still running at the end are stopped too, unless other commands use them.
+        Waits until other commands have stopped using them. Servers that a killed command left running are stopped
+        first, since a supervisor cannot adopt them. Servers that are still running at the end are stopped too, unless
+        other commands use them.
+
+        Args:
+            waiting: Called once if other commands use the servers.
 
         Raises:
-            UsageError: Another command has the claim, or is using the servers.
+            UsageError: Another command has the claim, or still uses the servers after ``timeout_s``.
         """
         with ExitStack() as stack:
             with self._starting():
                 claim = stack.enter_context(opened(self.data_dir / "up.lock"))
                 if not claim.acquire():
-                    raise UsageError(f"kraken-history is already running in {self.data_dir} (process {claim.read()})")
-                in_use = stack.enter_context(opened(self.data_dir / "in-use.lock"))
-                if in_use.acquire():
-                    self._stop()
-                elif self.is_running():
-                    raise UsageError(f"another command is using {self.data_dir}: wait until it has ended")
-                claim.write(str(os.getpid()))
-                in_use.acquire(shared=True)
-                stack.callback(self._leave, in_use)
+                    pid = claim.read().partition(" ")[0]
+                    raise UsageError(f"kraken-history is already running in {self.data_dir} (process {pid})")
+                claim.write(f"{os.getpid()} {_WAITING}")
+            self._own(claim, stack, waiting)
             yield
+
+    def _own(self, claim: FileLock, stack: ExitStack, waiting: Callable[[], None]) -> None:
+        deadline = time.monotonic() + self.timeout_s
+        in_use = stack.enter_context(opened(self.data_dir / "in-use.lock"))
+        has_waited = False
+        while True:
+            with self._starting():
+                is_alone = in_use.acquire()
+                if is_alone:
+                    self._stop()
+                if is_alone or not self.is_running():
+                    claim.write(str(os.getpid()))
+                    in_use.acquire(shared=True)
+                    stack.callback(self._leave, in_use)
+                    return
+            if time.monotonic() > deadline:
+                raise UsageError(
+                    f"another command has been using {self.data_dir} for {self.timeout_s:.0f} s:"
+                    " wait until it has ended"
+                )
+            if not has_waited:
+                has_waited = True
+                waiting()
+            time.sleep(POLL_S * 5)
 
     def _start_or_wait(self) -> None:
         deadline = time.monotonic() + self.timeout_s
         while True:
             with self._starting():
-                if not self._is_claimed():
+                if not self._claim():
                     self._start()
                     return
             if self.is_running():
@@ -192,9 +233,10 @@ class Servers:
                 )
             time.sleep(POLL_S * 5)
 
-    def _is_claimed(self) -> bool:
+    def _claim(self) -> str:
+        """Who has the claim; empty if nobody has."""
         with opened(self.data_dir / "up.lock") as claim:
-            return not claim.acquire(shared=True)
+            return "" if claim.acquire(shared=True) else claim.read() or "unknown"
 
     def _leave(self, in_use: FileLock) -> None:
         with self._starting():
