@@ -1,16 +1,18 @@
 """Who runs PostgreSQL."""
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from kraken_history.embedded import Binaries, Servers, find_binaries
+from kraken_history.embedded import Binaries, Servers, absolute, default_data_dir, find_binaries
 from kraken_history.embedded.accounts import (
     Account,
     as_account,
@@ -28,14 +30,19 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 # Everything is imported, and found, before the account changes, which may not be able to read the
 # interpreter's folder; idna is what a socket imports when it first connects.
 AS_NOBODY = """
-import os, sys
+import asyncio, os, sys
+import asyncpg
 from pathlib import Path
 from kraken_history.embedded import Binaries, Servers
 servers = Servers(Path(sys.argv[1]), binaries=Binaries(Path(sys.argv[2]), Path(sys.argv[3])))
 "127.0.0.1".encode("idna")
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
+os.environ["HOME"] = sys.argv[4]
+async def ask():
+    connection = await asyncpg.connect(servers.database_url)
+    return await connection.fetchval("SELECT true")
 with servers.running():
-    print(servers.is_running(), servers.postgres_argv()[0].endswith("/postgres"))
+    print(servers.is_running(), servers.postgres_argv()[0].endswith("/postgres"), asyncio.run(ask()))
 print(servers.is_running())
 """
 
@@ -160,14 +167,64 @@ def test_without_setpriv_an_unreachable_folder_is_named_with_what_to_do(public_d
 
 
 @needs_root
-def test_an_ordinary_user_starts_and_stops(public_dir: Path) -> None:
+def test_an_ordinary_user_starts_and_stops_even_if_home_is_that_of_root(public_dir: Path) -> None:
+    """`sudo -u` keeps HOME: a good database was called dead, since root's TLS key was out of reach."""
     programs = programs_in(public_dir / "programs")
     (public_dir / "home").mkdir()
     os.chown(public_dir / "home", 65534, 65534)
     data = public_dir / "home/data"
 
-    command = [sys.executable, "-c", AS_NOBODY, str(data), str(programs.postgres_bin), str(programs.valkey_server)]
+    roots_home = public_dir / "root"
+    roots_home.mkdir(mode=0o700)
+
+    arguments = [data, programs.postgres_bin, programs.valkey_server, roots_home]
+    command = [sys.executable, "-c", AS_NOBODY, *map(str, arguments)]
     done = subprocess.run(command, env=unmeasured(), capture_output=True, text=True, check=False)
 
-    assert (done.stdout.split(), done.stderr) == (["True", "True", "False"], "")
+    assert (done.stdout.split(), done.stderr) == (["True", "True", "True", "False"], "")
     assert (data / "postgres").stat().st_uid == 65534
+
+
+def test_initdb_needs_an_account_with_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(uid: int) -> NoReturn:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+
+    with pytest.raises(
+        UsageError, match=r"a name for user 12345: add the line kraken:x:12345:\d+::/:/bin/sh to /etc/p"
+    ):
+        Servers(tmp_path / "data").prepare()
+
+
+@needs_root
+def test_an_account_without_a_name_runs_servers_that_exist(public_dir: Path) -> None:
+    """As in OpenShift, where a container gets a user of any number."""
+    programs = programs_in(public_dir / "programs")
+    servers = Servers(public_dir / "data", durable=False, binaries=programs)
+    servers.prepare()
+    for path in (servers.data_dir, *servers.data_dir.rglob("*")):
+        os.chown(path, 12345, 0, follow_symlinks=False)
+
+    script = AS_NOBODY.replace("65534", "12345")
+    arguments = [servers.data_dir, programs.postgres_bin, programs.valkey_server, public_dir]
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(command, env=unmeasured(), capture_output=True, text=True, check=False)
+
+    assert (done.stdout.split(), done.stderr) == (["True", "True", "True", "False"], "")
+
+
+@pytest.mark.parametrize("choose", [default_data_dir, lambda: absolute(Path("~/data"))])
+def test_an_account_without_a_home_is_told_what_to_set(
+    choose: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(uid: int) -> NoReturn:
+        raise KeyError(uid)
+
+    for name in ("HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+    with pytest.raises(UsageError, match=r"user \d+ has no home directory: set KRAKEN_HISTORY_DATA_DIR"):
+        choose()

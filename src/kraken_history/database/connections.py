@@ -207,6 +207,13 @@ def connection_error(error: Exception, database_url: str) -> HistoryError:
         Exception: The error itself, if it is not one of the known kinds. That is a bug.
     """
     place = without_password(database_url)
+    if isinstance(error, PermissionError) and error.filename:  # of a socket's file the driver gives no name
+        return UsageError(
+            f"no permission to read {error.filename}, where the TLS keys of this account's databases would be:"
+            " set HOME to the home of this account (sudo -H), or add sslmode=disable to DATABASE_URL"
+        )
+    if "getpwuid" in str(error) or "No username set" in str(error):  # KeyError, from Python 3.13 on OSError
+        return UsageError(f"this account has no name, and DATABASE_URL ({place}) has no user: add the user to it")
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         return UsageError(f"{place}: {error}: create the database, or correct DATABASE_URL")
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):

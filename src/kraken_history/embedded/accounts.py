@@ -54,6 +54,24 @@ def server_account(data: Path) -> Account | None:
     return _first_account()
 
 
+def check_entry() -> None:
+    """Check that this process's account has a name, which ``initdb`` asks for.
+
+    Raises:
+        UsageError: It has none, as in a container that was started with ``--user 12345``.
+    """
+    import pwd  # POSIX only: on other systems ``find_binaries`` raises a clear error first
+
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        raise UsageError(
+            f"PostgreSQL's initdb needs a name for user {uid}: add the line kraken:x:{uid}:{gid}::/:/bin/sh"
+            " to /etc/passwd, run this as another user, or set DATABASE_URL and REDIS_URL"
+        ) from None
+
+
 def _first_account() -> Account:
     import pwd  # POSIX only: on other systems ``find_binaries`` raises a clear error first
 

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from kraken_history.embedded.accounts import Account, as_account, server_account
+from kraken_history.embedded.accounts import Account, as_account, check_entry, server_account
 from kraken_history.embedded.process import (
     HOST,
     PROBE_TIMEOUT_S,
@@ -70,8 +70,11 @@ class Postgres(Server):
 
         Raises:
             ServiceUnavailable: ``initdb``, or creating the database, failed.
+            UsageError: This process's account cannot run them.
         """
         account = server_account(self.data)
+        if account is None:
+            check_entry()
         for abandoned in self.data.parent.glob(f"{self.data.name}.new-*"):
             shutil.rmtree(abandoned, ignore_errors=True)
         # A new name each time: an initdb whose parent was killed may still be writing to the old one.

@@ -9,6 +9,7 @@ If commands use the servers when ``up`` starts, it takes ``up.lock`` and waits u
 come meanwhile wait for ``up``, so a command that is repeated every second cannot lock it out.
 """
 
+import errno
 import os
 import secrets
 import time
@@ -41,8 +42,26 @@ class _Endpoints(msgspec.Struct, frozen=True):
 
 
 def default_data_dir() -> Path:
-    """The default data directory of this user account."""
-    return user_data_path("kraken-history")
+    """The default data directory of this user account.
+
+    Raises:
+        UsageError: The account has no home directory.
+    """
+    return _in_home(lambda: user_data_path("kraken-history").expanduser())
+
+
+def absolute(data_dir: Path) -> Path:
+    """The same folder as an absolute path; raises as :func:`default_data_dir` if it begins with ``~``."""
+    return _in_home(lambda: data_dir.expanduser().resolve())
+
+
+def _in_home(find: Callable[[], Path]) -> Path:
+    try:
+        return find()
+    except RuntimeError as error:  # HOME is not set, and the account has no entry in /etc/passwd
+        raise UsageError(
+            f"user {os.geteuid()} has no home directory: set KRAKEN_HISTORY_DATA_DIR to an absolute path, or set HOME"
+        ) from error
 
 
 class Servers:
@@ -61,7 +80,7 @@ class Servers:
     def __init__(
         self, data_dir: Path, *, durable: bool = True, binaries: Binaries | None = None, timeout_s: float = 60.0
     ) -> None:
-        self.data_dir = Path(data_dir).expanduser().resolve()
+        self.data_dir = absolute(Path(data_dir))
         self.durable = durable
         self.timeout_s = timeout_s
         self._binaries = binaries
@@ -74,7 +93,8 @@ class Servers:
             UsageError: :meth:`prepare` has not run in this data directory.
         """
         endpoint = self._endpoints().postgres
-        return f"postgresql://{SUPERUSER}:{endpoint.password}@{HOST}:{endpoint.port}/{DATABASE}"
+        # Without sslmode, clients read the TLS keys in HOME, which may belong to another account.
+        return f"postgresql://{SUPERUSER}:{endpoint.password}@{HOST}:{endpoint.port}/{DATABASE}?sslmode=disable"
 
     @property
     def redis_url(self) -> str:
@@ -364,6 +384,8 @@ def _os_errors_as_usage_errors(data_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        may_not_write = isinstance(error, PermissionError) or error.errno == errno.EROFS
+        remedy = ": set KRAKEN_HISTORY_DATA_DIR to a folder of your own" if may_not_write else ""
         raise UsageError(
-            f"cannot use the data directory {data_dir}: {error.strerror} ({error.filename or data_dir})"
+            f"cannot use the data directory {data_dir}: {error.strerror} ({error.filename or data_dir}){remedy}"
         ) from error
