@@ -28,6 +28,10 @@ COMMANDS = (
     "dead-letters replay",
     "env",
     "health",
+    "psql",
+    "backup",
+    "restore",
+    "upgrade",
 )
 POSTGRESQL = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 

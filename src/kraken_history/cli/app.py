@@ -13,10 +13,13 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from kraken_history.cli.commands import backfill as backfill_command
+from kraken_history.cli.commands import backup as backup_command
 from kraken_history.cli.commands import export as export_command
 from kraken_history.cli.commands import fill_gaps as fill_gaps_command
 from kraken_history.cli.commands import import_csv as import_csv_command
+from kraken_history.cli.commands import psql as psql_command
 from kraken_history.cli.commands import refresh as refresh_command
+from kraken_history.cli.commands import upgrade as upgrade_command
 from kraken_history.cli.instants import instant_option
 from kraken_history.cli.loading import EXIT_INTERRUPTED, loading
 from kraken_history.errors import UsageError
@@ -35,10 +38,13 @@ app = typer.Typer(
 letters_app = typer.Typer(help="List data that could not be decoded or stored, and replay it.", no_args_is_help=True)
 app.add_typer(letters_app, name="dead-letters")
 backfill_command.register(app)
+backup_command.register(app)
 export_command.register(app)
 fill_gaps_command.register(app)
 import_csv_command.register(app)
+psql_command.register(app)
 refresh_command.register(app)
+upgrade_command.register(app)
 
 
 class Format(StrEnum):

@@ -20,7 +20,8 @@ from pathlib import Path
 import msgspec
 from platformdirs import user_data_path
 
-from kraken_history.embedded.binaries import Binaries, find_binaries
+from kraken_history.embedded import upgrade
+from kraken_history.embedded.binaries import Binaries, find_binaries, folder_of_version
 from kraken_history.embedded.locks import POLL_S, FileLock, exclusive, opened
 from kraken_history.embedded.postgres import LAPTOP_SETTINGS, SUPERUSER, Postgres
 from kraken_history.embedded.process import HOST, Server, free_port, port_becomes_free
@@ -237,6 +238,30 @@ class Servers:
                 waiting()
             time.sleep(POLL_S * 5)
 
+    def upgrade(self, *, say: Callable[[str], None] = lambda _: None) -> Path | None:
+        """Move the database to the PostgreSQL of this version, if an older one made it.
+
+        Returns:
+            The folder of the old files, which stay; None if nothing was to be done.
+
+        Raises:
+            UsageError: No program of the old version is installed, there is not enough space, or other commands use
+                the servers.
+            ServiceUnavailable: A step failed. The old database is as it was.
+        """
+        with self.claim_up(), self._starting():
+            new = self._postgres(self._endpoints())
+            upgrade.finish(new.data)
+            made_by = new.made_by()
+            if made_by is None or made_by == new.version():
+                return None
+            old = self._postgres(self._endpoints())
+            old.bin_dir = folder_of_version(made_by)
+            new.data, new.port = upgrade.draft_of(self.data_dir), free_port(other_than=old.port)
+            say(f"upgrading {old.data} from PostgreSQL {made_by} to {new.version()}")
+            password = self._endpoints().postgres.password
+            return upgrade.upgrade(old, new, password=password, database=DATABASE, timeout_s=self.timeout_s, say=say)
+
     def _start_or_wait(self) -> None:
         deadline = time.monotonic() + self.timeout_s
         while True:
@@ -292,6 +317,7 @@ class Servers:
 
     def _prepare(self) -> _Endpoints:
         known = self._load()
+        upgrade.finish(self.data_dir / "postgres")
         endpoints = self._with_usable_ports(known or _new_endpoints())
         postgres = self._postgres(endpoints)
         if known is None and postgres.exists:
