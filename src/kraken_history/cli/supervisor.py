@@ -212,6 +212,14 @@ class Supervisor:
         """Start one of the programs, without waiting until it runs."""
         await self._call("startProcess", name, False)
 
+    async def start_waiting_programs(self) -> None:
+        """Start the programs that wait after a failure now, since its cause is gone; a pause may be minutes long."""
+        for name, state in (await self.states()).items():
+            if state.state == "BACKOFF":
+                with suppress(ServiceUnavailable):  # it may have started by itself meanwhile
+                    await self._call("stopProcess", name)
+                    await self._call("startProcess", name, False)
+
     async def states(self) -> dict[str, ProcessState]:
         """State of each program, by name.
 

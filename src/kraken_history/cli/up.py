@@ -74,14 +74,23 @@ async def _run(chain: Chain, settings: Settings) -> None:
 
 
 async def _start_and_watch(chain: Chain, settings: Settings) -> None:
-    await chain.start()
+    await chain.start(say=_say)
     watch = Watch(chain, settings)
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(await connect_redis(chain.endpoints.redis_url))
         while True:
+            await _look_at_disk(chain)
             for line in await watch.look(redis, now_s=time.monotonic()):
                 _say(line)
             await asyncio.sleep(_CHECK_EVERY_S)
+
+
+async def _look_at_disk(chain: Chain) -> None:
+    was_full = chain.disk.is_full
+    if line := await asyncio.to_thread(chain.disk.look):
+        _say(line)
+    if was_full and not chain.disk.is_full:
+        await chain.supervisor.start_waiting_programs()
 
 
 class Watch:
