@@ -1,6 +1,5 @@
 """The commands and their options, and the one place that turns each error into a line and an exit code."""
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from kraken_history.cli.commands import refresh as refresh_command
 from kraken_history.cli.commands import upgrade as upgrade_command
 from kraken_history.cli.instants import instant_option
 from kraken_history.cli.loading import EXIT_INTERRUPTED, loading
+from kraken_history.cli.output import OutputError, discard_output
 from kraken_history.errors import UsageError
 
 EXIT_USAGE = 2
@@ -244,6 +244,18 @@ _CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kin
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code. Each expected failure is one line on standard error."""
     signal.signal(signal.SIGTERM, _interrupt)
+    code = _run(arguments)
+    # The output that is still in the buffer may fail, too: after an error, and after an interruption.
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_output()
+    except OutputError as error:
+        code = code or _complain(error)
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = app(args=arguments, prog_name="kraken-history", standalone_mode=False)
         sys.stdout.flush()
@@ -251,19 +263,25 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
             raise
         # The reader closed the pipe, which Typer reports as a failure. Buffered output must still go somewhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+        discard_output()
         return 0
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except _CommandLineError as error:
         return _complain_about_usage(error)
     except Exception as error:
-        with loading():
-            from kraken_history.cli.failures import EXPECTED, complain
-        if not isinstance(error, EXPECTED):
-            raise
-        return complain(error)
+        return _complain(error)
     return code if isinstance(code, int) else 0
+
+
+def _complain(error: Exception) -> int:
+    with loading():
+        from kraken_history.cli.failures import EXPECTED, complain
+    if not isinstance(error, EXPECTED):
+        raise error
+    if isinstance(error, OutputError):
+        discard_output()
+    return complain(error)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
