@@ -13,6 +13,7 @@ import msgspec
 
 from kraken_history.cli import plot as plots
 from kraken_history.cli import servers as server_choice
+from kraken_history.cli.candle_pages import candle_pages, print_csv, print_json, print_tables, stored_range
 from kraken_history.cli.instants import instant
 from kraken_history.cli.tables import print_table, table_of
 from kraken_history.errors import UsageError
@@ -25,6 +26,8 @@ from kraken_history.settings import Settings
 DEFAULT_LIMIT = 100
 _END = datetime(9999, 1, 1, tzinfo=UTC)
 FIELDS = HistoricalCandle.__struct_fields__
+_NOTHING = "nothing is stored yet: start `kraken-history up`\n"
+_NONE = "no candle is stored in this range\n"
 
 
 def run_candles(
@@ -49,13 +52,19 @@ def run_candles(
     if plot is not None:
         limit = plots.checked_limit(limit, has_start=start is not None)
         plot = plots.checked_target(plot)
+    if start is not None and limit is None and plot is None:
+        with server_choice.database(settings) as database_url:
+            rows = asyncio.run(_print_all(database_url, symbol, interval, start, end or _END, format_))
+        if not rows:
+            sys.stderr.write(_NOTHING if rows is None else _NONE)
+        return
     with server_choice.database(settings) as database_url:
         candles = asyncio.run(_fetch(database_url, symbol, interval, start, end, limit))
     if candles is None:
-        sys.stderr.write("nothing is stored yet: start `kraken-history up`\n")
+        sys.stderr.write(_NOTHING)
         candles = []
     elif not candles:
-        sys.stderr.write("no candle is stored in this range\n")
+        sys.stderr.write(_NONE)
     if plot is not None:
         plots.write_plot(candles, plot)
         return
@@ -93,6 +102,29 @@ async def _fetch(
         if start is None:
             return await provider.get_latest_candles(symbol, interval, limit or DEFAULT_LIMIT, end=end)
         return await provider.get_candles(symbol, interval, start, end or _END, limit)
+
+
+async def _print_all(
+    database_url: str, symbol: str, interval: int, start: datetime, end: datetime, format_: str
+) -> int | None:
+    """Print all candles of a range; return their number, or None if the database holds no symbol at all."""
+    async with HistoricalDataProvider(database_url, pool_min_size=1, pool_max_size=1) as provider:
+        status = await provider.get_sync_status(symbol)
+        if status is None:
+            if await provider.get_symbols():
+                await provider.get_candles(symbol, interval, start, end, 1)  # raises: the symbol is not stored
+            span, rows = (end, end), None
+        else:
+            span, rows = stored_range(status, interval, start, end), 0
+        found = candle_pages(lambda *page: provider.get_candles(symbol, interval, *page), span, interval)
+        match format_:
+            case "csv":
+                rows = await print_csv(found, FIELDS, texts_of) or rows
+            case "json":
+                rows = await print_json(found, FIELDS, texts_of) or rows
+            case _:
+                rows = await print_tables(found, _print_table) or rows
+    return rows
 
 
 def texts_of(candle: HistoricalCandle) -> list[str | int]:

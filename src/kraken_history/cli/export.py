@@ -6,7 +6,7 @@ import io
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -16,16 +16,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kraken_history.cli import servers as server_choice
+from kraken_history.cli.candle_pages import pages, stored_range
 from kraken_history.cli.candles import FIELDS, check_range, texts_of
 from kraken_history.cli.commands.export import FileFormat
 from kraken_history.cli.instants import instant, instant_option
 from kraken_history.cli.whole_file import check_target, whole_file
 from kraken_history.errors import UnknownSymbol, UsageError
-from kraken_history.intervals import Span, bucket_end, bucket_start, checked_interval, width_of
+from kraken_history.intervals import Span, checked_interval, width_of
 from kraken_history.kraken.pairs import checked_name
 from kraken_history.provider import HistoricalDataProvider, SyncStatus
 from kraken_history.reading.arrow_stream import ARROW, require_packages
-from kraken_history.records import MINUTE
 from kraken_history.settings import Settings, load_settings
 
 CSV_PAGE = 10_000
@@ -108,7 +108,7 @@ async def _write(database_url: str, wanted: Wanted, format_: FileFormat, path: P
         if path is None:
             name = f"{wanted.symbol.replace('/', '-')}_{wanted.interval}.{format_.value}"
             path = _checked_path(Path(name), replaces=replaces)
-        start, end = _stored_range(status, wanted)
+        start, end = stored_range(status, wanted.interval, wanted.start, wanted.end)
         write = _write_csv if format_ is FileFormat.CSV else _write_parquet
         with _target(path) as file, _Bar(start, end) as bar:
             rows = await write(provider, wanted, (start, end), file, bar)
@@ -126,14 +126,6 @@ async def _status_of(provider: HistoricalDataProvider, name: str) -> SyncStatus:
     return status
 
 
-def _stored_range(status: SyncStatus, wanted: Wanted) -> tuple[datetime, datetime]:
-    """The part of the wanted range that can hold stored candles; empty or reversed if none can."""
-    width = width_of(wanted.interval)
-    oldest = bucket_start(status.oldest_timestamp or wanted.end, width)
-    newest = bucket_end((status.newest_timestamp or wanted.end) + MINUTE, width)
-    return oldest if wanted.start is None else max(wanted.start, oldest), min(wanted.end, newest)
-
-
 @contextmanager
 def _target(path: Path) -> Iterator[BinaryIO]:
     if path == STANDARD_OUTPUT:
@@ -141,14 +133,6 @@ def _target(path: Path) -> Iterator[BinaryIO]:
         return
     with whole_file(path) as file:
         yield file
-
-
-def pages(start: datetime, end: datetime, width: timedelta, buckets: int) -> Iterator[Span]:
-    """Consecutive time ranges that split no bucket, except that the last one ends at ``end``."""
-    while start < end:
-        stop = end if end - start <= buckets * width else bucket_end(start, width) + (buckets - 1) * width
-        yield start, stop
-        start = stop
 
 
 class _Bar:
