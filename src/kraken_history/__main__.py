@@ -9,6 +9,9 @@ def main() -> None:
     """Run the command, or say what to install."""
     try:
         with loading():
+            from kraken_history.cli.output import prepare_streams
+
+            prepare_streams()
             from kraken_history.cli.app import run
         sys.exit(run())
     except ModuleNotFoundError as error:

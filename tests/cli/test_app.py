@@ -36,6 +36,10 @@ COMMANDS = (
     "indicators list",
     "env",
     "health",
+    "psql",
+    "backup",
+    "restore",
+    "upgrade",
 )
 POSTGRESQL = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 

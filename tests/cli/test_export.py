@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from pyarrow import parquet
 
-from kraken_history.cli.export import pages
+from kraken_history.cli.candle_pages import pages
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import HistoricalCandle
 from tests.cli.samples import START, execute, store, trade

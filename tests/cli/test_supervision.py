@@ -17,7 +17,7 @@ from kraken_history.cli.chain import AlreadyRunning, claimed, service_programs
 from kraken_history.cli.checkout import Process, find_checkout, read_procfile
 from kraken_history.cli.logs import LogTail, readable
 from kraken_history.cli.supervisor import Program, Supervisor
-from kraken_history.errors import UsageError
+from kraken_history.errors import ServiceUnavailable, UsageError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -62,16 +62,43 @@ def supervisor(lock_file: Path, *argv: str) -> Supervisor:
     return Supervisor([program], run_dir=folder, log_dir=folder, lock_file=lock_file, environment=environment)
 
 
-def test_the_configuration_holds_no_password_and_escapes_percent_signs(lock_file: Path) -> None:
-    text = supervisor(lock_file, "/bin/echo", "100%", "a b").config()
+def test_the_configuration_holds_no_password(lock_file: Path) -> None:
+    text = supervisor(lock_file, "/bin/echo", "a b").config()
     config = configparser.RawConfigParser()
     config.read_string(text)
     section = config["program:thing"]
 
     assert "secret" not in text
-    assert section["command"] == "/bin/echo 100%% 'a b'"
+    assert section["command"] == "/bin/sh thing.sh"
     assert (section["stopsignal"], section["autostart"], section["autorestart"]) == ("INT", "false", "true")
     assert config["program:guard"]["autostart"] == "true"
+
+
+@pytest.mark.parametrize(
+    "name", ["100%", "100%s", "%(here)s", "a ;b", 'it\'s "my" #1', "$HOME `x`", "a\nb", "ü \udce9"]
+)
+async def test_any_folder_name_survives_the_supervisors_configuration(tmp_path: Path, name: str) -> None:
+    """A percent sign ended supervisord with a message about its --help, and " ;" cut a path in two."""
+    with claimed(tmp_path / name) as lock_file:
+        program = tmp_path / name / "program"
+        program.symlink_to("/bin/sh")
+        running = supervisor(lock_file, str(program), "-c", 'pwd; echo "$0 $1"; exec sleep 60', "100% ;#", "$x\n")
+        async with running:
+            await running.start_program("thing")
+            while (await running.states())["thing"].state != "RUNNING":
+                pass
+            output = running.log_of("thing").read_bytes()
+
+    assert output == os.fsencode(f"{lock_file.parent}\n100% ;# $x\n\n")
+
+
+async def test_the_supervisors_own_last_words_are_shown(lock_file: Path) -> None:
+    (lock_file.parent / "thing.log").mkdir()
+    (lock_file.parent / "supervisord.log").mkdir()
+
+    with pytest.raises(ServiceUnavailable, match=r"supervisord did not start: .*supervisord\.log"):
+        async with supervisor(lock_file, "/bin/true"):
+            pass
 
 
 async def test_programs_get_secrets_from_the_environment_and_end_with_the_supervisor(lock_file: Path) -> None:

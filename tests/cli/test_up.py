@@ -79,7 +79,7 @@ def test_up_runs_everything_and_leaves_nothing_behind(settings: dict[str, str], 
     finally:
         up.send_signal(signal.SIGTERM)
         out, _ = up.communicate(timeout=60)
-    written = "".join(path.read_text(errors="replace") for path in (tmp_path / "data/run").glob("supervisord*"))
+    written = "".join(path.read_text(errors="replace") for path in (tmp_path / "data/run").iterdir())
     password = command("env").stdout.split(":")[2].split("@")[0]
 
     assert set(before) == {"producer", "consumer", "worker"}

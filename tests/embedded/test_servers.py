@@ -153,6 +153,29 @@ def test_a_pid_file_from_before_a_reboot_does_not_prevent_a_start(servers: Serve
         stranger.kill()
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="the folder of another process is known on Linux only")
+def test_a_pid_that_now_belongs_to_another_cluster_does_not_prevent_a_start(
+    servers: Servers, data_dir: Path, embedded_servers: Servers
+) -> None:
+    """After a loss of power, the old number may be that of another PostgreSQL of the same account."""
+    servers.prepare()
+    stranger = postmaster(embedded_servers.data_dir)
+    lines = f"{stranger}\n{data_dir}/postgres\n1700000000\n5432\n\n{HOST}\n  1 1\nready\n"
+    (data_dir / "postgres/postmaster.pid").write_text(lines)
+
+    with servers.running():
+        assert servers.is_running()
+        assert postmaster(data_dir) != stranger
+    assert embedded_servers.is_running()
+
+
+def test_a_path_longer_than_a_socket_allows_works(tmp_path: Path) -> None:
+    long = Servers(tmp_path / ("long" * 30) / ("longer" * 20), durable=False)
+
+    with long.running():
+        assert long.is_running()
+
+
 def test_a_postmaster_that_nobody_reaps_does_not_prevent_a_start(servers: Servers, data_dir: Path) -> None:
     """In a container the first process may reap nobody; PostgreSQL then waits for a dead postmaster for ever."""
     servers.prepare()
@@ -244,11 +267,17 @@ def test_a_strange_server_on_the_port_is_not_taken_for_ours(servers: Servers, ne
         assert not new_servers.is_running()
 
 
-def test_an_awkward_folder_name_survives_the_configuration(tmp_path: Path) -> None:
-    awkward = Servers(tmp_path / 'it\'s "my" ünusual\\folder', durable=False)
+@pytest.mark.parametrize("name", ['it\'s "my" ünusual\\folder', "100%s ;of #it $HOME", "%(here)s", "latin-1 \udce9"])
+def test_an_awkward_folder_name_survives_the_configuration(tmp_path: Path, name: str) -> None:
+    awkward = Servers(tmp_path / name, durable=False)
 
     with awkward.running():
         assert awkward.is_running()
+
+
+def test_a_line_break_in_the_folder_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"expected a data directory without line breaks in its path, got '.*a\\nb'"):
+        Servers(tmp_path / "a\nb").prepare()
 
 
 def test_the_telling_line_of_a_log_is_the_last_that_names_an_error() -> None:

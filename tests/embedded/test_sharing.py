@@ -129,15 +129,50 @@ def test_only_one_command_can_claim_the_servers(servers: Servers, data_dir: Path
         pass
 
 
-def test_a_claim_is_refused_while_another_command_uses_the_servers(servers: Servers, data_dir: Path) -> None:
+def test_a_claim_is_refused_while_another_command_keeps_using_the_servers(servers: Servers, data_dir: Path) -> None:
     command = Command(data_dir)
 
-    with pytest.raises(UsageError, match="another command"), servers.claim_up():
+    with (
+        pytest.raises(UsageError, match="another command has been using"),
+        Servers(data_dir, durable=False, timeout_s=0.5).claim_up(),
+    ):
         pass
     assert servers.is_running()
 
     command.end()
     assert not servers.is_running()
+
+
+def test_a_claim_waits_for_the_command_that_uses_the_servers(servers: Servers, data_dir: Path) -> None:
+    command = Command(data_dir)
+
+    with servers.claim_up(waiting=command.end):
+        assert not servers.is_running()
+
+
+def test_commands_that_come_all_the_time_do_not_lock_a_claim_out(servers: Servers, data_dir: Path) -> None:
+    """`watch kraken-history status` kept `up` from starting: some command used the servers at each attempt."""
+    first = Command(data_dir)
+    later: list[threading.Thread] = []
+    joined = threading.Event()
+
+    def use() -> None:
+        with Servers(data_dir, durable=False).running():
+            joined.set()
+
+    def more_come_before_the_first_leaves() -> None:
+        later.append(threading.Thread(target=use))
+        later[0].start()
+        assert not joined.wait(0.5)
+        first.end()
+
+    with servers.claim_up(waiting=more_come_before_the_first_leaves):
+        assert not joined.is_set()
+        servers.prepare()
+        with supervised(servers):
+            assert joined.wait(30)
+            later[0].join()
+            assert servers.is_running()
 
 
 def test_a_claim_stops_what_a_killed_command_left_behind(servers: Servers, data_dir: Path) -> None:

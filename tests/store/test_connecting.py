@@ -114,6 +114,24 @@ def test_a_server_that_gives_a_connection_up_may_take_the_next() -> None:
         assert isinstance(connection_error(error, "postgresql://host/name"), ServiceUnavailable)
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            PermissionError(13, "Permission denied", "/root/.postgresql/postgresql.key"),
+            "no permission to read /root/.post",
+        ),
+        (KeyError("getpwuid(): uid not found: 12345"), "has no user: add the user to it"),
+        (OSError("No username set in the environment"), "has no user: add the user to it"),
+    ],
+)
+def test_trouble_with_the_account_is_not_called_a_dead_database(error: Exception, words: str) -> None:
+    translated = connection_error(error, "postgresql://host/name")
+
+    assert isinstance(translated, UsageError)
+    assert words in str(translated)
+
+
 @plain_only
 @pytest.mark.parametrize(
     ("configured", "lines"), [(False, 0), (True, 1)], ids=["by default", "where logging is set up"]

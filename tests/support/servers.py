@@ -89,7 +89,7 @@ class DatabaseServer:
 
     def url_of(self, database: str) -> str:
         """The URL of one of the server's databases."""
-        return urlunsplit(urlsplit(self._url)._replace(path=f"/{database}"))
+        return urlunsplit(urlsplit(self._url)._replace(path=f"/{database}", query=""))
 
     def close(self) -> None:
         """Leave the server."""

@@ -1,6 +1,5 @@
 """The commands and their options, and the one place that turns each error into a line and an exit code."""
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,19 +12,23 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from kraken_history.cli.commands import backfill as backfill_command
+from kraken_history.cli.commands import backup as backup_command
 from kraken_history.cli.commands import coverage as coverage_command
 from kraken_history.cli.commands import export as export_command
 from kraken_history.cli.commands import fetch_ohlc as fetch_ohlc_command
 from kraken_history.cli.commands import fill_gaps as fill_gaps_command
 from kraken_history.cli.commands import import_csv as import_csv_command
 from kraken_history.cli.commands import indicators as indicators_command
+from kraken_history.cli.commands import psql as psql_command
 from kraken_history.cli.commands import refresh as refresh_command
 from kraken_history.cli.commands import runs as runs_command
+from kraken_history.cli.commands import upgrade as upgrade_command
 from kraken_history.cli.commands import verify as verify_command
 from kraken_history.cli.gaps_option import HELP as GAPS_HELP
 from kraken_history.cli.gaps_option import Gaps
 from kraken_history.cli.instants import MOST_DAYS, range_options
 from kraken_history.cli.loading import EXIT_INTERRUPTED, loading
+from kraken_history.cli.output import OutputError, discard_output
 from kraken_history.errors import UsageError
 from kraken_history.intervals import parse_interval
 
@@ -44,14 +47,17 @@ letters_app = typer.Typer(help="List data that could not be decoded or stored, a
 app.add_typer(letters_app, name="dead-letters")
 backfill_command.register(app)
 coverage_command.register(app)
+backup_command.register(app)
 export_command.register(app)
 fetch_ohlc_command.register(app)
 fill_gaps_command.register(app)
 import_csv_command.register(app)
+psql_command.register(app)
 refresh_command.register(app)
 indicators_command.register(app)
 runs_command.register(app)
 verify_command.register(app)
+upgrade_command.register(app)
 
 
 class Format(StrEnum):
@@ -274,6 +280,18 @@ _CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kin
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code. Each expected failure is one line on standard error."""
     signal.signal(signal.SIGTERM, _interrupt)
+    code = _run(arguments)
+    # The output that is still in the buffer may fail, too: after an error, and after an interruption.
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_output()
+    except OutputError as error:
+        code = code or _complain(error)
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = app(args=arguments, prog_name="kraken-history", standalone_mode=False)
         sys.stdout.flush()
@@ -281,19 +299,25 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
             raise
         # The reader closed the pipe, which Typer reports as a failure. Buffered output must still go somewhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+        discard_output()
         return 0
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except _CommandLineError as error:
         return _complain_about_usage(error)
     except Exception as error:
-        with loading():
-            from kraken_history.cli.failures import EXPECTED, complain
-        if not isinstance(error, EXPECTED):
-            raise
-        return complain(error)
+        return _complain(error)
     return code if isinstance(code, int) else 0
+
+
+def _complain(error: Exception) -> int:
+    with loading():
+        from kraken_history.cli.failures import EXPECTED, complain
+    if not isinstance(error, EXPECTED):
+        raise error
+    if isinstance(error, OutputError):
+        discard_output()
+    return complain(error)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

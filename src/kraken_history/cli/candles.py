@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from kraken_history.cli import plot as plots
 from kraken_history.cli import servers as server_choice
+from kraken_history.cli.candle_pages import Pages, candle_pages, print_csv, print_json, print_tables, stored_range
 from kraken_history.cli.gaps_option import MADE_UP, Gaps
 from kraken_history.cli.instants import instant
 from kraken_history.cli.tables import print_table, table_of
@@ -21,6 +22,7 @@ from kraken_history.errors import CoverageError
 from kraken_history.intervals import checked_interval, width_of
 from kraken_history.kraken.pairs import checked_name
 from kraken_history.provider import HistoricalDataProvider
+from kraken_history.reading.gaps import GapsChoice
 from kraken_history.records import HistoricalCandle
 from kraken_history.remedies import coverage_command, duration_text
 from kraken_history.settings import Settings
@@ -28,6 +30,8 @@ from kraken_history.settings import Settings
 DEFAULT_LIMIT = 100
 _END = datetime(9999, 1, 1, tzinfo=UTC)
 FIELDS = HistoricalCandle.__struct_fields__
+_NOTHING = "nothing is stored yet: start `kraken-history up`\n"
+_NONE = "no candle is stored in this range\n"
 
 
 def run_candles(
@@ -53,12 +57,19 @@ def run_candles(
     if plot is not None:
         limit = plots.checked_limit(limit, has_start=start is not None)
         plot = plots.checked_target(plot)
+    if start is not None and limit is None and plot is None:
+        with server_choice.database(settings) as database_url:
+            printed = asyncio.run(_print_all(database_url, symbol, interval, start, end or _END, format_, gaps))
+        if printed is None or not printed.rows:
+            sys.stderr.write(_NOTHING if printed is None else _NONE)
+        sys.stderr.write("" if printed is None else printed.missing)
+        return
     with server_choice.database(settings) as database_url:
         found = asyncio.run(_fetch(database_url, symbol, interval, start, end, limit, gaps))
     if found is None:
-        sys.stderr.write("nothing is stored yet: start `kraken-history up`\n")
+        sys.stderr.write(_NOTHING)
     elif not found.candles:
-        sys.stderr.write("no candle is stored in this range\n")
+        sys.stderr.write(_NONE)
     candles = [] if found is None else found.candles
     if plot is not None:
         plots.write_plot(candles, plot)
@@ -84,6 +95,13 @@ class _Found(Struct, frozen=True):
     """Candles, and a line that says how much of their range is missing; empty if nothing is."""
 
     candles: list[HistoricalCandle]
+    missing: str
+
+
+class _Printed(Struct, frozen=True):
+    """The number of printed candles, and a line as of :class:`_Found`."""
+
+    rows: int
     missing: str
 
 
@@ -128,6 +146,40 @@ async def _what_is_missing(
 def fields_with(gaps: Gaps) -> tuple[str, ...]:
     """The fields of candles that are read with this choice, in order."""
     return (*FIELDS, MADE_UP) if gaps.pads else FIELDS
+
+
+async def _print_all(
+    database_url: str, symbol: str, interval: int, start: datetime, end: datetime, format_: str, gaps: Gaps
+) -> _Printed | None:
+    """Print all candles of a range, page by page; None if the database holds no symbol at all."""
+    async with HistoricalDataProvider(database_url, pool_min_size=1, pool_max_size=1) as provider:
+        if not await provider.get_symbols():
+            return None
+        until = min(end, datetime.now(UTC))
+        if gaps is Gaps.RAISE and start < until:
+            end = min(end, await provider.require_complete(symbol, start, until, interval))
+        status = await provider.get_sync_status(symbol)
+        if status is None:
+            await provider.get_candles(symbol, interval, start, end, 1, gaps="ignore")  # raises: it is not stored
+            return _Printed(0, "")
+        # Made-up candles go on after the last stored one.
+        span = (start, until) if gaps.pads else stored_range(status, interval, start, end)
+        choice: GapsChoice = "pad" if gaps.pads else "ignore"
+        found = candle_pages(
+            lambda low, high: provider.get_candles(symbol, interval, low, high, gaps=choice), span, interval
+        )
+        rows = await _print_pages(found, format_, fields_with(gaps))
+        return _Printed(rows, await _what_is_missing(provider, symbol, interval, start, until))
+
+
+async def _print_pages(found: Pages, format_: str, fields: Sequence[str]) -> int:
+    match format_:
+        case "csv":
+            return await print_csv(found, fields, lambda candle: texts_of(candle, fields))
+        case "json":
+            return await print_json(found, fields, lambda candle: texts_of(candle, fields))
+        case _:
+            return await print_tables(found, lambda candles: _print_table(candles, fields))
 
 
 def texts_of(candle: HistoricalCandle, fields: Sequence[str] = FIELDS) -> list[str | int]:

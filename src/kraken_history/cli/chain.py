@@ -5,13 +5,14 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from redis.asyncio import Redis
 
 from kraken_history.cli.checkout import find_checkout, read_procfile
+from kraken_history.cli.disk import Disk
 from kraken_history.cli.servers import Endpoints
 from kraken_history.cli.supervisor import ProcessState, Program, Supervisor, supervised_environment
 from kraken_history.database.migrations import migrate
@@ -25,6 +26,7 @@ from kraken_history.settings_files import chosen_files
 
 POSTGRES, VALKEY = "postgres", "valkey"
 _SERVERS_TIMEOUT_S = 120.0
+_PATIENCE_S = 5.0  # seconds after which the reason why a server does not start is printed
 _POLL_S = 0.1
 
 
@@ -98,6 +100,7 @@ class Chain:
         _check_ports(metrics_port, len(services))
         self.services = tuple(program.name for program in services)
         self.endpoints = endpoints
+        self.disk = Disk(data_dir)
         self._servers = servers
         self.supervisor = Supervisor(
             [*(server_programs(servers) if servers else ()), *extra, *services],
@@ -111,28 +114,35 @@ class Chain:
             ),
         )
 
-    async def start(self) -> None:
+    async def start(self, *, say: Callable[[str], None] = lambda _: None) -> None:
         """Wait for the servers, migrate, and start the services, inside ``async with chain.supervisor``.
+
+        Args:
+            say: Called with the reason if a server does not start.
 
         Raises:
             UsageError, ServiceUnavailable: A server is not reachable, or rejects the connection.
             SchemaMismatch: The database is newer than this code.
         """
         if self._servers is not None:
-            await self._wait_for_servers(self._servers)
+            await self._wait_for_servers(self._servers, say)
         await migrate(self.endpoints.database_url)
         await (await connect_redis(self.endpoints.redis_url)).aclose()
         for name in self.services:
             await self.supervisor.start_program(name)
 
-    async def _wait_for_servers(self, servers: Servers) -> None:
-        give_up = time.monotonic() + _SERVERS_TIMEOUT_S
+    async def _wait_for_servers(self, servers: Servers, say: Callable[[str], None]) -> None:
+        began = time.monotonic()
+        has_said = False
         while not await asyncio.to_thread(servers.is_running):
             states = await self.supervisor.states()
             failing = [name for name in (POSTGRES, VALKEY) if states[name].state in ("BACKOFF", "FATAL")]
-            if time.monotonic() > give_up:
-                words = "; ".join(f"{name}: {self.supervisor.last_words(name)}" for name in failing)
+            words = "; ".join(f"{name}: {self.supervisor.last_words(name)}" for name in failing)
+            if time.monotonic() > began + _SERVERS_TIMEOUT_S:
                 raise ServiceUnavailable(f"the servers did not start in {_SERVERS_TIMEOUT_S:.0f} s: {words}")
+            if failing and not has_said and time.monotonic() > began + _PATIENCE_S:
+                has_said = True
+                say(f"still trying to start the servers: {words}")
             await asyncio.sleep(_POLL_S)
 
     async def troubles(self, redis: Redis) -> dict[str, str]:

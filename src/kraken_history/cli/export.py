@@ -6,7 +6,7 @@ import io
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -16,12 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kraken_history.cli import servers as server_choice
+from kraken_history.cli.candle_pages import pages, stored_range
 from kraken_history.cli.candles import fields_with, texts_of
 from kraken_history.cli.commands.export import FileFormat
 from kraken_history.cli.gaps_option import Gaps
 from kraken_history.cli.whole_file import check_target, whole_file
 from kraken_history.errors import UnknownSymbol, UsageError
-from kraken_history.intervals import Span, bucket_end, bucket_start, checked_interval, width_of
+from kraken_history.intervals import Span, bucket_end, checked_interval, width_of
 from kraken_history.provider import HistoricalDataProvider, SyncStatus
 from kraken_history.reading.arrow_stream import ARROW, require_packages
 from kraken_history.records import MINUTE, floor_minute
@@ -109,7 +110,7 @@ async def _write(database_url: str, wanted: Wanted, format_: FileFormat, path: P
             path = check_target(candles_file(wanted.symbol, wanted.interval, format_), replaces=replaces)
         if wanted.gaps is Gaps.RAISE:
             wanted = await _within_history(provider, status, wanted)
-        start, end = _stored_range(status, wanted)
+        start, end = stored_range(status, wanted.interval, wanted.start, wanted.end)
         if wanted.gaps is Gaps.RAISE:
             await _require_complete(provider, wanted, start, end)
         write = _write_csv if format_ is FileFormat.CSV else _write_parquet
@@ -134,28 +135,21 @@ async def find_status(provider: HistoricalDataProvider, name: str) -> SyncStatus
     return status
 
 
-def _stored_range(status: SyncStatus, wanted: Wanted) -> tuple[datetime, datetime]:
-    """The part of the wanted range that can hold stored candles; empty or reversed if none can."""
-    width = width_of(wanted.interval)
-    oldest = bucket_start(status.oldest_timestamp or wanted.end, width)
-    newest = bucket_end((status.newest_timestamp or wanted.end) + MINUTE, width)
-    return oldest if wanted.start is None else max(wanted.start, oldest), min(wanted.end, newest)
-
-
 async def _within_history(provider: HistoricalDataProvider, status: SyncStatus, wanted: Wanted) -> Wanted:
-    """The wanted range; bounds that were not given are those of the minutes that are whole."""
+    """The wanted range; bounds that were not given are those of the history that is known at the interval."""
     start, end = wanted.start, wanted.end
-    if start is None and status.oldest_timestamp is not None:
-        oldest = floor_minute(status.oldest_timestamp)
-        start = oldest if await _is_whole(provider, wanted.symbol, oldest) else oldest + MINUTE
-    if wanted.ends_with_history and status.newest_timestamp is not None:
-        newest = floor_minute(status.newest_timestamp)
-        end = min(end, newest + MINUTE if await _is_whole(provider, wanted.symbol, newest) else newest)
+    if status.oldest_timestamp is None or status.newest_timestamp is None:
+        return wanted
+    low = start or floor_minute(status.oldest_timestamp)
+    high = min(end, floor_minute(status.newest_timestamp) + MINUTE) if wanted.ends_with_history else end
+    if low >= high:
+        return wanted
+    coverage = await provider.get_coverage(wanted.symbol, low, high, wanted.interval)
+    known = [span for span in coverage.spans if span.kind != "missing"]
+    if known:
+        start = known[0].start if start is None else start
+        end = known[-1].end if wanted.ends_with_history else end
     return msgspec.structs.replace(wanted, start=start, end=end)
-
-
-async def _is_whole(provider: HistoricalDataProvider, symbol: str, minute: datetime) -> bool:
-    return (await provider.get_coverage(symbol, minute, minute + MINUTE)).is_complete
 
 
 async def _require_complete(provider: HistoricalDataProvider, wanted: Wanted, start: datetime, end: datetime) -> None:
@@ -173,14 +167,6 @@ def target(path: Path) -> Iterator[BinaryIO]:
         return
     with whole_file(path) as file:
         yield file
-
-
-def pages(start: datetime, end: datetime, width: timedelta, buckets: int) -> Iterator[Span]:
-    """Consecutive time ranges that split no bucket, except that the last one ends at ``end``."""
-    while start < end:
-        stop = end if end - start <= buckets * width else bucket_end(start, width) + (buckets - 1) * width
-        yield start, stop
-        start = stop
 
 
 class ExportBar:

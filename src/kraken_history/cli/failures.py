@@ -1,5 +1,7 @@
 """Expected failures, each reported as one line on standard error and an exit code."""
 
+import errno
+import os
 import sys
 
 import asyncpg
@@ -27,6 +29,10 @@ def complain(error: Exception) -> int:
             message = f"Redis takes no writes at the moment: {error}. Free memory or disk there, then try again"
         case RedisError():
             message = f"Redis reported an error: {error}"
+        case OSError(filename=str() | bytes() | os.PathLike() as file, strerror=reason):
+            message = f"cannot use {os.fsdecode(file)}: {reason}"
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EROFS | errno.EIO, strerror=reason):
+            message = f"cannot write a file: {reason}"
         case _:
             message = f"a server could not be reached: {str(error) or type(error).__name__}. Try again later"
     sys.stderr.write(f"kraken-history: {' '.join(message.split())}\n")

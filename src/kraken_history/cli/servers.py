@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from kraken_history.database.connections import connect
 from kraken_history.database.migrations import migrate
-from kraken_history.embedded import Servers, default_data_dir
+from kraken_history.embedded import Servers, absolute, default_data_dir
 from kraken_history.settings import Settings
 from kraken_history.urls import with_prefix
 
@@ -23,7 +23,7 @@ class Endpoints(Struct, frozen=True):
 
 def data_dir(settings: Settings) -> Path:
     """The data directory of the embedded servers."""
-    return (settings.kraken_history_data_dir or default_data_dir()).expanduser().resolve()
+    return absolute(settings.kraken_history_data_dir or default_data_dir())
 
 
 def endpoints_that_are_set(settings: Settings) -> tuple[str | None, str | None]:

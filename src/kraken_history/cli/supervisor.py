@@ -1,4 +1,8 @@
-"""supervisord as a child process: its configuration, start and stop, and its XML-RPC interface."""
+"""supervisord as a child process: its configuration, start and stop, and its XML-RPC interface.
+
+In supervisord's configuration, ``%``, `` ;`` and other characters have a meaning that cannot be escaped everywhere.
+So the configuration holds no path: supervisord runs in its own folder, and runs a shell script there per program.
+"""
 
 import asyncio
 import os
@@ -19,6 +23,7 @@ from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped
 
 from kraken_history.embedded.process import telling_line
 from kraken_history.errors import ServiceUnavailable
+from kraken_history.runtime.tasks import end
 
 LOG_MAX_BYTES = 5_000_000
 """Size in bytes at which supervisord rotates a program's log."""
@@ -31,6 +36,7 @@ _START_TIMEOUT_S = 20.0  # for supervisord's own start
 _POLL_S = 0.05
 _SETTLING_S = 3.0  # upper bound of the wait in ``_let_starts_settle``
 _LAST_WORDS_BYTES = 4096  # how much of the end of a log ``last_words`` reads
+_CONFIG, _OWN_LOG = "supervisord.conf", "supervisord.log"
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -41,7 +47,7 @@ class Program(msgspec.Struct, frozen=True):
         stop_wait_s: Seconds that it may take to stop before it is killed.
         starts_at_once: False for programs that :meth:`Supervisor.start_program` starts.
         restarts: Whether it is restarted, after growing pauses, if it ends by itself.
-        environment: Variables in addition to supervisord's. They are written into a file: no secrets.
+        environment: Variables in addition to supervisord's. They are written into its script: no secrets.
     """
 
     name: str
@@ -79,8 +85,8 @@ class Supervisor:
     """Runs programs. ``async with`` starts supervisord and, at the end, stops all programs in order.
 
     Args:
-        run_dir: Existing folder for the configuration and supervisord's own log.
-        log_dir: Existing folder for the rotating log of each program.
+        run_dir: Existing folder for the configuration, the scripts and supervisord's own log.
+        log_dir: Existing folder for the rotating log of each program: ``run_dir`` or a folder beside it.
         lock_file: A file that this process holds locked for as long as it runs.
         environment: Environment of supervisord, which the programs inherit.
     """
@@ -103,6 +109,8 @@ class Supervisor:
         self._socket_dir = Path()
         self._pids: dict[str, int] = {}
         self._process: asyncio.subprocess.Process | None = None
+        self._output = b""  # the end of what supervisord wrote to standard output and standard error
+        self._listening: asyncio.Task[None] | None = None
 
     def log_of(self, program: str) -> Path:
         """Path of a program's log."""
@@ -111,34 +119,42 @@ class Supervisor:
     def last_words(self, program: str) -> str:
         """The last line of a program's log that names an error, otherwise the last line."""
         try:
-            with self.log_of(program).open("rb") as file:
-                file.seek(max(file.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES, 0))
-                return telling_line(file.read().decode(errors="replace"))
+            return telling_line(_end_of(self.log_of(program)))
         except FileNotFoundError:
             return "it wrote no log"
 
     async def __aenter__(self) -> "Supervisor":
         # Operating systems limit a socket's path to about 100 bytes; a data directory may be longer.
         self._socket_dir = Path(tempfile.mkdtemp(prefix="kraken-history-", dir="/tmp"))
-        config = self._run_dir / "supervisord.conf"
-        config.write_text(self.config())
         try:
-            with (self._run_dir / "supervisord.out").open("wb") as output:
-                # A separate session: only this process receives Ctrl-C, and then stops everything in order.
-                self._process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(config)),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env=self._environment,
-                    cwd="/",
-                    start_new_session=True,
-                )
+            self._write_files()
+            # A separate session: only this process receives Ctrl-C, and then stops everything in order.
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "supervisor.supervisord", "-n", "-c", _CONFIG),
+                stdin=asyncio.subprocess.DEVNULL,
+                # Not a file: if the disk is full, supervisord reports that here, and would die if it could not.
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env=self._environment,
+                cwd=self._run_dir,
+                start_new_session=True,
+            )
+            self._listening = asyncio.create_task(self._listen(self._process))
             await self._wait_until_it_answers()
         except BaseException:
             await self.stop()
             raise
         return self
+
+    def _write_files(self) -> None:
+        (self._run_dir / _CONFIG).write_text(self.config())
+        for program in (self._guard, *self.programs):
+            (self._run_dir / _script_of(program)).write_bytes(os.fsencode(script(program)))
+
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        while part := await process.stdout.read(_LAST_WORDS_BYTES):
+            self._output = (self._output + part)[-_LAST_WORDS_BYTES:]
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
@@ -146,6 +162,13 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop everything and wait until it has ended. Repeating it has no effect."""
         process, self._process = self._process, None
+        await self._stop(process)
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            await end(listening)
+        shutil.rmtree(self._socket_dir, ignore_errors=True)
+
+    async def _stop(self, process: asyncio.subprocess.Process | None) -> None:
         if process is not None and process.returncode is not None:
             self._end_orphans()
         elif process is not None:
@@ -156,7 +179,6 @@ class Supervisor:
             while not (await asyncio.wait([ended], timeout=_POLL_S))[0]:
                 with suppress(ServiceUnavailable):
                     await self.states()
-        shutil.rmtree(self._socket_dir, ignore_errors=True)
 
     async def _let_starts_settle(self) -> None:
         """Wait until no program is new: a child between fork and exec would lose its stop signal."""
@@ -190,6 +212,14 @@ class Supervisor:
         """Start one of the programs, without waiting until it runs."""
         await self._call("startProcess", name, False)
 
+    async def start_waiting_programs(self) -> None:
+        """Start the programs that wait after a failure now, since its cause is gone; a pause may be minutes long."""
+        for name, state in (await self.states()).items():
+            if state.state == "BACKOFF":
+                with suppress(ServiceUnavailable):  # it may have started by itself meanwhile
+                    await self._call("stopProcess", name)
+                    await self._call("startProcess", name, False)
+
     async def states(self) -> dict[str, ProcessState]:
         """State of each program, by name.
 
@@ -213,9 +243,9 @@ class Supervisor:
         try:
             return await asyncio.to_thread(self._call_and_wait, method, *arguments)
         except (OSError, HTTPException, xmlrpc.client.Error) as error:
-            raise ServiceUnavailable(
-                f"supervisord did not answer ({error}): see {self._run_dir}/supervisord.log"
-            ) from error
+            if self._process is not None and not self.is_alive:
+                raise ServiceUnavailable(f"supervisord has ended: {self._own_words()}") from error
+            raise ServiceUnavailable(f"supervisord did not answer ({error}): see {self._run_dir / _OWN_LOG}") from error
 
     def _call_and_wait(self, method: str, *arguments: Any) -> Any:
         transport = SupervisorTransport(None, None, f"unix://{self._socket_dir}/supervisor.sock")
@@ -232,20 +262,28 @@ class Supervisor:
                 await asyncio.sleep(_POLL_S)
             else:
                 return
-        words = (self._run_dir / "supervisord.out").read_text(errors="replace").strip().splitlines()
-        raise ServiceUnavailable(f"supervisord did not start: {words[-1] if words else 'it wrote no output'}")
+        raise ServiceUnavailable(f"supervisord did not start: {self._own_words()}")
+
+    def _own_words(self) -> str:
+        """The line of supervisord's output that names an error, otherwise the last line of its log."""
+        lines = [line for line in self._output.decode(errors="replace").splitlines() if line.strip()]
+        errors = [line for line in lines if not line.startswith((" ", "For help"))]
+        if errors:
+            return errors[-1]
+        with suppress(OSError):
+            return telling_line(_end_of(self._run_dir / _OWN_LOG))
+        return "it wrote no output"
 
     def config(self) -> str:
-        """supervisord's configuration. It holds no secrets: these are only in the environment."""
-        run = _escaped(self._run_dir)
+        """supervisord's configuration. It holds no secrets, which are only in the environment, and no paths."""
         sections = [
-            _section("unix_http_server", file=f"{_escaped(self._socket_dir)}/supervisor.sock", chmod="0700"),
+            _section("unix_http_server", file=f"{self._socket_dir}/supervisor.sock", chmod="0700"),
             _section(
                 "supervisord",
-                logfile=f"{run}/supervisord.log",
+                logfile=_OWN_LOG,
                 logfile_maxbytes=LOG_MAX_BYTES,
                 logfile_backups=1,
-                pidfile=f"{run}/supervisord.pid",
+                pidfile="supervisord.pid",
                 silent="true",
                 nocleanup="true",
             ),
@@ -255,11 +293,9 @@ class Supervisor:
         return "\n".join([*sections, *(self._program_section(p) for p in (self._guard, *self.programs))])
 
     def _program_section(self, program: Program) -> str:
-        environment = ",".join(f'{name}="{_escaped(value)}"' for name, value in program.environment.items())
         return _section(
             f"program:{program.name}",
-            command=_escaped(shlex.join(program.argv)),
-            directory=_escaped(program.directory),
+            command=f"/bin/sh {_script_of(program)}",
             priority=program.priority,
             autostart=str(program.starts_at_once).lower(),
             autorestart=str(program.restarts).lower(),
@@ -270,19 +306,31 @@ class Supervisor:
             stopwaitsecs=program.stop_wait_s,
             killasgroup="true",
             redirect_stderr="true",
-            stdout_logfile=_escaped(self.log_of(program.name)),
+            stdout_logfile=os.path.relpath(self.log_of(program.name), self._run_dir),
             stdout_logfile_maxbytes=LOG_MAX_BYTES,
             stdout_logfile_backups=LOG_BACKUPS,
-            environment=environment,
         )
 
 
+def script(program: Program) -> str:
+    """A shell script that becomes the program. Its process keeps its pid."""
+    variables = [f"export {name}={shlex.quote(value)}" for name, value in program.environment.items()]
+    lines = [f"cd {shlex.quote(str(program.directory))} || exit", *variables, f"exec {shlex.join(program.argv)}"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _script_of(program: Program) -> str:
+    return f"{program.name}.sh"
+
+
 def _section(title: str, **options: object) -> str:
-    return f"[{title}]\n" + "".join(f"{name} = {value}\n" for name, value in options.items() if value != "")
+    return f"[{title}]\n" + "".join(f"{name} = {value}\n" for name, value in options.items())
 
 
-def _escaped(value: object) -> str:
-    return str(value).replace("%", "%%")
+def _end_of(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES, 0))
+        return file.read().decode(errors="replace")
 
 
 def supervised_environment(**changes: str) -> dict[str, str]:

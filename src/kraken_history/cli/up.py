@@ -43,7 +43,8 @@ def _prepare(settings: Settings, stack: ExitStack) -> Chain:
     servers: Servers | None = None
     if database_url is None or redis_url is None:
         servers = Servers(directory)
-        stack.enter_context(servers.claim_up())
+        waiting = f"waiting for another command that uses {servers.data_dir}"
+        stack.enter_context(servers.claim_up(waiting=lambda: _say(waiting)))
         _say(f"starting PostgreSQL and Valkey in {servers.data_dir}")
         servers.prepare()
         database_url, redis_url = (
@@ -77,14 +78,23 @@ async def _run(chain: Chain, settings: Settings) -> None:
 
 
 async def _start_and_watch(chain: Chain, settings: Settings) -> None:
-    await chain.start()
+    await chain.start(say=_say)
     watch = Watch(chain, settings)
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(await connect_redis(chain.endpoints.redis_url))
         while True:
+            await _look_at_disk(chain)
             for line in await watch.look(redis, now_s=time.monotonic()):
                 _say(line)
             await asyncio.sleep(_CHECK_EVERY_S)
+
+
+async def _look_at_disk(chain: Chain) -> None:
+    was_full = chain.disk.is_full
+    if line := await asyncio.to_thread(chain.disk.look):
+        _say(line)
+    if was_full and not chain.disk.is_full:
+        await chain.supervisor.start_waiting_programs()
 
 
 class Watch:

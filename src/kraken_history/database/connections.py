@@ -226,6 +226,8 @@ def connection_error(error: Exception, database_url: str) -> HistoryError:
     """
     place = without_password(database_url)
     reason = " ".join((str(error) or type(error).__name__).split())
+    if (of_account := _account_error(error, place)) is not None:
+        return of_account
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         return UsageError(f"{place}: {reason}: create the database, or correct DATABASE_URL")
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
@@ -249,6 +251,18 @@ def connection_error(error: Exception, database_url: str) -> HistoryError:
     if is_transient(error):
         return ServiceUnavailable(f"no database answers at {place} ({reason}): start it, or correct DATABASE_URL")
     raise error
+
+
+def _account_error(error: Exception, place: str) -> UsageError | None:
+    """Our error if the account of this process has no name, or may not read the files of its HOME."""
+    if isinstance(error, PermissionError) and error.filename:  # of a socket's file the driver gives no name
+        return UsageError(
+            f"no permission to read {error.filename}, where the TLS keys of this account's databases would be:"
+            " set HOME to the home of this account (sudo -H), or add sslmode=disable to DATABASE_URL"
+        )
+    if "getpwuid" in str(error) or "No username set" in str(error):  # KeyError, from Python 3.13 on OSError
+        return UsageError(f"this account has no name, and DATABASE_URL ({place}) has no user: add the user to it")
+    return None
 
 
 # The server does not know a setting in the URL, or not this value of it, or does not allow it to this user.

@@ -3,6 +3,9 @@
 The account must still reach its data and the programs, which often live below a folder of mode 0700
 (``/root``, a temporary directory). Changing the modes of these folders would be an unrequested change, so
 the process keeps one of root's capabilities instead: to read and search everywhere.
+
+PostgreSQL asks access(2) whether it may run its own programs. For an account other than root, access(2) ignores
+capabilities, unless the process has the securebit ``no_setuid_fixup``. So the process is given that as well.
 """
 
 import os
@@ -19,6 +22,7 @@ from kraken_history.errors import UsageError
 
 _CANDIDATES = ("postgres", "nobody")
 _CAPABILITIES = (("dac_read_search", 2), ("dac_override", 1))
+_SETPCAP_BIT = 8  # the capability to set securebits
 _SWITCH = (
     "import os, sys; uid, gid = int(sys.argv[1]), int(sys.argv[2]);"
     " os.setgroups([]); os.setgid(gid); os.setuid(uid); os.execv(sys.argv[3], sys.argv[3:])"
@@ -48,6 +52,24 @@ def server_account(data: Path) -> Account | None:
     if data.exists() and (owner := data.stat()).st_uid != 0:
         return Account(owner.st_uid, owner.st_gid)
     return _first_account()
+
+
+def check_entry() -> None:
+    """Check that this process's account has a name, which ``initdb`` asks for.
+
+    Raises:
+        UsageError: It has none, as in a container that was started with ``--user 12345``.
+    """
+    import pwd  # POSIX only: on other systems ``find_binaries`` raises a clear error first
+
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        raise UsageError(
+            f"PostgreSQL's initdb needs a name for user {uid}: add the line kraken:x:{uid}:{gid}::/:/bin/sh"
+            " to /etc/passwd, run this as another user, or set DATABASE_URL and REDIS_URL"
+        ) from None
 
 
 def _first_account() -> Account:
@@ -96,31 +118,44 @@ def as_account(
     if account is None:
         return list(argv)
     setpriv = find_setpriv()
-    capability = reading_capability(Path("/proc/self/status").read_text()) if setpriv else None
-    if capability is None:
-        _check_reach(account, reaching)
+    status = Path("/proc/self/status").read_text() if setpriv else ""
+    capability = reading_capability(status)
+    asks_itself = capability is not None and may_set_securebits(status)
+    if not asks_itself:
+        _check_reach(account, Path(argv[0]), () if capability else reaching)
     if setpriv is None:
         return [sys.executable, "-IS", "-c", _SWITCH, str(account.uid), str(account.gid), *argv]
     kept = [f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}"] if capability else []
+    kept += ["--securebits=+no_setuid_fixup"] if asks_itself else []
     return [setpriv, f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups", *kept, "--", *argv]
 
 
 def reading_capability(process_status: str) -> str | None:
     """The weakest capability in ``/proc/<pid>/status`` that lets a process read everywhere."""
+    effective = _effective_capabilities(process_status)
+    return next((name for name, bit in _CAPABILITIES if effective >> bit & 1), None)
+
+
+def may_set_securebits(process_status: str) -> bool:
+    """Whether this process may let access(2) respect the capability that it passes on."""
+    return bool(_effective_capabilities(process_status) >> _SETPCAP_BIT & 1)
+
+
+def _effective_capabilities(process_status: str) -> int:
     for line in process_status.splitlines():
         if line.startswith("CapEff:"):
-            effective = int(line.split()[1], 16)
-            return next((name for name, bit in _CAPABILITIES if effective >> bit & 1), None)
-    return None
+            return int(line.split()[1], 16)
+    return 0
 
 
-def _check_reach(account: Account, paths: Sequence[Path]) -> None:
-    for path in paths:
-        for folder in path.parents:
-            if not _may_search(account, folder):
+def _check_reach(account: Account, program: Path, others: Sequence[Path]) -> None:
+    for path in (program, *others):
+        for blocking in (*path.parents, *([path] if path == program else ())):
+            if not _may_search(account, blocking):
                 raise UsageError(
                     f"PostgreSQL refuses to run as root, and user {account.uid} cannot reach {path} "
-                    f"because of {folder}; run this as an ordinary user, or install util-linux (setpriv)"
+                    f"because of {blocking}; run this as an ordinary user, install util-linux (setpriv), "
+                    "or use a folder that every account can enter"
                 )
 
 

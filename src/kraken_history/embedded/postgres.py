@@ -1,7 +1,6 @@
 """An embedded PostgreSQL cluster, run with the programs of a given installation."""
 
 import os
-import re
 import shutil
 import signal
 import socket
@@ -12,7 +11,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from kraken_history.embedded.accounts import Account, as_account, server_account
+from kraken_history.embedded.accounts import Account, as_account, check_entry, server_account
+from kraken_history.embedded.binaries import version_of
 from kraken_history.embedded.process import (
     HOST,
     PROBE_TIMEOUT_S,
@@ -21,6 +21,7 @@ from kraken_history.embedded.process import (
     mentions,
     server_environment,
     telling_line,
+    working_directory,
 )
 from kraken_history.errors import ServiceUnavailable, UsageError
 
@@ -70,8 +71,11 @@ class Postgres(Server):
 
         Raises:
             ServiceUnavailable: ``initdb``, or creating the database, failed.
+            UsageError: This process's account cannot run them.
         """
         account = server_account(self.data)
+        if account is None:
+            check_entry()
         for abandoned in self.data.parent.glob(f"{self.data.name}.new-*"):
             shutil.rmtree(abandoned, ignore_errors=True)
         # A new name each time: an initdb whose parent was killed may still be writing to the old one.
@@ -105,15 +109,20 @@ class Postgres(Server):
         Raises:
             UsageError: Another major version created it.
         """
-        made_by = (self.data / "PG_VERSION").read_text().strip()
-        program = subprocess.run([self._program("postgres"), "--version"], capture_output=True, text=True, check=True)
-        match = re.search(r"\(PostgreSQL\) (\d+)", program.stdout)
-        ours = match.group(1) if match else program.stdout.strip()
+        made_by, ours = self.made_by(), self.version()
         if made_by != ours:
             raise UsageError(
-                f"{self.data} was made by PostgreSQL {made_by}, and this is PostgreSQL {ours}; "
-                f"use another data directory, or install the version of kraken-history that made it"
+                f"{self.data} was made by PostgreSQL {made_by}, and this is PostgreSQL {ours}: run"
+                " `kraken-history upgrade`, or use another data directory"
             )
+
+    def made_by(self) -> str | None:
+        """The major version that created the cluster; None if there is none."""
+        return (self.data / "PG_VERSION").read_text().strip() if self.exists else None
+
+    def version(self) -> str:
+        """The major version of the programs."""
+        return version_of(Path(self._program("postgres")))
 
     def set_password(self, password: str) -> None:
         """Set the superuser's password. The server must not be running."""
@@ -123,10 +132,14 @@ class Postgres(Server):
         """Remove a pid file whose pid belongs to another program, or to an ended process that is not reaped.
 
         The first happens after a reboot, the second in a container whose first process does not reap.
-        PostgreSQL ignores an unused pid, but takes any existing process of its account for a postmaster.
+        PostgreSQL ignores an unused pid, but takes any existing process of its account for a postmaster, even that of
+        another cluster. A postmaster works in its cluster's folder.
         """
         pid = self.recorded_pid()
-        if pid is not None and "postgres" not in "".join(command_line(pid)[:1]):
+        if pid is None:
+            return
+        elsewhere = (folder := working_directory(pid)) is not None and folder != self.data
+        if elsewhere or "postgres" not in "".join(command_line(pid)[:1]):
             (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def argv(self) -> list[str]:
@@ -168,7 +181,7 @@ class Postgres(Server):
 
     def _pid_file(self) -> list[str]:
         try:
-            return (self.data / "postmaster.pid").read_text().splitlines()
+            return (self.data / "postmaster.pid").read_text(errors="surrogateescape").splitlines()
         except FileNotFoundError:
             return []
 
@@ -176,7 +189,7 @@ class Postgres(Server):
         return str(self.bin_dir / name)
 
     def _as_account(self, argv: list[str], account: Account | None) -> list[str]:
-        wrapped = as_account(argv, account, reaching=[self.bin_dir / "postgres", self.data])
+        wrapped = as_account(argv, account, reaching=[self.data])
         # Without LC_ALL=C, locale code of macOS may make the postmaster multithreaded, which it refuses.
         return ["/usr/bin/env", "LC_ALL=C", *wrapped] if sys.platform == "darwin" else wrapped
 

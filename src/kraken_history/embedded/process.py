@@ -175,6 +175,14 @@ def command_line(pid: int) -> list[str]:
     return [line] if (line := os.fsdecode(listed.stdout).strip()) else []
 
 
+def working_directory(pid: int) -> Path | None:
+    """The folder that a process works in; None where the system does not tell."""
+    try:
+        return Path(os.readlink(f"/proc/{pid}/cwd"))
+    except OSError:
+        return None
+
+
 def mentions(command_line: list[str], path: Path) -> bool:
     """Whether ``path`` is one of the arguments. They may be joined in one line."""
     return str(path) in command_line or any(f" {path} " in f"{argument} " for argument in command_line)

@@ -4,19 +4,24 @@ Three lock files coordinate the commands. A command holds ``start.lock`` while i
 All commands that use the servers share ``in-use.lock``. The one long-running command whose supervisor owns
 the servers holds ``up.lock``. ``in-use.lock`` is taken and released only under ``start.lock``, so the last
 command to leave cannot stop the servers while another is about to use them.
+
+If commands use the servers when ``up`` starts, it takes ``up.lock`` and waits until they have left. Commands that
+come meanwhile wait for ``up``, so a command that is repeated every second cannot lock it out.
 """
 
+import errno
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
 from platformdirs import user_data_path
 
-from kraken_history.embedded.binaries import Binaries, find_binaries
+from kraken_history.embedded import upgrade
+from kraken_history.embedded.binaries import Binaries, find_binaries, folder_of_version
 from kraken_history.embedded.locks import POLL_S, FileLock, exclusive, opened
 from kraken_history.embedded.postgres import LAPTOP_SETTINGS, SUPERUSER, Postgres
 from kraken_history.embedded.process import HOST, Server, free_port, port_becomes_free
@@ -24,6 +29,7 @@ from kraken_history.embedded.valkey import Valkey
 from kraken_history.errors import ServiceUnavailable, UsageError
 
 DATABASE = "kraken_history"
+_WAITING = "waiting"  # follows the pid in ``up.lock`` until the claim's owner has the servers for itself
 
 
 class _Endpoint(msgspec.Struct, frozen=True):
@@ -37,8 +43,26 @@ class _Endpoints(msgspec.Struct, frozen=True):
 
 
 def default_data_dir() -> Path:
-    """The default data directory of this user account."""
-    return user_data_path("kraken-history")
+    """The default data directory of this user account.
+
+    Raises:
+        UsageError: The account has no home directory.
+    """
+    return _in_home(lambda: user_data_path("kraken-history").expanduser())
+
+
+def absolute(data_dir: Path) -> Path:
+    """The same folder as an absolute path; raises as :func:`default_data_dir` if it begins with ``~``."""
+    return _in_home(lambda: data_dir.expanduser().resolve())
+
+
+def _in_home(find: Callable[[], Path]) -> Path:
+    try:
+        return find()
+    except RuntimeError as error:  # HOME is not set, and the account has no entry in /etc/passwd
+        raise UsageError(
+            f"user {os.geteuid()} has no home directory: set KRAKEN_HISTORY_DATA_DIR to an absolute path, or set HOME"
+        ) from error
 
 
 class Servers:
@@ -50,13 +74,14 @@ class Servers:
         data_dir: Folder for all files, including passwords.
         durable: False trades the safety of the data for speed, for tests.
         binaries: The programs to run. Default: those of the installed wheels.
-        timeout_s: Maximum seconds for a start or a stop. A start includes recovery after a crash.
+        timeout_s: Maximum seconds for a start, a stop, or a wait for other commands. A start includes recovery after
+            a crash.
     """
 
     def __init__(
         self, data_dir: Path, *, durable: bool = True, binaries: Binaries | None = None, timeout_s: float = 60.0
     ) -> None:
-        self.data_dir = Path(data_dir).expanduser().resolve()
+        self.data_dir = absolute(Path(data_dir))
         self.durable = durable
         self.timeout_s = timeout_s
         self._binaries = binaries
@@ -69,7 +94,8 @@ class Servers:
             UsageError: :meth:`prepare` has not run in this data directory.
         """
         endpoint = self._endpoints().postgres
-        return f"postgresql://{SUPERUSER}:{endpoint.password}@{HOST}:{endpoint.port}/{DATABASE}"
+        # Without sslmode, clients read the TLS keys in HOME, which may belong to another account.
+        return f"postgresql://{SUPERUSER}:{endpoint.password}@{HOST}:{endpoint.port}/{DATABASE}?sslmode=disable"
 
     @property
     def redis_url(self) -> str:
@@ -144,43 +170,103 @@ class Servers:
         While any command holds :meth:`claim_up`, this waits until its supervisor has started them instead.
         """
         with ExitStack() as stack:
-            with self._starting():
-                in_use = stack.enter_context(opened(self.data_dir / "in-use.lock"))
-                in_use.acquire(shared=True)
-                stack.callback(self._leave, in_use)
+            self._join(stack)
             self._start_or_wait()
             yield
 
+    def _join(self, stack: ExitStack) -> None:
+        deadline = time.monotonic() + self.timeout_s
+        while True:
+            with self._starting():
+                if not self._claim().endswith(_WAITING):
+                    in_use = stack.enter_context(opened(self.data_dir / "in-use.lock"))
+                    in_use.acquire(shared=True)
+                    stack.callback(self._leave, in_use)
+                    return
+            if time.monotonic() > deadline:
+                raise ServiceUnavailable(
+                    f"`up` has been waiting for another command that uses {self.data_dir}"
+                    f" for {self.timeout_s:.0f} s: try again"
+                )
+            time.sleep(POLL_S * 5)
+
     @contextmanager
-    def claim_up(self) -> Iterator[None]:
+    def claim_up(self, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Be the one command whose supervisor owns the servers.
 
-        Servers that a killed command left running are stopped first, since a supervisor cannot adopt
-        them. Servers that are still running at the end are stopped too, unless other commands use them.
+        Waits until other commands have stopped using them. Servers that a killed command left running are stopped
+        first, since a supervisor cannot adopt them. Servers that are still running at the end are stopped too, unless
+        other commands use them.
+
+        Args:
+            waiting: Called once if other commands use the servers.
 
         Raises:
-            UsageError: Another command has the claim, or is using the servers.
+            UsageError: Another command has the claim, or still uses the servers after ``timeout_s``.
         """
         with ExitStack() as stack:
             with self._starting():
                 claim = stack.enter_context(opened(self.data_dir / "up.lock"))
                 if not claim.acquire():
-                    raise UsageError(f"kraken-history is already running in {self.data_dir} (process {claim.read()})")
-                in_use = stack.enter_context(opened(self.data_dir / "in-use.lock"))
-                if in_use.acquire():
-                    self._stop()
-                elif self.is_running():
-                    raise UsageError(f"another command is using {self.data_dir}: wait until it has ended")
-                claim.write(str(os.getpid()))
-                in_use.acquire(shared=True)
-                stack.callback(self._leave, in_use)
+                    pid = claim.read().partition(" ")[0]
+                    raise UsageError(f"kraken-history is already running in {self.data_dir} (process {pid})")
+                claim.write(f"{os.getpid()} {_WAITING}")
+            self._own(claim, stack, waiting)
             yield
+
+    def _own(self, claim: FileLock, stack: ExitStack, waiting: Callable[[], None]) -> None:
+        deadline = time.monotonic() + self.timeout_s
+        in_use = stack.enter_context(opened(self.data_dir / "in-use.lock"))
+        has_waited = False
+        while True:
+            with self._starting():
+                is_alone = in_use.acquire()
+                if is_alone:
+                    self._stop()
+                if is_alone or not self.is_running():
+                    claim.write(str(os.getpid()))
+                    in_use.acquire(shared=True)
+                    stack.callback(self._leave, in_use)
+                    return
+            if time.monotonic() > deadline:
+                raise UsageError(
+                    f"another command has been using {self.data_dir} for {self.timeout_s:.0f} s:"
+                    " wait until it has ended"
+                )
+            if not has_waited:
+                has_waited = True
+                waiting()
+            time.sleep(POLL_S * 5)
+
+    def upgrade(self, *, say: Callable[[str], None] = lambda _: None) -> Path | None:
+        """Move the database to the PostgreSQL of this version, if an older one made it.
+
+        Returns:
+            The folder of the old files, which stay; None if nothing was to be done.
+
+        Raises:
+            UsageError: No program of the old version is installed, there is not enough space, or other commands use
+                the servers.
+            ServiceUnavailable: A step failed. The old database is as it was.
+        """
+        with self.claim_up(), self._starting():
+            new = self._postgres(self._endpoints())
+            upgrade.finish(new.data)
+            made_by = new.made_by()
+            if made_by is None or made_by == new.version():
+                return None
+            old = self._postgres(self._endpoints())
+            old.bin_dir = folder_of_version(made_by)
+            new.data, new.port = upgrade.draft_of(self.data_dir), free_port(other_than=old.port)
+            say(f"upgrading {old.data} from PostgreSQL {made_by} to {new.version()}")
+            password = self._endpoints().postgres.password
+            return upgrade.upgrade(old, new, password=password, database=DATABASE, timeout_s=self.timeout_s, say=say)
 
     def _start_or_wait(self) -> None:
         deadline = time.monotonic() + self.timeout_s
         while True:
             with self._starting():
-                if not self._is_claimed():
+                if not self._claim():
                     self._start()
                     return
             if self.is_running():
@@ -192,9 +278,10 @@ class Servers:
                 )
             time.sleep(POLL_S * 5)
 
-    def _is_claimed(self) -> bool:
+    def _claim(self) -> str:
+        """Who has the claim; empty if nobody has."""
         with opened(self.data_dir / "up.lock") as claim:
-            return not claim.acquire(shared=True)
+            return "" if claim.acquire(shared=True) else claim.read() or "unknown"
 
     def _leave(self, in_use: FileLock) -> None:
         with self._starting():
@@ -204,6 +291,8 @@ class Servers:
     @contextmanager
     def _starting(self) -> Iterator[None]:
         self._find_binaries()
+        if not {"\n", "\r"}.isdisjoint(str(self.data_dir)):  # PostgreSQL's initdb refuses both
+            raise UsageError(f"expected a data directory without line breaks in its path, got {str(self.data_dir)!r}")
         with _os_errors_as_usage_errors(self.data_dir):
             # As root, the servers run under another account, which must be able to enter the folder.
             self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
@@ -228,6 +317,7 @@ class Servers:
 
     def _prepare(self) -> _Endpoints:
         known = self._load()
+        upgrade.finish(self.data_dir / "postgres")
         endpoints = self._with_usable_ports(known or _new_endpoints())
         postgres = self._postgres(endpoints)
         if known is None and postgres.exists:
@@ -320,6 +410,8 @@ def _os_errors_as_usage_errors(data_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        may_not_write = isinstance(error, PermissionError) or error.errno == errno.EROFS
+        remedy = ": set KRAKEN_HISTORY_DATA_DIR to a folder of your own" if may_not_write else ""
         raise UsageError(
-            f"cannot use the data directory {data_dir}: {error.strerror} ({error.filename or data_dir})"
+            f"cannot use the data directory {data_dir}: {error.strerror} ({error.filename or data_dir}){remedy}"
         ) from error

@@ -48,8 +48,8 @@ class Valkey(Server):
             "set-proc-title": "no",
         }
         draft = self._config.with_suffix(".new")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.writelines(f"{name} {value}\n" for name, value in settings.items())
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(os.fsencode("".join(f"{name} {value}\n" for name, value in settings.items())))
         draft.replace(self._config)
 
     def argv(self) -> list[str]:
