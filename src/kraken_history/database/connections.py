@@ -226,8 +226,8 @@ def connection_error(error: Exception, database_url: str) -> HistoryError:
     """
     place = without_password(database_url)
     reason = " ".join((str(error) or type(error).__name__).split())
-    if (of_account := _account_error(error, place)) is not None:
-        return of_account
+    if (known := _account_error(error, place) or _pooler_error(reason, place)) is not None:
+        return known
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         return UsageError(f"{place}: {reason}: create the database, or correct DATABASE_URL")
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
@@ -235,9 +235,6 @@ def connection_error(error: Exception, database_url: str) -> HistoryError:
     if isinstance(error, asyncpg.UndefinedFileError) and "timescaledb" in reason:
         remedy = "run `ALTER EXTENSION timescaledb UPDATE` there, as the first statement of a session of its owner"
         return UsageError(f"{place}: the server's TimescaleDB is another version than this database's: {remedy}")
-    if "statement pooling mode" in reason:
-        remedy = "expected PgBouncer's pool_mode = transaction or session"
-        return UsageError(f"{place}: {reason}: {remedy}")
     if isinstance(error, _REFUSED) or _PGBOUNCER_REFUSES.search(reason):
         return UsageError(f"{place}: {reason}: correct user, password, database or arguments in DATABASE_URL")
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -263,6 +260,12 @@ def _account_error(error: Exception, place: str) -> UsageError | None:
     if "getpwuid" in str(error) or "No username set" in str(error):  # KeyError, from Python 3.13 on OSError
         return UsageError(f"this account has no name, and DATABASE_URL ({place}) has no user: add the user to it")
     return None
+
+
+def _pooler_error(reason: str, place: str) -> UsageError | None:
+    if "statement pooling mode" not in reason:
+        return None
+    return UsageError(f"{place}: {reason}: expected PgBouncer's pool_mode = transaction or session")
 
 
 # The server does not know a setting in the URL, or not this value of it, or does not allow it to this user.
