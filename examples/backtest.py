@@ -73,7 +73,7 @@ async def _complete_end(
 ) -> datetime:
     """Where the complete part of the range ends: before the last moments, if it ends now."""
     try:
-        return await provider.require_complete(arguments.symbol, start, end)
+        return await provider.require_complete(arguments.symbol, start, end, arguments.interval)
     except CoverageError as error:
         if arguments.gaps == "raise":
             raise

@@ -157,6 +157,7 @@ def run_of(
         trades=[_as_json(fill) for trader in traders for fill in trader.fills],
         equity_curve=traders[0].equity_curve if len(traders) == 1 else None,
         gaps=gaps,
+        interval=interval,
     )
 
 

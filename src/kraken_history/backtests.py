@@ -22,7 +22,7 @@ from kraken_history.arguments import whole_number
 from kraken_history.database.connections import Connection
 from kraken_history.database.stored_symbols import fetch_stored_symbols
 from kraken_history.errors import HistoryError, InvalidNumber, UnknownSymbol, UsageError
-from kraken_history.intervals import as_utc
+from kraken_history.intervals import as_utc, checked_interval
 from kraken_history.kraken.pairs import find_symbol
 from kraken_history.reading.coverage import KINDS, Coverage, coverage_on
 from kraken_history.reading.gaps import GapsChoice, checked_gaps
@@ -78,10 +78,13 @@ class RunCoverage(Struct, frozen=True, kw_only=True):
 
     Attributes:
         gaps: The choice with which the strategy read; None if the run does not say.
+        interval: The interval at which the time is judged, in minutes: the exchange's hours and days may be there
+            without their minutes.
         symbols: By symbol. A symbol of which nothing is stored has no entry.
     """
 
     gaps: GapsChoice | None = None
+    interval: int = 1
     symbols: Mapping[str, SymbolCoverage]
 
     @property
@@ -97,6 +100,7 @@ class BacktestRun(Struct, frozen=True, kw_only=True):
         start_time, end_time: The range that was tested, ``[start_time, end_time)``.
         trades: The strategy's own record of its trades; ``None`` if it was not saved.
         gaps: The choice with which the strategy read its candles; None if the run does not say.
+        interval: The shortest interval of its candles, in minutes, at which :func:`save_run` judges the coverage.
         coverage: What the run was computed on. If None, :func:`save_run` looks it up for the range and the symbols.
     """
 
@@ -109,6 +113,7 @@ class BacktestRun(Struct, frozen=True, kw_only=True):
     trades: Sequence[Json] | None = None
     equity_curve: Sequence[EquityPoint] | None = None
     gaps: GapsChoice | None = None
+    interval: int = 1
     coverage: RunCoverage | None = None
 
 
@@ -171,10 +176,10 @@ async def save_run(pool: asyncpg.Pool | Connection, run: BacktestRun) -> UUID:
 
 
 async def _coverage_of(pool: asyncpg.Pool | Connection, run: BacktestRun, symbols: Sequence[str]) -> RunCoverage:
-    span = as_utc(run.start_time), as_utc(run.end_time)
+    span, interval = (as_utc(run.start_time), as_utc(run.end_time)), checked_interval(run.interval)
     async with _lent(pool) as connection:
-        found = {symbol: SymbolCoverage.of(await coverage_on(connection, symbol, span)) for symbol in symbols}
-    return RunCoverage(gaps=None if run.gaps is None else checked_gaps(run.gaps), symbols=found)
+        found = {symbol: SymbolCoverage.of(await coverage_on(connection, symbol, span, interval)) for symbol in symbols}
+    return RunCoverage(gaps=None if run.gaps is None else checked_gaps(run.gaps), interval=interval, symbols=found)
 
 
 def _lent(pool: asyncpg.Pool | Connection) -> AbstractAsyncContextManager[Connection]:
@@ -243,7 +248,9 @@ async def load_run(pool: asyncpg.Pool | Connection, id_: UUID) -> SavedRun:
         run = msgspec.convert(_decoded(row), SavedRun)
     except _UNREADABLE as error:
         raise HistoryError(f"backtest run {id_} was not stored by save_run and cannot be read: {error}") from error
-    return run if run.coverage is None else msgspec.structs.replace(run, gaps=run.coverage.gaps)
+    if run.coverage is None:
+        return run
+    return msgspec.structs.replace(run, gaps=run.coverage.gaps, interval=run.coverage.interval)
 
 
 _LOAD = f"SELECT {_RUN_COLUMNS}, trades::text, equity_curve::text FROM backtest_runs WHERE id = $1"  # noqa: S608 — the same

@@ -208,7 +208,13 @@ def test_each_missing_range_has_its_reason() -> None:
     gaps = explain("AAPLx/USD", [old, gone, edge], [gone], now=now)
     (long_edge,) = explain("AAPLx/USD", [TimeRange(now - 11 * MINUTE, now)], [], now=now)
 
+    minute = TimeRange(JANUARY - 3 * DAY, JANUARY - 3 * DAY + MINUTE)
+    (unreachable,) = explain("AAPLx/USD", [minute], [], [minute.start + timedelta(seconds=7)], now=now)
+    (wide,) = explain("AAPLx/USD", [old], [], [old.start + timedelta(seconds=7)], now=now)
+
     assert [gap.why for gap in gaps] == ["missing", "dropped", "unsettled"]
+    assert (unreachable.why, unreachable.command) == ("unreachable", "kraken-history status")
+    assert wide.why == "missing"
     assert [gap.command for gap in gaps[1:]] == ["kraken-history status"] * 2
     assert long_edge.why == "missing"
     assert long_edge.command.startswith("kraken-history backfill AAPLx/USD --from 2024-01-01T23:49:00Z")

@@ -79,6 +79,28 @@ def test_one_run_is_shown_by_the_beginning_of_its_id(saved: str, command: Run) -
     assert run["trades"] == [{"side": "buy"}]
 
 
+def test_a_run_shows_the_coverage_that_it_was_computed_on(saved: str, background: Background, command: Run) -> None:
+    coverage = {"gaps": "ignore", "interval": 60, "symbols": {"BTC/USDT": {
+        "from": "2026-01-01T00:00:00Z", "to": "2026-02-01T00:00:00Z",
+        "proven_s": 86400, "exchange_s": 3600, "quiet_s": 0, "missing_s": 2588400,
+    }}}  # fmt: skip
+
+    async def add() -> None:
+        connection = await asyncpg.connect(saved)
+        await connection.execute(
+            "UPDATE backtest_runs SET coverage = $1::text::jsonb WHERE id = $2", json.dumps(coverage), IDS[0]
+        )
+        await connection.close()
+
+    background.run(add())
+
+    shown = command("runs", "show", "0b9f3", DATABASE_URL=saved)
+    listed = command("runs", "list", "--json", DATABASE_URL=saved)
+
+    assert "proven 1 d, exchange 1 h, missing 29 d 23 h (gaps=ignore, at 60 min)" in " ".join(shown.out.split())
+    assert json.loads(listed.out)[2]["coverage"]["symbols"]["BTC/USDT"]["missing_s"] == 2588400
+
+
 def test_runs_are_compared_side_by_side_and_what_differs_is_marked(saved: str, command: Run) -> None:
     outcome = command("runs", "compare", *(str(id_) for id_ in IDS), DATABASE_URL=saved)
     as_json = command("runs", "compare", "0b9f3", "5d", "--json")

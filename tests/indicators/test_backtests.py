@@ -217,6 +217,7 @@ async def test_a_run_carries_the_coverage_that_it_was_computed_on(pool: asyncpg.
     stored = msgspec.json.decode(await pool.fetchval("SELECT coverage::text FROM backtest_runs"))
     assert stored == {
         "gaps": "pad",
+        "interval": 1,
         "symbols": {
             "BTC/USDT": {
                 "from": "2025-01-01T00:00:00Z", "to": "2025-01-01T04:00:00Z",

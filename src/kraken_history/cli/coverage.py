@@ -14,6 +14,7 @@ from kraken_history.cli import servers as server_choice
 from kraken_history.cli.coverage_strip import cells, coloured, days_per_cell, legend
 from kraken_history.cli.instants import instant
 from kraken_history.cli.missing_time import ONE_BY_ONE, Gap, are_several, explain, lasting, percent
+from kraken_history.completeness.unreachable import find_unreachable_instants
 from kraken_history.errors import UsageError
 from kraken_history.intervals import as_utc
 from kraken_history.kraken.pairs import checked_name
@@ -73,7 +74,8 @@ async def _measure(
                 known = extents[symbol].since if symbol in extents else until
                 since = min(_whole_second(as_utc(start)) if start else _second_after(known), until)
                 coverage = await measure_coverage(connection, symbol, since, until)
-                gaps = explain(symbol, coverage.missing, coverage.dropped, now=now)
+                instants = await find_unreachable_instants(connection, symbol, since, until)
+                gaps = explain(symbol, coverage.missing, coverage.dropped, instants, now=now)
                 reports.append(Report(coverage, gaps))
         return reports
     finally:
@@ -139,6 +141,8 @@ def _gap_lines(gaps: Sequence[Gap], width: int, *, is_terminal: bool) -> list[Te
             lines += [Text(f"{span}:"), *_command(gap.command, width, is_terminal=is_terminal)]
         elif gap.why == "dropped":
             lines += [Text(f"{span}: dropped by retention,"), Text("      which no command brings back")]
+        elif gap.why == "unreachable":
+            lines += [Text(f"{span}: more trades in one instant"), Text("      than Kraken's REST API shows")]
         else:
             lines.append(Text(f"{span}: not settled yet"))
     if len(gaps) > _MOST_GAPS:

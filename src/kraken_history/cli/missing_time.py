@@ -17,18 +17,23 @@ SHOW_COMMAND = "kraken-history status"
 """Given for a range that no command fills: it shows what retention dropped, and whether the feed is alive."""
 
 
+_AROUND_AN_INSTANT = timedelta(minutes=3)
+"""Longest missing time of a single instant: from the minute of the trade before it to that of the trade after it."""
+
+
 class Gap(Struct, frozen=True):
     """A missing range.
 
     Attributes:
         why: ``missing``: never stored. ``dropped``: retention dropped its one-minute candles, and nothing brings them
-            back. ``unsettled``: moments ago, and the next trade or the worker settles it.
+            back. ``unsettled``: moments ago, and the next trade or the worker settles it. ``unreachable``: more
+            trades than a page share one instant, so Kraken's REST API cannot show them all.
         command: Fills the range if ``why`` is ``missing``. Otherwise it shows the reason.
     """
 
     start: datetime
     end: datetime
-    why: Literal["missing", "dropped", "unsettled"]
+    why: Literal["missing", "dropped", "unsettled", "unreachable"]
     command: str
 
     @property
@@ -37,22 +42,31 @@ class Gap(Struct, frozen=True):
         return self.end - self.start
 
 
-def explain(symbol: str, missing: Iterable[TimeRange], dropped: Sequence[TimeRange], *, now: datetime) -> list[Gap]:
+def explain(
+    symbol: str,
+    missing: Iterable[TimeRange],
+    dropped: Sequence[TimeRange],
+    unreachable: Sequence[datetime] = (),
+    *,
+    now: datetime,
+) -> list[Gap]:
     """Each missing range with its reason and its command.
 
     Args:
         missing: None of them is dropped only in part.
         dropped: The time that was dropped.
+        unreachable: Instants of which REST cannot show every trade.
     """
-    return [
-        _explained(symbol, each, any(gone.start <= each.start and each.end <= gone.end for gone in dropped), now)
-        for each in missing
-    ]
+    return [_explained(symbol, each, dropped, unreachable, now) for each in missing]
 
 
-def _explained(symbol: str, missing: TimeRange, is_dropped: bool, now: datetime) -> Gap:
-    if is_dropped:
+def _explained(
+    symbol: str, missing: TimeRange, dropped: Sequence[TimeRange], unreachable: Sequence[datetime], now: datetime
+) -> Gap:
+    if any(gone.start <= missing.start and missing.end <= gone.end for gone in dropped):
         return Gap(missing.start, missing.end, "dropped", SHOW_COMMAND)
+    if missing.duration <= _AROUND_AN_INSTANT and any(missing.start <= each < missing.end for each in unreachable):
+        return Gap(missing.start, missing.end, "unreachable", SHOW_COMMAND)
     if missing.start >= now - SETTLES_WITHIN:
         return Gap(missing.start, missing.end, "unsettled", SHOW_COMMAND)
     return Gap(missing.start, missing.end, "missing", fill_command(symbol, missing.start, missing.end))

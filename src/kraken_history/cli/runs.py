@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 from uuid import UUID
@@ -18,6 +19,8 @@ from kraken_history.cli.tables import print_table, table_of
 from kraken_history.database.connections import connect
 from kraken_history.database.migrations import check_schema
 from kraken_history.errors import UsageError
+from kraken_history.reading.coverage import KINDS
+from kraken_history.remedies import duration_text
 from kraken_history.settings import load_settings
 
 T = TypeVar("T")
@@ -98,7 +101,14 @@ _MATCHING = "SELECT id FROM backtest_runs WHERE starts_with(id::text, $1) ORDER 
 
 def coverage_words(run: RunSummary | SavedRun) -> str:
     """The coverage of the history that a run read, in words; empty if none was saved with it."""
-    return ""
+    if run.coverage is None or not run.coverage.symbols:
+        return ""
+    symbols = run.coverage.symbols.values()
+    kinds = {kind: timedelta(seconds=sum(getattr(each, f"{kind}_s") for each in symbols)) for kind in KINDS}
+    found = ", ".join(f"{kind} {duration_text(length)}" for kind, length in kinds.items() if length)
+    details = [f"gaps={run.coverage.gaps}"] if run.coverage.gaps else []
+    details += [f"at {run.coverage.interval} min"] if run.coverage.interval != 1 else []
+    return f"{found} ({', '.join(details)})" if details else found
 
 
 def _summary(run: RunSummary | SavedRun) -> dict[str, Any]:

@@ -6,6 +6,7 @@ them, they stay missing.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import asyncpg
 
@@ -44,3 +45,22 @@ UNREACHABLE_IDS = """coalesce((
     SELECT range_agg(r) FROM unreachable_trades u, unnest(u.ids) AS r WHERE u.symbol = s.symbol
 ), '{}')"""
 """SQL: the ids that REST does not show of ``data_sync_status AS s``, as a multirange."""
+
+
+async def find_unreachable_instants(
+    connection: Connection, symbol: str, start: datetime, end: datetime
+) -> list[datetime]:
+    """The instants of ``[start, end)`` of which REST cannot show every trade, and some are missing; in order."""
+    rows = await connection.fetch(
+        """
+        SELECT u.timestamp FROM unreachable_trades u
+        JOIN data_sync_status s ON s.symbol = u.symbol AND s.data_type = 'trades'
+        WHERE u.symbol = $1 AND u.timestamp >= $2 AND u.timestamp < $3
+          AND NOT u.ids <@ (s.id_ranges + s.absent_id_ranges)
+        ORDER BY u.timestamp
+        """,
+        symbol,
+        start,
+        end,
+    )
+    return [row["timestamp"] for row in rows]
