@@ -8,6 +8,7 @@ import pytest
 from kraken_history.database.connections import create_pool
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.storing.store import Store
+from tests.support.command import clean_environment, command  # noqa: F401 — fixtures
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from kraken_history.intervals import as_utc
 from kraken_history.kraken.pairs import checked_name
 from kraken_history.reading.coverage import KINDS
 from kraken_history.reading.database import Database
-from kraken_history.reading.measured_coverage import MeasuredCoverage, measure_coverage
+from kraken_history.reading.measured_coverage import MeasuredCoverage
+from kraken_history.reading.measured_longer import find_longer_since, measure_coverage_at
 from kraken_history.reading.names import read_symbol, read_symbols
 from kraken_history.reading.stored_extent import read_extents
 from kraken_history.settings import Settings
@@ -37,7 +38,13 @@ class Report(Struct, frozen=True):
 
 
 def run_coverage(
-    settings: Settings, names: Sequence[str], *, start: datetime | None, end: datetime | None, as_json: bool
+    settings: Settings,
+    names: Sequence[str],
+    *,
+    start: datetime | None,
+    end: datetime | None,
+    interval: int,
+    as_json: bool,
 ) -> None:
     """Measure the coverage of the symbols, by default of all that are stored, and print it.
 
@@ -48,7 +55,7 @@ def run_coverage(
     if start is not None and start >= datetime.now(UTC):
         raise UsageError(f"--from: expected a time before now, got {instant(start)}")
     with server_choice.database(settings) as database_url:
-        reports = asyncio.run(_measure(database_url, wanted, start, end))
+        reports = asyncio.run(_measure(database_url, wanted, start, end, interval))
     if as_json:
         sys.stdout.write(msgspec.json.encode({"symbols": {r.coverage.symbol: as_record(r) for r in reports}}).decode())
         sys.stdout.write("\n")
@@ -59,7 +66,7 @@ def run_coverage(
 
 
 async def _measure(
-    database_url: str, names: Sequence[str], start: datetime | None, end: datetime | None
+    database_url: str, names: Sequence[str], start: datetime | None, end: datetime | None, interval: int
 ) -> list[Report]:
     database = Database(database_url, 1, 1)
     await database.open()
@@ -72,8 +79,10 @@ async def _measure(
             reports = []
             for symbol in dict.fromkeys(symbols):
                 known = extents[symbol].since if symbol in extents else until
+                if interval > 1:
+                    known = min(known, await find_longer_since(connection, symbol, interval) or known)
                 since = min(_whole_second(as_utc(start)) if start else _second_after(known), until)
-                coverage = await measure_coverage(connection, symbol, since, until)
+                coverage = await measure_coverage_at(connection, symbol, since, until, interval)
                 instants = await find_unreachable_instants(connection, symbol, since, until)
                 gaps = explain(symbol, coverage.missing, coverage.dropped, instants, now=now)
                 reports.append(Report(coverage, gaps))

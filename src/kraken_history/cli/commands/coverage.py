@@ -7,6 +7,7 @@ import typer
 from kraken_history.cli.instants import MOST_DAYS, range_options
 from kraken_history.cli.loading import loading
 from kraken_history.errors import UsageError
+from kraken_history.intervals import parse_interval
 
 
 def register(app: typer.Typer) -> None:
@@ -26,6 +27,10 @@ def _coverage(
     days: Annotated[
         int | None, typer.Option(min=1, max=MOST_DAYS, help="Instead of --from: this many days before --to, or now.")
     ] = None,
+    interval: Annotated[
+        str,
+        typer.Option(help="For candles of this length: Kraken's hours and days may be there without their minutes."),
+    ] = "1",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Show how complete the history is: by day, in total, and where it is missing.
@@ -40,5 +45,5 @@ def _coverage(
     with loading():
         from kraken_history.cli.coverage import run_coverage
         from kraken_history.settings import load_settings
-    start, end = range_options(from_, to, days)
-    run_coverage(load_settings(), symbols or [], start=start, end=end, as_json=as_json)
+    (start, end), minutes = range_options(from_, to, days), parse_interval(interval)
+    run_coverage(load_settings(), symbols or [], start=start, end=end, interval=minutes, as_json=as_json)
