@@ -121,7 +121,7 @@ async def test_candles_that_are_dropped_while_they_are_read_are_refused(
 
 
 async def test_what_was_dropped_before_it_was_kept_shows_in_daily_candles(database_url: str) -> None:
-    await migrate(database_url, migrations=[each for each in read_migrations() if each.version != 11])
+    await migrate(database_url, migrations=[each for each in read_migrations() if each.version < 11])
     async with await create_pool(database_url, min_size=1, max_size=2) as pool:
         await fill_minutes(pool, [MONDAY + n * timedelta(hours=1) for n in range(96)])  # not by the store
         await materialize(pool, NOW)

@@ -205,6 +205,8 @@ async def test_whoever_does_not_think_about_gaps_is_not_fooled(name: str, histor
         "replay": lambda: drained(history.replay([SYMBOL], [1, 5], WHOLE.start, WHOLE.end, speed=0)),
         "get_trades": lambda: history.get_trades(SYMBOL, WHOLE.start, WHOLE.end),
         "replay_trades": lambda: drained(history.replay_trades(SYMBOL, WHOLE.start, WHOLE.end, speed=0)),
+        "get_trades_arrow": lambda: history.get_trades_arrow(SYMBOL, WHOLE.start, WHOLE.end),
+        "get_trades_frame": lambda: history.get_trades_frame(SYMBOL, WHOLE.start, WHOLE.end),
     }
 
     with pytest.raises(CoverageError) as refusal:
@@ -246,6 +248,12 @@ def blocking_reads(history: BlockingHistoricalDataProvider) -> dict[str, Callabl
         "follow_candles": follow,
         "get_trades": lambda span, gaps: history.get_trades(SYMBOL, span.start, span.end, gaps=gaps),
         "replay_trades": lambda span, gaps: list(history.replay_trades(SYMBOL, span.start, span.end, 0, gaps=gaps)),
+        "get_trades_arrow": lambda span, gaps: history.get_trades_arrow(
+            SYMBOL, span.start, span.end, gaps=gaps
+        ).to_pylist(),
+        "get_trades_frame": lambda span, gaps: history.get_trades_frame(
+            SYMBOL, span.start, span.end, gaps=gaps
+        ).rows(),
     }
 
 

@@ -55,9 +55,21 @@ class Corrected:
     def __init__(self, rows: Sequence[asyncpg.Record]) -> None:
         self._rows = rows
 
-    async def forget(self, connection: Connection, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
-        """Delete those of windows that were refreshed, oldest first, unless they were corrected again."""
-        done = [row for row in self._rows if row["name"] == aggregate.view and _is_within(row["timestamp"], refreshed)]
+    async def forget(
+        self, connection: Connection, aggregate: Aggregate, refreshed: Sequence[TimeRange], symbol: str | None = None
+    ) -> None:
+        """Delete those of windows that were refreshed, oldest first, unless they were corrected again.
+
+        Args:
+            symbol: Only those of this one.
+        """
+        done = [
+            row
+            for row in self._rows
+            if row["name"] == aggregate.view
+            and symbol in (None, row["symbol"])
+            and _is_within(row["timestamp"], refreshed)
+        ]
         if done:
             columns = [[row[name] for row in done] for name in ("symbol", "timestamp", "trade_count")]
             await connection.execute(_FORGET_CORRECTED, aggregate.view, *columns)
@@ -110,7 +122,9 @@ class TableKeeper:
         return kept
 
     async def replace(self, aggregate: Aggregate, symbol: str, window: TimeRange, kept: str) -> None:
-        await _replace(self._connection, aggregate, f"{aggregate.view}_rows", symbol, window, kept)
+        async with self._connection.transaction():
+            await _replace(self._connection, aggregate, f"{aggregate.view}_rows", symbol, window, kept)
+            await self._corrected.forget(self._connection, aggregate, [window], symbol)
 
     async def unmark(self, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
         await self._connection.execute(_ADVANCE, aggregate.view, _multirange(refreshed), refreshed[-1].end)
@@ -167,7 +181,9 @@ class ContinuousKeeper:
         return [row["timestamp"] for row in rows]
 
     async def replace(self, aggregate: Aggregate, symbol: str, window: TimeRange, kept: str) -> None:
-        await _replace(self._connection, aggregate, self._tables[aggregate.view], symbol, window, kept)
+        async with self._connection.transaction():
+            await _replace(self._connection, aggregate, self._tables[aggregate.view], symbol, window, kept)
+            await self._corrected.forget(self._connection, aggregate, [window], symbol)
 
     async def note_refreshed(self, views: Sequence[str]) -> None:
         async with self._connection.transaction():
@@ -265,9 +281,8 @@ def _fresh(aggregate: Aggregate) -> str:
 async def _replace(
     connection: Connection, aggregate: Aggregate, table: str, symbol: str, window: TimeRange, kept: str
 ) -> None:
-    async with connection.transaction():
-        await connection.execute(_REMOVE.format(table=table), symbol, window.start, window.end, aggregate.width, kept)
-        await connection.execute(_merge(aggregate, table), window.start, window.end)
+    await connection.execute(_REMOVE.format(table=table), symbol, window.start, window.end, aggregate.width, kept)
+    await connection.execute(_merge(aggregate, table), window.start, window.end)
 
 
 # A candle's minutes are proven if all of its time that ever had a candle lies between the oldest and the newest trade.

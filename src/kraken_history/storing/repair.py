@@ -6,7 +6,7 @@ writer does, and looks again at what is wrong, so that a write meanwhile does no
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
@@ -15,6 +15,7 @@ from typing import TypeVar
 import asyncpg
 
 from kraken_history.database.connections import Connection, write_again
+from kraken_history.database.locks import holding
 from kraken_history.errors import ServiceUnavailable
 from kraken_history.intervals import bucket_end, bucket_start
 from kraken_history.ledger import IdRanges
@@ -48,14 +49,10 @@ async def sole_repairer(pool: asyncpg.Pool) -> AsyncIterator[None]:
     Raises:
         RepairIsRunning: Another process has the lock.
     """
-    async with pool.acquire() as connection:
-        if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK_KEY):
+    async with pool.acquire() as connection, holding(connection, _LOCK_KEY, wait_s=0) as is_held:
+        if not is_held:
             raise RepairIsRunning("another repair is running: wait for it, or try again later")
-        try:
-            yield
-        finally:
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # a lost connection holds no lock
-                await connection.fetchval("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
+        yield
 
 
 async def remove_repeated(pool: asyncpg.Pool, symbol: str, ids: IdRanges) -> list[datetime]:
