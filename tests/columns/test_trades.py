@@ -42,8 +42,8 @@ async def test_the_columns_equal_the_records(provider: HistoricalDataProvider) -
 
 @POSTGRESQL
 async def test_the_types_do_not_depend_on_the_rows(provider: HistoricalDataProvider) -> None:
-    full = await provider.get_trades_arrow(SYMBOL, START, END)
-    nothing = await provider.get_trades_arrow(SYMBOL, END, END + timedelta(days=1))
+    full = await provider.get_trades_arrow(SYMBOL, START, END, gaps="ignore")
+    nothing = await provider.get_trades_arrow(SYMBOL, END, END + timedelta(days=1), gaps="ignore")
 
     assert full.schema == nothing.schema
     assert full.schema.names == FIELDS
@@ -56,7 +56,7 @@ async def test_the_types_do_not_depend_on_the_rows(provider: HistoricalDataProvi
 
 @POSTGRESQL
 async def test_the_last_instant_of_the_range_is_left_out(provider: HistoricalDataProvider) -> None:
-    trades = await provider.get_trades(SYMBOL, START, END)
+    trades = await provider.get_trades(SYMBOL, START, END, gaps="ignore")
 
     table = await provider.get_trades_arrow(SYMBOL, trades[3].timestamp, trades[9].timestamp)
 
@@ -65,10 +65,10 @@ async def test_the_last_instant_of_the_range_is_left_out(provider: HistoricalDat
 
 @POSTGRESQL
 async def test_frames_of_polars_and_pandas(provider: HistoricalDataProvider) -> None:
-    trades = as_floats(await provider.get_trades(SYMBOL, START, END))
+    trades = as_floats(await provider.get_trades(SYMBOL, START, END, gaps="ignore"))
 
-    frame = await provider.get_trades_frame(SYMBOL, START, END)
-    indexed = await provider.get_trades_frame(SYMBOL, START, END, as_="pandas")
+    frame = await provider.get_trades_frame(SYMBOL, START, END, gaps="ignore")
+    indexed = await provider.get_trades_frame(SYMBOL, START, END, as_="pandas", gaps="ignore")
 
     assert isinstance(frame, polars.DataFrame)
     assert frame.to_dicts() == trades
@@ -82,8 +82,8 @@ async def test_a_number_that_no_decimal_holds_is_refused(pool: asyncpg.Pool, pro
     await pool.execute("UPDATE trades SET price = 123456789012345678901 WHERE id = 400")
 
     with pytest.raises(UsageError, match="read with numbers='float'"):
-        await provider.get_trades_arrow(SYMBOL, START, END)
-    assert (await provider.get_trades_arrow(SYMBOL, START, END, numbers="float")).num_rows == 849
+        await provider.get_trades_arrow(SYMBOL, START, END, gaps="ignore")
+    assert (await provider.get_trades_arrow(SYMBOL, START, END, numbers="float", gaps="ignore")).num_rows == 849
 
 
 @POSTGRESQL
@@ -102,7 +102,7 @@ async def test_wrong_arguments_are_refused(provider: HistoricalDataProvider) -> 
 async def test_a_symbol_with_candles_only_has_no_trades(pool: asyncpg.Pool, provider: HistoricalDataProvider) -> None:
     await pool.execute("UPDATE data_sync_status SET symbol = 'SOL/USDT' WHERE data_type = 'candles_1m'")
 
-    table = await provider.get_trades_arrow("SOL/USDT", START, END)
+    table = await provider.get_trades_arrow("SOL/USDT", START, END, gaps="ignore")
 
     assert table.num_rows == 0
 
@@ -111,7 +111,8 @@ async def test_a_symbol_with_candles_only_has_no_trades(pool: asyncpg.Pool, prov
 async def test_the_blocking_provider_has_them_too(provider: HistoricalDataProvider, migrated_database_url: str) -> None:
     def read() -> tuple[pyarrow.Table, polars.DataFrame]:
         with BlockingHistoricalDataProvider(migrated_database_url, 1, 1) as history:
-            return history.get_trades_arrow(SYMBOL, START, END), history.get_trades_frame(SYMBOL, START, END)
+            table = history.get_trades_arrow(SYMBOL, START, END, gaps="ignore")
+            return table, history.get_trades_frame(SYMBOL, START, END, gaps="ignore")
 
     table, frame = await asyncio.to_thread(read)
 
