@@ -1,6 +1,6 @@
-"""CryptoDataDownload's files of Kraken: minutes are imported, hours and days are refused with the reason."""
+"""CryptoDataDownload's files of Kraken: minutes are imported, and hours and days as candles without minutes."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -93,14 +93,6 @@ async def test_a_symbol_that_only_kraken_could_confirm_counts_as_written(tmp_pat
     assert (await only(import_csv, path)).symbol == "FOO/BAR"
 
 
-async def test_days_are_refused_with_the_reason(cases: Path, pool: asyncpg.Pool, import_csv: Import) -> None:
-    told = await reason(import_csv, cases / "Kraken_BTCUSD_d.csv")
-
-    assert told.startswith(": candles of 1440 minutes of BTC/USD cannot be stored yet")
-    assert "import the file of minutes instead" in told
-    assert await everything(pool) == ([], [], [])
-
-
 def test_days_are_parsed_whole(cases: Path) -> None:
     series = as_turned(cases / "Kraken_BTCUSD_d.csv")
     extent = find_extent(series, series.content)
@@ -116,10 +108,15 @@ def test_days_are_parsed_whole(cases: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Kraken_BTCUSD_1h.csv", "mine.csv"])
-async def test_hours_are_known_by_their_times(tmp_path: Path, import_csv: Import, name: str) -> None:
+async def test_hours_are_known_by_their_times(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import, name: str
+) -> None:
     path = write(tmp_path / name, [SITE, HEADER, *[line(60 * hour) for hour in (5, 3, 2)]])
 
-    assert "candles of 60 minutes" in await reason(import_csv, path, "BTC/USD")
+    outcome = await only(import_csv, path, "BTC/USD")
+
+    assert (outcome.interval_minutes, outcome.candles, outcome.end - outcome.start) == (60, 3, timedelta(hours=4))
+    assert await pool.fetchval("SELECT count(*) FROM longer_candles WHERE interval_minutes = 60") == 3
 
 
 BAD = {

@@ -70,13 +70,24 @@ async def test_a_recorded_file_of_candles_is_stored_exactly(
     assert (row["min"], row["max"]) == (outcome.start, outcome.end - MINUTE)
 
 
-async def test_longer_candles_are_skipped_with_the_reason(
-    recordings: Path, pool: asyncpg.Pool, import_csv: Import
+async def test_longer_candles_beside_minutes_are_skipped_with_the_reason(
+    tmp_path: Path, pool: asyncpg.Pool, import_csv: Import
 ) -> None:
-    (outcome,) = await import_csv(recordings / "csv/XBTUSD_60.csv")
+    write(tmp_path / "xbtusdt_1.csv", [candle_line(0)])
+    write(tmp_path / "XBTUSDT_60.csv", [candle_line(0)])
+
+    outcomes = await import_csv(tmp_path)
+
+    (skipped,) = (outcome for outcome in outcomes if isinstance(outcome, Skipped))
+    assert skipped.reason == "candles of 60 minutes are computed from those of one minute"
+    assert await pool.fetchval("SELECT count(*) FROM longer_candles") == 0
+
+
+async def test_weeks_are_skipped_with_the_reason(tmp_path: Path, pool: asyncpg.Pool, import_csv: Import) -> None:
+    """Kraken's weeks begin on Thursday."""
+    (outcome,) = await import_csv(write(tmp_path / "XBTUSDT_10080.csv", [candle_line(0)]))
 
     assert isinstance(outcome, Skipped)
-    assert outcome.reason == "candles of 60 minutes are computed from those of one minute"
     assert await everything(pool) == ([], [], [])
 
 

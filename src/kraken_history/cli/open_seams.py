@@ -24,7 +24,7 @@ async def find_seams(database_url: str, imported: Iterable[object]) -> dict[str,
     """
     ranges: dict[str, TimeRange] = {}
     for each in imported:
-        if isinstance(each, Imported):
+        if isinstance(each, Imported) and each.interval_minutes == 1:
             known = ranges.get(each.symbol, TimeRange(each.start, each.end))
             ranges[each.symbol] = TimeRange(min(known.start, each.start), max(known.end, each.end))
     if not ranges:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from kraken_history.csv_import.cryptodatadownload import TurnedFile, is_of_the_site, pair_of, turned
 from kraken_history.csv_import.extent import Extent, Phase, find_extent
+from kraken_history.csv_import.longer_files import is_longer, pairs_with_minutes, write_longer
 from kraken_history.csv_import.names import Content, content_of
 from kraken_history.csv_import.offline_names import symbol_from_name
 from kraken_history.csv_import.refusal import CsvError
@@ -21,6 +22,7 @@ from kraken_history.csv_import.writing import FileWriter, OnProgress
 from kraken_history.database.connections import is_transient
 from kraken_history.errors import UsageError
 from kraken_history.kraken.resolver import FetchPairs
+from kraken_history.records import MINUTE
 
 
 class Imported(Struct, frozen=True):
@@ -28,11 +30,12 @@ class Imported(Struct, frozen=True):
 
     Attributes:
         rows: Lines of the file, without a header.
-        candles: Number of one-minute candles in the file, or built from its trades.
-        new_candles: Minutes that had no candle before.
-        replaced_candles: Minutes whose stored candle was less full.
-        start: Its first minute.
-        end: End of its last minute.
+        candles: Number of candles in the file, or of one-minute candles built from its trades.
+        new_candles: Times that had no candle before.
+        replaced_candles: Times whose stored candle was less full.
+        start: The start of its first candle.
+        end: The end of its last candle.
+        interval_minutes: Length of the candles. Those of more than a minute have no minutes below them.
         is_name_cut: True if the symbol was derived from the name alone, because Kraken could not be asked.
     """
 
@@ -45,10 +48,11 @@ class Imported(Struct, frozen=True):
     start: datetime
     end: datetime
     is_name_cut: bool = False
+    interval_minutes: int = 1
 
 
 class Skipped(Struct, frozen=True):
-    """A file that was not stored, because its candles are computed from others."""
+    """A file that was not stored, because its candles are computed from others that are imported with it."""
 
     file: str
     interval_minutes: int
@@ -73,6 +77,7 @@ class CsvImporter:
         self._given = symbol
         self._symbol: str | None = None
         self._names = SymbolNames(pool, fetch_pairs)
+        self._with_minutes: frozenset[str] = frozenset()
 
     @property
     def note(self) -> str:
@@ -92,6 +97,7 @@ class CsvImporter:
                 imported.
         """
         files = list(files)
+        self._with_minutes = pairs_with_minutes(files)
         if self._given is not None:
             check_one_pair(files, self._given)
             await self._given_symbol(self._given)
@@ -106,7 +112,7 @@ class CsvImporter:
                 yield CsvError(file.name, None, f"the database refused the file: {error}")
 
     async def import_file(self, file: CsvFile, told: OnProgress = lambda *_: None) -> Imported | Skipped:
-        """Store the candles of a file, or those built from its trades, in one transaction.
+        """Store the candles of a file, or those built from its trades; one-minute candles in one transaction.
 
         Of two candles of a minute the fuller one is kept, as everywhere, so a second import changes nothing.
 
@@ -118,7 +124,7 @@ class CsvImporter:
         if await _is_foreign(file):
             return await self._import_turned(file, told)
         content = content_of(file.name, any_pair=self._given is not None)
-        if content.is_derived:
+        if content.is_derived and (not is_longer(content) or content.pair.upper() in self._with_minutes):
             return Skipped(file.name, content.interval_minutes or 0)
         return await self._import_series(file, content, told)
 
@@ -138,26 +144,21 @@ class CsvImporter:
             symbol, is_name_cut = await self._names.of_file(file.name, content.pair)
         else:
             symbol, is_name_cut = await self._given_symbol(self._given), False
-        if content.interval_minutes not in (None, 1):
-            # The series is complete here: symbol, interval, extent, and blocks of candles.
-            raise CsvError(file.name, None, _LONGER.format(minutes=content.interval_minutes, symbol=symbol))
-        async with self._pool.acquire() as connection:
-            written = await FileWriter(connection, file, content, symbol, extent, told).write()
+        interval = content.interval_minutes or 1
+        if is_longer(content):
+            written = await write_longer(self._pool, file, content, symbol, extent, told)
+        else:
+            async with self._pool.acquire() as connection:
+                written = await FileWriter(connection, file, content, symbol, extent, told).write()
         return Imported(
-            file.name, symbol, written.rows, written.candles, written.new, written.replaced, extent.first, extent.end,
-            is_name_cut,
+            file.name, symbol, written.rows, written.candles, written.new, written.replaced, extent.first,
+            extent.last + interval * MINUTE, is_name_cut, interval,
         )  # fmt: skip
 
     async def _given_symbol(self, name: str) -> str:
         if self._symbol is None:
             self._symbol = await self._names.of_given(name)
         return self._symbol
-
-
-_LONGER = (
-    "candles of {minutes} minutes of {symbol} cannot be stored yet, because longer candles are computed from those of"
-    " one minute: import the file of minutes instead"
-)
 
 
 async def _is_foreign(file: CsvFile) -> bool:

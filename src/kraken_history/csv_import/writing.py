@@ -34,6 +34,51 @@ class Written(Struct, frozen=True):
     replaced: int
 
 
+class FileReading:
+    """One pass over a file.
+
+    Attributes:
+        rows: Lines of the file, without a header, once all blocks are read.
+    """
+
+    def __init__(self, file: CsvFile | TurnedFile, content: Content, extent: Extent, told: OnProgress) -> None:
+        self.rows = 0
+        self._file = file
+        self._content = content
+        self._extent = extent
+        self._told = told
+
+    async def blocks(self) -> AsyncIterator[Candles]:
+        """The file's candles, in order, in blocks that are not empty.
+
+        Raises:
+            CsvError: A line is not valid, or the file changed since its extent was found.
+        """
+        reader = reader_of(self._file, self._content)
+        done = 0
+        for block in self._file.blocks():
+            candles = reader.read(block)
+            if self._is_within(candles):
+                yield candles
+            done += len(block)
+            self._told("reading", done)
+            await asyncio.sleep(0)  # let other tasks run
+        rest = reader.finish()
+        if rest is not None and self._is_within(rest):
+            yield rest
+        self.rows = reader.rows
+        if (instant(reader.first or 0), instant(reader.last or 0)) != (self._extent.first, self._extent.last):
+            raise CsvError(self._file.name, None, "the file changed while it was read: import it again")
+
+    def _is_within(self, candles: Candles) -> bool:
+        """True if the candles must be written.
+
+        If a candle is later than the last line of the file, a line further on goes back in time. The candle may have
+        no partition, so it is not written: the reader then reports the error, with the number of that line.
+        """
+        return bool(candles.times) and instant(candles.times[-1]) <= self._extent.last
+
+
 class FileWriter:
     """Writes one file over one connection that is not in a transaction."""
 
@@ -52,7 +97,7 @@ class FileWriter:
         self._symbol = symbol
         self._extent = extent
         self._told = told
-        self._rows = 0
+        self._reading = FileReading(file, content, extent, told)
 
     async def write(self) -> Written:
         """Store the file's candles; if a minute already has one, the fuller one is kept.
@@ -61,7 +106,7 @@ class FileWriter:
             CsvError: A line is not valid; nothing is stored.
         """
         stored = await write_series(self._connection, self._series())
-        return Written(self._rows, stored.candles, stored.new, stored.replaced)
+        return Written(self._reading.rows, stored.candles, stored.new, stored.replaced)
 
     def _series(self) -> CandleSeries:
         """The file as a series, which proves its time from its first minute to its last.
@@ -70,32 +115,7 @@ class FileWriter:
         """
         first, last, end = self._extent.first, self._extent.last, self._extent.end
         proven_until = last if self._content.interval_minutes is None else end
-        return CandleSeries(self._symbol, "csv", first, last, proven_until, self._blocks, self._merged)
+        return CandleSeries(self._symbol, "csv", first, last, proven_until, self._reading.blocks, self._merged)
 
     def _merged(self, part: float) -> None:
         self._told("merging", int(part * self._file.size))
-
-    async def _blocks(self) -> AsyncIterator[Candles]:
-        reader = reader_of(self._file, self._content)
-        done = 0
-        for block in self._file.blocks():
-            candles = reader.read(block)
-            if self._is_within(candles):
-                yield candles
-            done += len(block)
-            self._told("reading", done)
-            await asyncio.sleep(0)  # let other tasks run
-        rest = reader.finish()
-        if rest is not None and self._is_within(rest):
-            yield rest
-        self._rows = reader.rows
-        if (instant(reader.first or 0), instant(reader.last or 0)) != (self._extent.first, self._extent.last):
-            raise CsvError(self._file.name, None, "the file changed while it was read: import it again")
-
-    def _is_within(self, candles: Candles) -> bool:
-        """True if the candles must be written.
-
-        If a candle is later than the last line of the file, a line further on goes back in time. The candle may have
-        no partition, so it is not written: the reader then reports the error, with the number of that line.
-        """
-        return bool(candles.times) and instant(candles.times[-1]) <= self._extent.last
