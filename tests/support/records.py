@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import msgspec
+
 from kraken_history.records import HistoricalCandle, HistoricalTrade
 from kraken_history.storing.candle_deltas import build_candles
 
@@ -32,6 +34,6 @@ def trades(ids: Iterable[int], symbol: str = "BTC/USDT") -> list[HistoricalTrade
 
 
 def candle(of: Sequence[HistoricalTrade]) -> HistoricalCandle:
-    """The candle of trades of one symbol and minute."""
+    """The exchange's own candle of trades of one symbol and minute."""
     (only,) = build_candles(of)
-    return only
+    return msgspec.structs.replace(only, source="ohlc")
