@@ -26,8 +26,14 @@ _STATEMENT = re.compile(
 _COPIES = ("copy_to_table", "copy_records_to_table")
 
 
+_MARKET_DATA = (
+    "trades", "candles", "longer_candles", "candle_aggregates", "dropped_ranges", "contested_minutes",
+    "corrected_minutes", "refused_trades", "reused_ids",
+)  # fmt: skip
+
+
 def is_market_data(table: str) -> bool:
-    return table in ("trades", "candles", "candle_aggregates", "dropped_ranges") or table.startswith("candles_")
+    return table in _MARKET_DATA or table.startswith("candles_")
 
 
 def is_ledger(table: str) -> bool:
@@ -86,7 +92,10 @@ def _text(node: ast.AST) -> str | None:
 
 
 def _copies(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _COPIES
+    """True for a call that copies into a table, but for one that a method of the same name passes on."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _COPIES):
+        return False
+    return ast.unparse(node.func.value) != "super()"
 
 
 def _first_argument(node: ast.AST) -> str:
