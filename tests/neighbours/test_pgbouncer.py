@@ -84,12 +84,18 @@ async def test_what_is_stored_and_read_through_it_is_what_is_there(database_url:
     ):
         assert len(await stored_trades(pool)) == 80 * len(symbols)
         for interval in (1, 7, 60):
-            reads = await asyncio.gather(*(pooled.get_candles(each, interval, NOON, end) for each in symbols * 5))
-            assert reads[: len(symbols)] == [await direct.get_candles(each, interval, NOON, end) for each in symbols]
-        replayed = [trade async for trade in pooled.replay_trades(symbols[0], NOON, end, speed=0)]
+            reads = await asyncio.gather(
+                *(pooled.get_candles(each, interval, NOON, end, gaps="ignore") for each in symbols * 5)
+            )
+            assert reads[: len(symbols)] == [
+                await direct.get_candles(each, interval, NOON, end, gaps="ignore") for each in symbols
+            ]
+        replayed = [trade async for trade in pooled.replay_trades(symbols[0], NOON, end, speed=0, gaps="ignore")]
         assert len(replayed) == 80
-        tables = await asyncio.gather(*(pooled.get_candles_arrow(each, 60, NOON, end) for each in symbols * 3))
-        assert tables[0].equals(await direct.get_candles_arrow(symbols[0], 60, NOON, end))
+        tables = await asyncio.gather(
+            *(pooled.get_candles_arrow(each, 60, NOON, end, gaps="ignore") for each in symbols * 3)
+        )
+        assert tables[0].equals(await direct.get_candles_arrow(symbols[0], 60, NOON, end, gaps="ignore"))
 
 
 async def test_no_session_of_the_server_is_changed(database_url: str, pooled_url: str) -> None:
@@ -99,7 +105,7 @@ async def test_no_session_of_the_server_is_changed(database_url: str, pooled_url
         await Store(pool).write(trades(range(1, 100)))
         await refresh(pool)
     async with HistoricalDataProvider(pooled_url, 1, 4) as provider:
-        await provider.get_candles("BTC/USDT", 60, NOON, NOON + timedelta(days=1))
+        await provider.get_candles("BTC/USDT", 60, NOON, NOON + timedelta(days=1), gaps="ignore")
 
     connection = await connect(pooled_url)
     for _ in range(20):

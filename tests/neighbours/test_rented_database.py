@@ -78,8 +78,10 @@ async def test_a_plain_owner_migrates_stores_and_reads(admin: asyncpg.Connection
     async with await create_pool(url, min_size=1, max_size=1) as pool:
         assert (await Store(pool).write(trades(range(1, 20)))).new_trades == 19
     async with HistoricalDataProvider(url, 1, 1) as provider:
-        assert len(await provider.get_trades("BTC/USDT", NOON, trades([30])[0].timestamp)) == 19
-        assert (await provider.get_candles_arrow("BTC/USDT", 1, NOON, trades([30])[0].timestamp)).num_rows
+        assert len(await provider.get_trades("BTC/USDT", NOON, trades([30])[0].timestamp, gaps="ignore")) == 19
+        assert (
+            await provider.get_candles_arrow("BTC/USDT", 1, NOON, trades([30])[0].timestamp, gaps="ignore")
+        ).num_rows
 
 
 @plain_only
@@ -203,7 +205,9 @@ async def test_tls_is_chosen_by_the_url_for_both_drivers(tls_server: _TlsServer)
         async with HistoricalDataProvider(url, 1, 1) as provider:
             assert await provider.get_symbols() in ([], ["BTC/USDT"])
             await Store(provider._database.pool).write(trades(range(1, 3)))
-            assert (await provider.get_candles_arrow("BTC/USDT", 1, NOON, trades([9])[0].timestamp)).num_rows
+            assert (
+                await provider.get_candles_arrow("BTC/USDT", 1, NOON, trades([9])[0].timestamp, gaps="ignore")
+            ).num_rows
 
 
 @pytest.mark.parametrize(
