@@ -17,6 +17,7 @@ from kraken_history.storing.candle_deltas import build_candles
 from kraken_history.storing.contested import settle_all, settle_symbol
 from kraken_history.storing.longer_intervals import AGGREGATES, Aggregate
 from kraken_history.storing.materialized import ContinuousKeeper, TableKeeper
+from kraken_history.storing.repair import replace_longer
 from kraken_history.storing.retention import drop_old
 from kraken_history.storing.store import Store
 from tests.aggregates.truth import assert_right, shown
@@ -180,7 +181,7 @@ async def test_longer_candles_follow_though_they_have_fewer_trades_than_before(
     async with HistoricalDataProvider(migrated_database_url, 1, 1) as provider:
         day = NOON.replace(hour=0)
         for interval in (5, 60, 240, 720, 1440):
-            candles = await provider.get_candles("BTC/USDT", interval, day, day + timedelta(days=1))
+            candles = await provider.get_candles("BTC/USDT", interval, day, day + timedelta(days=1), gaps="ignore")
             assert sum(candle.trade_count for candle in candles) == 3, interval
             assert {candle.source for candle in candles} == {"trades"}, interval
     await refresh(pool, now=NOON + timedelta(days=14))
@@ -240,6 +241,25 @@ async def test_the_allowance_hides_no_lost_rows(store: Store, pool: asyncpg.Pool
     assert await shown(pool, AGGREGATES[6]) == before["candles_1d"]
     hours = await shown(pool, AGGREGATES[3])
     assert {at.hour: row[7] for (_, at), row in hours.items()} == {12: "60"}
+
+
+@pytest.mark.parametrize("is_marked", [False, True])
+async def test_a_replaced_candle_keeps_an_allowance_only_if_a_refresh_still_needs_it(
+    store: Store, pool: asyncpg.Pool, *, is_marked: bool
+) -> None:
+    await corrected_history(store, pool)
+    if not is_marked:
+        await pool.execute("UPDATE data_sync_status SET stale_ranges = '{}'")
+    hour = TimeRange(NOON, NOON + timedelta(hours=1))
+
+    await replace_longer(pool, [(AGGREGATES[3], "BTC/USDT", hour)], {})
+    left = {row["name"] for row in await pool.fetch("SELECT name FROM corrected_minutes")}
+    await refresh(pool, within=hour, now=NOON + timedelta(days=14))
+
+    assert left == {each.view for each in AGGREGATES if is_marked or each != AGGREGATES[3]}
+    if is_marked:
+        await assert_right(pool)
+    assert await pool.fetchval("SELECT count(*) FROM corrected_minutes") == 0
 
 
 async def test_retention_waits_for_the_longer_candles(store: Store, pool: asyncpg.Pool) -> None:

@@ -55,21 +55,9 @@ class Corrected:
     def __init__(self, rows: Sequence[asyncpg.Record]) -> None:
         self._rows = rows
 
-    async def forget(
-        self, connection: Connection, aggregate: Aggregate, refreshed: Sequence[TimeRange], symbol: str | None = None
-    ) -> None:
-        """Delete those of windows that were refreshed, oldest first, unless they were corrected again.
-
-        Args:
-            symbol: Only those of this one.
-        """
-        done = [
-            row
-            for row in self._rows
-            if row["name"] == aggregate.view
-            and symbol in (None, row["symbol"])
-            and _is_within(row["timestamp"], refreshed)
-        ]
+    async def forget(self, connection: Connection, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
+        """Delete those of windows that were refreshed, oldest first, unless they were corrected again."""
+        done = [row for row in self._rows if row["name"] == aggregate.view and _is_within(row["timestamp"], refreshed)]
         if done:
             columns = [[row[name] for row in done] for name in ("symbol", "timestamp", "trade_count")]
             await connection.execute(_FORGET_CORRECTED, aggregate.view, *columns)
@@ -122,13 +110,12 @@ class TableKeeper:
         return kept
 
     async def replace(self, aggregate: Aggregate, symbol: str, window: TimeRange, kept: str) -> None:
-        async with self._connection.transaction():
-            await _replace(self._connection, aggregate, f"{aggregate.view}_rows", symbol, window, kept)
-            await self._corrected.forget(self._connection, aggregate, [window], symbol)
+        await _replace(self._connection, aggregate, f"{aggregate.view}_rows", symbol, window, kept)
 
     async def unmark(self, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
-        await self._connection.execute(_ADVANCE, aggregate.view, _multirange(refreshed), refreshed[-1].end)
-        await self._corrected.forget(self._connection, aggregate, refreshed)
+        async with self._connection.transaction():
+            await self._connection.execute(_ADVANCE, aggregate.view, _multirange(refreshed), refreshed[-1].end)
+            await self._corrected.forget(self._connection, aggregate, refreshed)
 
     async def note_refreshed(self, views: Sequence[str]) -> None:
         await self._connection.execute(_NOTE_REFRESHED, views)
@@ -167,8 +154,9 @@ class ContinuousKeeper:
         return len(lossy)
 
     async def unmark(self, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
-        await self._connection.execute(_UNMARK, aggregate.view, _multirange(refreshed))
-        await self._corrected.forget(self._connection, aggregate, refreshed)
+        async with self._connection.transaction():
+            await self._connection.execute(_UNMARK, aggregate.view, _multirange(refreshed))
+            await self._corrected.forget(self._connection, aggregate, refreshed)
 
     async def _lossy_buckets(self, aggregate: Aggregate, table: str, window: TimeRange) -> list[datetime]:
         if not await self._connection.fetchval(_ANY_ROWS.format(table=table), window.start, window.end):
@@ -181,9 +169,7 @@ class ContinuousKeeper:
         return [row["timestamp"] for row in rows]
 
     async def replace(self, aggregate: Aggregate, symbol: str, window: TimeRange, kept: str) -> None:
-        async with self._connection.transaction():
-            await _replace(self._connection, aggregate, self._tables[aggregate.view], symbol, window, kept)
-            await self._corrected.forget(self._connection, aggregate, [window], symbol)
+        await _replace(self._connection, aggregate, self._tables[aggregate.view], symbol, window, kept)
 
     async def note_refreshed(self, views: Sequence[str]) -> None:
         async with self._connection.transaction():
@@ -251,6 +237,17 @@ _FORGET_CORRECTED = """
     WHERE k.name = $1 AND (k.symbol, k.timestamp, k.trade_count) = (s.symbol, s.timestamp, s.trade_count)
 """
 
+# A minute that is still marked may be newer than the shorter candles: the refresh of its mark needs it.
+_FORGET_REPLACED = """
+    DELETE FROM corrected_minutes k
+    WHERE k.name = $1 AND k.symbol = $2 AND k.timestamp >= $3 AND k.timestamp < $4
+      AND NOT EXISTS (SELECT FROM candle_aggregates a WHERE a.name = k.name AND k.timestamp <@ a.stale_ranges)
+      AND NOT EXISTS (
+          SELECT FROM data_sync_status s
+          WHERE s.symbol = k.symbol AND s.data_type = 'candles_1m' AND k.timestamp <@ s.stale_ranges
+      )
+"""
+
 _ANY_WITHOUT_SOURCE = """
     SELECT EXISTS (SELECT FROM {table} WHERE timestamp >= $1 AND timestamp < $2 AND source IS NULL)
 """
@@ -281,8 +278,10 @@ def _fresh(aggregate: Aggregate) -> str:
 async def _replace(
     connection: Connection, aggregate: Aggregate, table: str, symbol: str, window: TimeRange, kept: str
 ) -> None:
-    await connection.execute(_REMOVE.format(table=table), symbol, window.start, window.end, aggregate.width, kept)
-    await connection.execute(_merge(aggregate, table), window.start, window.end)
+    async with connection.transaction():
+        await connection.execute(_REMOVE.format(table=table), symbol, window.start, window.end, aggregate.width, kept)
+        await connection.execute(_merge(aggregate, table), window.start, window.end)
+        await connection.execute(_FORGET_REPLACED, aggregate.view, symbol, window.start, window.end)
 
 
 # A candle's minutes are proven if all of its time that ever had a candle lies between the oldest and the newest trade.
