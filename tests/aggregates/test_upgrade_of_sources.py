@@ -59,9 +59,9 @@ async def test_every_candle_is_kept_and_gets_its_source(database_url: str) -> No
 
     async with await create_pool(database_url, min_size=1, max_size=2) as pool:
         async with HistoricalDataProvider(database_url, 1, 1) as provider:
-            before = await provider.get_candles("BTC/USDT", 60, MONDAY, MONDAY + 28 * DAY)
+            before = await provider.get_candles("BTC/USDT", 60, MONDAY, MONDAY + 28 * DAY, gaps="ignore")
             await refresh(pool, now=NOW)
-            assert await provider.get_candles("BTC/USDT", 60, MONDAY, MONDAY + 28 * DAY) == before
+            assert await provider.get_candles("BTC/USDT", 60, MONDAY, MONDAY + 28 * DAY, gaps="ignore") == before
         await assert_right(pool)
 
 
@@ -84,10 +84,10 @@ async def test_candles_whose_minutes_were_dropped_are_kept_with_an_unknown_sourc
             volumes = await _volumes(pool, aggregate.view)
             assert {(row["symbol"], row["timestamp"]): row["volume"] for row in volumes} == before[aggregate.view]
         async with HistoricalDataProvider(database_url, 1, 1) as provider:
-            hours = await provider.get_candles("BTC/USDT", 60, MONDAY, MONDAY + 28 * DAY)
+            hours = await provider.get_candles("BTC/USDT", 60, MONDAY, MONDAY + 28 * DAY, gaps="ignore")
             assert {hour.source for hour in hours if hour.timestamp < KEPT_FROM} == {"ohlc"}
             assert {hour.source for hour in hours if hour.timestamp >= KEPT_FROM} == {"csv", "trades"}
-            [days] = [await provider.get_candles("BTC/USDT", 2880, MONDAY, MONDAY + 28 * DAY)]
+            [days] = [await provider.get_candles("BTC/USDT", 2880, MONDAY, MONDAY + 28 * DAY, gaps="ignore")]
             assert {each.source for each in days} == {"ohlc", "csv"}
 
 

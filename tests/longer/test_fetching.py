@@ -57,7 +57,7 @@ def values(candle: HistoricalCandle) -> tuple[object, ...]:
 
 async def read_all(history: HistoricalDataProvider, interval: int) -> list[HistoricalCandle]:
     now = datetime.now(UTC)
-    return await history.get_candles(BTC, interval, now - 10 * DAY, now)
+    return await history.get_candles(BTC, interval, now - 10 * DAY, now, gaps="ignore")
 
 
 async def test_charts_work_before_a_trade_is_fetched_and_trades_take_over(

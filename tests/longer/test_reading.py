@@ -70,8 +70,8 @@ async def test_a_symbol_with_nothing_else_is_read_in_every_way(
     weeks = await history.get_candles(BTC, 10080, MONDAY, MONDAY + 14 * DAY)
     assert shape(weeks) == [(MONDAY, 700, "ohlc"), (MONDAY + 7 * DAY, 700, "ohlc")]
     assert weeks[0].volume == 70
-    assert await history.get_candles(BTC, 60, MONDAY, MONDAY + 14 * DAY) == []
-    assert await history.get_candles(BTC, 1, MONDAY, MONDAY + 14 * DAY) == []
+    assert await history.get_candles(BTC, 60, MONDAY, MONDAY + 14 * DAY, gaps="ignore") == []
+    assert await history.get_candles(BTC, 1, MONDAY, MONDAY + 14 * DAY, gaps="ignore") == []
     assert await history.get_symbols() == [BTC]
 
 
@@ -105,7 +105,7 @@ async def test_a_bucket_that_is_covered_in_part_only_has_no_candle(
     await given(pool, 60, MONDAY + 5 * HOUR, 24)
     await given(pool, 1440, MONDAY, 1, trade_count=50)
 
-    days = await history.get_candles(BTC, 1440, MONDAY, MONDAY + 3 * DAY)
+    days = await history.get_candles(BTC, 1440, MONDAY, MONDAY + 3 * DAY, gaps="ignore")
 
     assert shape(days) == [(MONDAY, 50, "ohlc")]
 
@@ -118,7 +118,7 @@ async def test_half_a_bucket_of_minutes_does_not_hide_the_whole_candle(
     await refresh(pool, now=MONDAY + 9 * DAY)
 
     days = await history.get_candles(BTC, 1440, MONDAY, MONDAY + 2 * DAY)
-    hours = await history.get_candles(BTC, 60, MONDAY, MONDAY + 2 * DAY)
+    hours = await history.get_candles(BTC, 60, MONDAY, MONDAY + 2 * DAY, gaps="ignore")
 
     assert shape(days) == [(MONDAY, 100, "ohlc"), (MONDAY + DAY, 100, "ohlc")]
     assert shape(hours) == [(MONDAY + 12 * HOUR, 59, "trades"), (MONDAY + 13 * HOUR, 1, "trades")]
