@@ -23,7 +23,7 @@ from tests.support.servers import Background
 pytestmark = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 FIELDS = list(HistoricalTrade.__struct_fields__)
 END = START + timedelta(days=400)
-RANGE = ("--from", START.isoformat(), "--to", END.isoformat())
+RANGE = ("--from", START.isoformat(), "--to", END.isoformat(), "--gaps", "ignore")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def filled_url(
 
 async def stored(database_url: str, symbol: str) -> Sequence[HistoricalTrade]:
     async with HistoricalDataProvider(database_url, 1, 1) as provider:
-        return await provider.get_trades(symbol, START, END)
+        return await provider.get_trades(symbol, START, END, gaps="ignore")
 
 
 def test_csv_has_every_trade(filled_url: str, background: Background, command: Run) -> None:
@@ -53,6 +53,27 @@ def test_csv_has_every_trade(filled_url: str, background: Background, command: R
     trades = [msgspec.convert([row[field] for field in FIELDS], HistoricalTrade, strict=False) for row in rows]
     assert trades == background.run(stored(filled_url, "BTC/USDT"))
     assert os.listdir() == [file.name]
+
+
+def test_a_range_with_missing_trades_is_refused_unless_told_otherwise(filled_url: str, command: Run) -> None:
+    span = ("--from", START.isoformat(), "--to", END.isoformat())
+    refused = command("export", "BTC/USDT", "--trades", *span, DATABASE_URL=filled_url)
+    padded = command("export", "BTC/USDT", "--trades", *span, "--gaps", "pad")
+
+    assert (refused.code, refused.out, padded.code, padded.out) == (1, "", 2, "")
+    assert "ignore" in refused.err
+    assert "--gaps" in padded.err
+    assert os.listdir() == []
+
+
+def test_without_a_range_everything_from_the_oldest_to_the_newest_trade_is_written(
+    filled_url: str, background: Background, command: Run
+) -> None:
+    outcome = command("export", "BTC/USDT", "--trades", DATABASE_URL=filled_url)
+    rows = list(csv.DictReader(io.StringIO(Path("BTC-USDT_trades.csv").read_text())))
+
+    assert outcome.code == 0, outcome.err
+    assert [int(row["id"]) for row in rows] == list(range(1, 26))
 
 
 def test_parquet_has_every_trade(
@@ -69,7 +90,7 @@ def test_parquet_has_every_trade(
 
 
 def test_a_range_without_trades_makes_a_file_without_rows(filled_url: str, command: Run) -> None:
-    words = ("--trades", "--from", "2020-01-01", "--to", "2020-02-01", "--format")
+    words = ("--trades", "--from", "2020-01-01", "--to", "2020-02-01", "--gaps", "ignore", "--format")
     for format_ in ("csv", "parquet"):
         assert command("export", "BTC/USDT", *words, format_, DATABASE_URL=filled_url).err.startswith("0 trade(s)")
 

@@ -124,7 +124,10 @@ def test_import_csv(symbol: str, name: str, of_empty: dict[str, str], command: R
     outcome = command("import-csv", str(path), "--symbol", name)
 
     assert (asked.code, queued(of_empty["REDIS_URL"], IMPORT_CSV)) == (0, [([str(path)], name)])
-    assert (outcome.code, outcome.err.count("\n")) == (0, 1), outcome.err
+    told, seam, remedy = outcome.err.splitlines()
+    assert (outcome.code, told) == (0, "1 file(s) imported, 0 skipped, 0 refused; 1 candle(s) new, 0 replaced")
+    assert seam.startswith(f"{symbol}: nothing is known from 2023-01-01 00:01Z to ")
+    assert remedy.startswith(f"    kraken-history backfill {symbol} --from 2023-01-01T00:01:00Z --to ")
     assert stored(of_empty["DATABASE_URL"]) == [symbol]
 
 

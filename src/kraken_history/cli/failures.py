@@ -8,7 +8,7 @@ import asyncpg
 from redis.exceptions import RedisError
 
 from kraken_history.database.connections import UNAVAILABLE
-from kraken_history.errors import CoverageError, HistoryError, UsageError
+from kraken_history.errors import CoverageError, HistoryError, UnknownInterval, UsageError
 from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE
 from kraken_history.runtime.redis_connections import refuses_for_now
 
@@ -21,6 +21,8 @@ def complain(error: Exception) -> int:
     match error:
         case CoverageError():
             message = error.message("add --gaps ignore")
+        case UnknownInterval():
+            message = f"--{error}"  # named as the option, like the other options
         case HistoryError():
             message = str(error)
         case asyncpg.PostgresError():

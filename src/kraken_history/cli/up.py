@@ -105,7 +105,7 @@ class Watch:
         self._settings = settings
         self._was_ready = False
         self._since_s: dict[str, float] = {}
-        self._reported: set[str] = set()
+        self._reported: dict[str, set[str]] = {}  # by service: the kinds of trouble printed since it was healthy
         self._refused: set[str] = set()
 
     async def look(self, redis: Redis, *, now_s: float) -> list[str]:
@@ -122,12 +122,20 @@ class Watch:
 
     def _changes(self, troubles: dict[str, str], now_s: float) -> list[str]:
         self._since_s = {name: self._since_s.get(name, now_s) for name in troubles}
-        lasting = {name: why for name, why in troubles.items() if now_s - self._since_s[name] >= _patience_s(why)}
-        changes = [self._trouble(name, why) for name, why in lasting.items() if name not in self._reported]
+        changes = []
+        for name, why in troubles.items():
+            if now_s - self._since_s[name] >= _patience_s(why) and self._is_news(name, why):
+                self._reported.setdefault(name, set()).add(_kind(why))
+                changes.append(self._trouble(name, why))
         if self._was_ready:
-            changes += [f"{name} is healthy again" for name in sorted(self._reported - troubles.keys())]
-        self._reported = {name for name in troubles if name in self._reported or name in lasting}
+            changes += [f"{name} is healthy again" for name in sorted(self._reported.keys() - troubles.keys())]
+        self._reported = {name: kinds for name, kinds in self._reported.items() if name in troubles}
         return changes
+
+    def _is_news(self, name: str, why: str) -> bool:
+        """Whether no trouble of this kind was printed. A start after another trouble is a step out of it, no news."""
+        reported = self._reported.get(name)
+        return not reported or (_kind(why) not in reported and not why.startswith(_STARTING))
 
     def _trouble(self, name: str, why: str) -> str:
         if why.startswith("kraken: "):
@@ -151,6 +159,11 @@ class Watch:
         symbols = [symbol for symbol in self._settings.symbols if symbol not in self._refused]
         place = without_password(self._chain.endpoints.database_url)
         return [f"ready: {len(symbols)} symbols, database {place}, stop with Ctrl-C"]
+
+
+def _kind(why: str) -> str:
+    """The part of a reason that stays while its details change: ``kraken`` of ``kraken: Cannot connect``."""
+    return why.partition(":")[0]
 
 
 def _patience_s(why: str) -> float:
