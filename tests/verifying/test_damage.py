@@ -83,7 +83,14 @@ DAMAGES: dict[str, tuple[str, set[str]]] = {
     "a candle of the exchange stands before its trades": (
         "UPDATE candles SET source = 'ohlc', first_trade_id = NULL, last_trade_id = NULL"
         " WHERE timestamp = ':ten' AND symbol = 'BTC/USDT'",
-        {"candle_outranked"},
+        {"candle_outranked", "longer_differs"},
+    ),
+    "a stored hour has the wrong source": (
+        MATERIALIZED.format(
+            view="candles_1h",
+            statement="UPDATE %s SET source = ''csv'' WHERE timestamp = '':ten'' AND symbol = ''BTC/USDT''",
+        ),
+        {"longer_differs"},
     ),
     "a stored hour is changed": (
         MATERIALIZED.format(

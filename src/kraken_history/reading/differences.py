@@ -6,7 +6,7 @@ from typing import Literal
 from msgspec import Struct
 
 from kraken_history.intervals import bucket_start, width_of
-from kraken_history.storing.candle_rules import VALUES
+from kraken_history.storing.candle_checks import SHOWN
 
 What = Literal[
     "trade_missing",
@@ -107,10 +107,10 @@ def candle_detail(what: What, found: list[str] | None, expected: list[str] | Non
     """How a candle differs.
 
     Args:
-        found, expected: The values of the stored candle and of that from below; None if there is none.
+        found, expected: The values (:data:`SHOWN`) of the stored candle and of that from below; None if there is none.
         below: What the candle is made from.
     """
-    of_trades = VALUES.index("trade_count")
+    of_trades = SHOWN.index("trade_count")
     if found is None:
         count = 0 if expected is None else int(expected[of_trades])
         return f"no candle is stored, its {below} give one of {_trades(count)}"
@@ -120,7 +120,7 @@ def candle_detail(what: What, found: list[str] | None, expected: list[str] | Non
         return f"a candle of another source stands, with {_trades(int(found[of_trades]))}: {expected[of_trades]} stored"
     unequal = [
         f"{name} is {is_}, its {below} give {should_be}"
-        for name, is_, should_be in sorted(zip(VALUES, found, expected, strict=True), key=_count_first)
+        for name, is_, should_be in sorted(zip(SHOWN, found, expected, strict=True), key=_count_first)
         if is_ != should_be
     ]
     more = len(unequal) - _MOST_VALUES

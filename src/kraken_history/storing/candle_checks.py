@@ -5,13 +5,17 @@ candle is wrong if it is not what its one-minute candles add up to, and no mark 
 retention dropped explain a difference in one direction only: what is left is less than what there was.
 
 Texts are compared, because ``1.0 = 1.00`` as numbers, and the digits matter. High and low are compared as numbers:
-which of two equal prices comes first depends on the order of the rows.
+which of two equal prices comes first depends on the order of the rows. The source of a longer candle may be unknown, if
+it was stored before its source was.
 """
 
 from collections.abc import Sequence
 
 from kraken_history.storing.candle_rules import OF_TRADES, TRADE_IDS, VALUES, is_full_enough, longer_candles, row
 from kraken_history.storing.longer_intervals import Aggregate
+
+SHOWN = (*VALUES, "source")
+"""The columns whose values are returned of a wrong candle."""
 
 _EXTREMES = ("high", "low")
 
@@ -83,8 +87,8 @@ _WHAT_OF_MINUTE = f"""CASE
 
 
 def _shown(candle: str) -> str:
-    """An expression: the values of a candle as a text array; null if there is no candle."""
-    values = ", ".join(f"{candle}.{name}::text" for name in VALUES)
+    """An expression: the values of a candle and its source as a text array; null if there is no candle."""
+    values = ", ".join(f"coalesce({candle}.{name}::text, 'unknown')" for name in SHOWN)
     return f"CASE WHEN {candle}.symbol IS NOT NULL THEN ARRAY[{values}] END"
 
 
@@ -120,7 +124,7 @@ def wrong_longer(aggregate: Aggregate, relation: str, symbols: str | None) -> st
             WHEN stored.symbol IS NULL THEN CASE WHEN NOT here.bucket && kept.gone THEN 'longer_missing' END
             WHEN wanted.symbol IS NULL THEN
                 CASE WHEN NOT here.bucket && dropped.of_candles THEN 'longer_without_minutes' END
-            WHEN {_differ(VALUES, "stored", "wanted")}
+            WHEN ({_differ(VALUES, "stored", "wanted")} OR coalesce(stored.source <> wanted.source, false))
                  AND NOT (here.bucket && dropped.of_candles AND stored.trade_count > wanted.trade_count)
                  THEN 'longer_differs'
             END AS what, {_shown("stored")} AS found, {_shown("wanted")} AS expected
