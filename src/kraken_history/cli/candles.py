@@ -15,9 +15,9 @@ from msgspec import Struct
 from kraken_history.cli import plot as plots
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.candle_pages import Pages, candle_pages, print_csv, print_json, print_tables, stored_range
+from kraken_history.cli.candle_table import print_candles
 from kraken_history.cli.gaps_option import MADE_UP, Gaps
 from kraken_history.cli.instants import instant
-from kraken_history.cli.tables import print_table, table_of
 from kraken_history.errors import CoverageError
 from kraken_history.intervals import checked_interval, width_of
 from kraken_history.kraken.pairs import checked_name
@@ -84,7 +84,7 @@ def _write(
 ) -> None:
     match format_:
         case "table":
-            _print_table(candles, fields)
+            print_candles(candles)
         case "csv":
             _write_csv(candles, fields)
         case "json":
@@ -179,7 +179,7 @@ async def _print_pages(found: Pages, format_: str, fields: Sequence[str]) -> int
         case "json":
             return await print_json(found, fields, lambda candle: texts_of(candle, fields))
         case _:
-            return await print_tables(found, lambda candles: _print_table(candles, fields))
+            return await print_tables(found, print_candles)
 
 
 def texts_of(candle: HistoricalCandle, fields: Sequence[str] = FIELDS) -> list[str | int]:
@@ -211,13 +211,3 @@ def _write_json(candles: Iterable[HistoricalCandle], fields: Sequence[str]) -> N
     rows = [dict(zip(fields, texts_of(candle, fields), strict=True)) for candle in candles]
     lines = ",\n".join(msgspec.json.encode(row).decode() for row in rows)
     sys.stdout.write(f"[{lines}]\n")
-
-
-def _print_table(candles: Sequence[HistoricalCandle], fields: Sequence[str]) -> None:
-    if not candles:
-        return
-    fields = [field for field in fields if field not in ("symbol", "interval_minutes", "quote_volume")]
-    table = table_of(*fields, title=f"{candles[0].symbol}, {candles[0].interval_minutes} min")
-    for candle in candles:
-        table.add_row(*(str(_text(getattr(candle, field))) for field in fields))
-    print_table(table)
