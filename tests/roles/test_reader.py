@@ -21,6 +21,7 @@ from tests.support.examples import NOON, make_candle, make_trade
 BASE_TABLES = (
     "trades", "candles", "external_indicators", "data_sync_status", "candle_aggregates", "backfills",
     "absence_evidence", "schema_migrations", "dropped_ranges", "dropped_rows",
+    "refused_trades", "unreachable_trades", "reused_ids", "contested_minutes", "corrected_minutes", "longer_candles",
 )  # fmt: skip
 SYMBOL = "BTC/USDT"
 END = NOON + timedelta(hours=2)
@@ -73,6 +74,8 @@ READS: dict[str, Read] = {
     "get_coverage": lambda p: p.get_coverage(SYMBOL, NOON, END),
     "require_complete": lambda p: p.require_complete(SYMBOL, NOON + timedelta(minutes=1), END - timedelta(hours=1)),
     "get_candles_arrow": lambda p: p.get_candles_arrow(SYMBOL, 1, NOON, END, gaps="ignore"),
+    "get_trades_arrow": lambda p: p.get_trades_arrow(SYMBOL, NOON, END, gaps="ignore"),
+    "get_trades_frame": lambda p: p.get_trades_frame(SYMBOL, NOON, END, gaps="ignore"),
     "get_candles_frame": lambda p: p.get_candles_frame(SYMBOL, 1, NOON, END, gaps="ignore"),
     "find_symbol": lambda p: p.find_symbol("XBTUSDT"),
     "get_symbols": lambda p: p.get_symbols(),
