@@ -342,7 +342,10 @@ def test_env_prepares_a_data_directory_and_starts_nothing(tmp_path: Path, comman
     again = command("env")
 
     assert outcome.code == 0
-    assert outcome.out.startswith("DATABASE_URL=postgresql://kraken:")
+    database_url, redis_url = shlex.split(outcome.out)  # quoted for the shell
+    assert database_url.startswith("DATABASE_URL=postgresql://kraken:")
+    assert database_url.endswith("?sslmode=disable")
+    assert redis_url.startswith("REDIS_URL=redis://:")
     assert "not running" in outcome.err
     assert again.out == outcome.out
     assert not (tmp_path / "data/postgres/postmaster.pid").exists()
