@@ -262,6 +262,17 @@ async def test_a_replaced_candle_keeps_an_allowance_only_if_a_refresh_still_need
     assert await pool.fetchval("SELECT count(*) FROM corrected_minutes") == 0
 
 
+async def test_ids_may_contradict_the_times_of_their_trades(store: Store, pool: asyncpg.Pool) -> None:
+    """Then holes lie between the trades around them, in whichever order these are, and nothing there is proven."""
+    await store.write([make_trade(9), make_trade(5, CONTESTED), make_trade(1, CONTESTED + 5 * MINUTE)])
+
+    await store.write(candles=[TOO_FULL])
+    await store.write([make_trade(20, CONTESTED + MINUTE)])
+
+    assert await standing(pool) == ("ohlc", 9)
+    assert await contested(pool) == 1
+
+
 async def test_retention_waits_for_the_longer_candles(store: Store, pool: asyncpg.Pool) -> None:
     await corrected_history(store, pool)
 

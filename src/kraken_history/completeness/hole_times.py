@@ -64,12 +64,17 @@ async def find_hole_spans(connection: Connection, symbol: str, span: Span) -> li
     unclear = [hole for hole in holes if hole.start is None or hole.end is None]
     found = await _find_trades(connection, symbol, unclear, oldest, newest)
     return [
-        (
+        _in_order(
             hole.start or found.get(hole.before) or (oldest if hole.low is None else hole.low + MINUTE),
             hole.end or _minute_after(found.get(hole.after)) or hole.high or newest,
         )
         for hole in holes
     ]
+
+
+def _in_order(start: datetime, end: datetime) -> Span:
+    """From the minute of one trade around a hole to that of the other: the one with the higher id may be the older."""
+    return (start, end) if start < end else (end - MINUTE, start + MINUTE)
 
 
 def _minute_after(minute: datetime | None) -> datetime | None:
@@ -83,18 +88,24 @@ _EXTENT_OF_HOLES = """
 """
 
 # Of most ranges, the candle on each side shows by its ids that all holes lie elsewhere. Without such a candle, null
-# leaves that side open. $4 and $5 bound the time of all trades.
+# leaves that side open. If the earlier candle has the higher ids, the ids show nothing. $4 and $5 bound the time of all
+# trades.
 _HAS_HOLES = """
-    SELECT NOT isempty(ledger_holes(s.id_ranges, s.absent_id_ranges) * int8multirange(int8range((
-        SELECT first_trade_id FROM candles
-        WHERE symbol = $1 AND interval_minutes = 1 AND timestamp >= $4 AND timestamp < $2
-          AND first_trade_id IS NOT NULL ORDER BY timestamp DESC LIMIT 1
-    ), (
-        SELECT first_trade_id FROM candles
-        WHERE symbol = $1 AND interval_minutes = 1 AND timestamp >= $3 AND timestamp < $5
-          AND first_trade_id IS NOT NULL ORDER BY timestamp LIMIT 1
-    ))))
-    FROM data_sync_status s WHERE symbol = $1 AND data_type = 'trades'
+    WITH beside AS MATERIALIZED (
+        SELECT (
+            SELECT first_trade_id FROM candles
+            WHERE symbol = $1 AND interval_minutes = 1 AND timestamp >= $4 AND timestamp < $2
+              AND first_trade_id IS NOT NULL ORDER BY timestamp DESC LIMIT 1
+        ) AS low, (
+            SELECT first_trade_id FROM candles
+            WHERE symbol = $1 AND interval_minutes = 1 AND timestamp >= $3 AND timestamp < $5
+              AND first_trade_id IS NOT NULL ORDER BY timestamp LIMIT 1
+        ) AS high
+    )
+    SELECT NOT isempty(ledger_holes(s.id_ranges, s.absent_id_ranges) * int8multirange(
+        CASE WHEN low > high THEN '(,)' ELSE int8range(low, high) END
+    ))
+    FROM data_sync_status s CROSS JOIN beside WHERE symbol = $1 AND data_type = 'trades'
 """
 
 # The candles of the requested time, and one on each side, are collected (MATERIALIZED) and searched in memory, because
@@ -127,8 +138,8 @@ _HOLES = """
                width_bucket(after - 1, (SELECT firsts FROM columns)) + 1 AS high
         FROM gaps
         WHERE before IS NOT NULL AND NOT absent @> int8range(before + 1, after)
-          AND after > coalesce((SELECT lowest FROM columns), -1)
-          AND before < coalesce((SELECT highest FROM columns), 9223372036854775807)
+          AND after > (SELECT least(coalesce(lowest, -1), highest) FROM columns)
+          AND before < (SELECT greatest(lowest, coalesce(highest, 9223372036854775807)) FROM columns)
     )
     SELECT before, after, (SELECT times FROM columns)[low], (SELECT lasts FROM columns)[low],
            (SELECT times FROM columns)[high], (SELECT firsts FROM columns)[high]
