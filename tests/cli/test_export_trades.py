@@ -4,7 +4,7 @@ import csv
 import io
 import os
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -53,6 +53,27 @@ def test_csv_has_every_trade(filled_url: str, background: Background, command: R
     trades = [msgspec.convert([row[field] for field in FIELDS], HistoricalTrade, strict=False) for row in rows]
     assert trades == background.run(stored(filled_url, "BTC/USDT"))
     assert os.listdir() == [file.name]
+
+
+def test_without_a_range_all_stored_trades_are_written_and_checked(filled_url: str, command: Run) -> None:
+    """The newest trade proves no time, since others may share its instant; it is written nevertheless."""
+    outcome = command("export", "BTC/USDT", "--trades", DATABASE_URL=filled_url)
+
+    assert outcome.code == 0
+    assert outcome.err.startswith("25 trade(s) of BTC/USDT written")
+
+
+def test_a_trade_after_the_end_of_the_export_does_not_disturb_it(
+    filled_url: str, background: Background, command: Run
+) -> None:
+    """The newest trade came after the command had begun, and the range behind it was empty: the command failed."""
+    ahead = (datetime.now(UTC) - START).total_seconds() + 3600
+    background.run(store(filled_url, [trade(26, ahead)]))
+
+    outcome = command("export", "BTC/USDT", "--trades", DATABASE_URL=filled_url)
+
+    assert outcome.code == 0
+    assert outcome.err.startswith("25 trade(s) of BTC/USDT written")
 
 
 def test_a_range_with_missing_trades_is_refused_unless_told_otherwise(filled_url: str, command: Run) -> None:

@@ -3,12 +3,14 @@
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
 
 from kraken_history.backtests import BacktestRun, EquityPoint, save_run
+from kraken_history.cli.runs import flat
 from tests.support.command import Run
 from tests.support.servers import Background
 
@@ -56,7 +58,7 @@ def test_runs_are_listed_newest_first(saved: str, command: Run) -> None:
     assert runs[0]["parameters"] == {"fast": 7, "slow": 50, "fees": {"taker": "0.0026"}}
     assert [run["id"] for run in json.loads(listed.out)] == [str(id_) for id_ in reversed(IDS[:2])]
     assert "0b9f3c21" in table.out
-    assert "profit 28663.79000" in table.out
+    assert "profit 28663.79" in table.out
     assert "and 1 more" in table.out
 
 
@@ -155,3 +157,18 @@ def test_without_a_saved_run_the_list_says_so(migrated_database_url: str, comman
 
     assert (outcome.code, outcome.out, outcome.err) == (0, "", "no run is saved\n")
     assert json.loads(as_json.out) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "symbols", "expected"),
+    [
+        ({"profit": 1}, ("BTC/USDT",), {"profit": 1}),
+        ({"BTC/USDT": {"profit": 1, "fees": {"paid": 2}}}, ("BTC/USDT",), {"profit": 1, "fees paid": 2}),
+        ({"A/B": {"won": 1}, "C/D": {"won": 2}}, ("A/B", "C/D"), {"A/B won": 1, "C/D won": 2}),
+        ({"empty": {}, "list": [{"a": 1}]}, (), {"empty": {}, "list": [{"a": 1}]}),
+    ],
+)
+def test_objects_in_metrics_are_shown_value_by_value(
+    values: dict[str, Any], symbols: tuple[str, ...], expected: dict[str, Any]
+) -> None:
+    assert flat(values, symbols) == expected

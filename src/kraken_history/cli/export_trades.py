@@ -109,7 +109,7 @@ async def _trades(
         async with aclosing(provider.replay_trades(symbol, start, end, 0, gaps=gaps)) as trades:
             async for trade in trades:
                 yield trade
-    if ends_with_history:
+    if ends_with_history and end < span[1]:
         for trade in await provider.get_trades(symbol, max(start, end), span[1], gaps="ignore"):
             yield trade
 

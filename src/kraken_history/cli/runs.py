@@ -120,13 +120,29 @@ def _print_json(value: object) -> None:
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
 
 
+def flat(values: Mapping[str, Any], symbols: Sequence[str]) -> dict[str, Any]:
+    """Metrics or parameters without objects in them: ``{"BTC/USDT": {"profit": 1}}`` is ``{"BTC/USDT profit": 1}``.
+
+    The name of the only symbol of a run is left out.
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            prefix = "" if [name] == list(symbols) else f"{name} "
+            found |= {f"{prefix}{inner}": each for inner, each in flat(value, symbols).items()}
+        else:
+            found[name] = value
+    return found
+
+
 def _print_list(runs: Sequence[RunSummary]) -> None:
     table = table_of("id", "strategy", "symbols", "range", "metrics", "saved")
     for column in table.columns:
         column.justify = "left"
     for run in runs:
-        metrics = [f"{name} {shown(value)}" for name, value in list(run.metrics.items())[:_FEW_METRICS]]
-        more = len(run.metrics) - _FEW_METRICS
+        found = flat(run.metrics, run.symbols)
+        metrics = [f"{name} {shown(value)}" for name, value in list(found.items())[:_FEW_METRICS]]
+        more = len(found) - _FEW_METRICS
         table.add_row(
             str(run.id)[:_SHORT_ID], run.strategy_name, " ".join(run.symbols), f"{run.start_time:%Y-%m-%d} to "
             f"{run.end_time:%Y-%m-%d}", "\n".join([*metrics, f"and {more} more"] if more > 0 else metrics),
@@ -144,7 +160,7 @@ def _print_run(run: SavedRun) -> None:
     table.add_row("trades", trades)
     table.add_row("equity curve", points)
     for name, values in (("parameter", run.parameters), ("metric", run.metrics)):
-        for key, value in values.items():
+        for key, value in flat(values, run.symbols).items():
             table.add_row(f"{name} {key}", shown(value))
     print_table(table)
 
@@ -165,12 +181,16 @@ def _print_comparison(runs: Sequence[SavedRun]) -> None:
     table = table_of("", *(str(run.id)[:_SHORT_ID] for run in runs))
     for name, values in _side_by_side([_facts(run) for run in runs]):
         _add_row(table, name, values)
-    for kind, parts in (("parameter", [r.parameters for r in runs]), ("metric", [r.metrics for r in runs])):
+    for kind, parts in (("parameter", _flat_parts(runs, "parameters")), ("metric", _flat_parts(runs, "metrics"))):
         table.add_section()
         for name, values in _side_by_side(parts):
             _add_row(table, f"{kind} {name}", values)
     print_table(table)
     sys.stdout.write("* not the same in all runs\n")
+
+
+def _flat_parts(runs: Sequence[SavedRun], part: str) -> list[dict[str, Any]]:
+    return [flat(getattr(run, part), run.symbols) for run in runs]
 
 
 def _side_by_side(parts: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
@@ -209,6 +229,13 @@ def _number(value: object) -> str | None:
         number = Decimal(str(value))
     except ArithmeticError:
         return None
-    if not number.is_finite() or len(number.as_tuple().digits) <= _DIGITS:
+    if not number.is_finite():
         return str(value)
+    if len(number.as_tuple().digits) <= _DIGITS:
+        return without_zeros(str(value))
     return f"{number:.{_DIGITS}g}"
+
+
+def without_zeros(text: str) -> str:
+    """A number without zeros at the end of its decimals."""
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text.lower() else text
