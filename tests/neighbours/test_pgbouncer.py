@@ -177,6 +177,7 @@ def test_the_whole_system_runs_behind_it(pooled_url: str, redis_url: str, comman
     """Producer, consumer, worker and commands, all with the same URL."""
     outcome = command("demo", "--seconds", "4", "--json", DATABASE_URL=pooled_url, REDIS_URL=redis_url)
 
+    assert outcome.code == 0, outcome.err
     assert msgspec.json.decode(outcome.out)["ok"], outcome.err
 
 
