@@ -50,6 +50,8 @@ READS: dict[str, Read] = {
         p.replay([name], [1], end - HALF_HOUR, end, 0, with_trades=True, gaps="ignore")
     ),
     "get_trades": lambda p, name, end: p.get_trades(name, end - HALF_HOUR, end, gaps="ignore"),
+    "get_trades_arrow": lambda p, name, end: p.get_trades_arrow(name, end - HALF_HOUR, end, gaps="ignore"),
+    "get_trades_frame": lambda p, name, end: p.get_trades_frame(name, end - HALF_HOUR, end, gaps="ignore"),
     "follow_candles": lambda p, name, end: _first(p.follow_candles([name], 1, start=end - HALF_HOUR)),
     "follow_candles, start of each": lambda p, name, end: _first(
         p.follow_candles([name], 1, start={name: end - HALF_HOUR})
@@ -122,6 +124,8 @@ BLOCKING: dict[str, Callable[[BlockingHistoricalDataProvider, str, datetime], An
     "replay_trades": lambda p, name, end: next(p.replay_trades(name, end - HALF_HOUR, end, 0, gaps="ignore")),
     "replay": lambda p, name, end: next(p.replay([name], [1], end - HALF_HOUR, end, 0, gaps="ignore")),
     "get_trades": lambda p, name, end: p.get_trades(name, end - HALF_HOUR, end, gaps="ignore"),
+    "get_trades_arrow": lambda p, name, end: p.get_trades_arrow(name, end - HALF_HOUR, end, gaps="ignore"),
+    "get_trades_frame": lambda p, name, end: p.get_trades_frame(name, end - HALF_HOUR, end, gaps="ignore"),
     "follow_candles": lambda p, name, end: next(p.follow_candles([name], 1, start=end - HALF_HOUR)),
     "get_coverage": lambda p, name, end: p.get_coverage(name, end - HALF_HOUR, end),
     "get_sync_status": lambda p, name, end: p.get_sync_status(name),
