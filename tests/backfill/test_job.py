@@ -58,19 +58,21 @@ async def test_a_run_of_pages_asks_for_the_next_under_an_id_that_follows_from_it
         await backfill(ctx, SYMBOL)
 
         assert [first, await queued(arq)] == [
-            [f"backfill:{SYMBOL}:1"],
-            [f"backfill:{SYMBOL}:1", f"backfill:{SYMBOL}:2"],
+            [f"fetch-ohlc:{SYMBOL}", f"backfill:{SYMBOL}:1"],
+            [f"fetch-ohlc:{SYMBOL}", f"backfill:{SYMBOL}:1", f"backfill:{SYMBOL}:2"],
         ]
 
 
-async def test_the_last_run_asks_for_nothing(pool: asyncpg.Pool, arq: ArqRedis, kraken: CountedSimulator) -> None:
+async def test_the_last_run_asks_for_no_further_run(
+    pool: asyncpg.Pool, arq: ArqRedis, kraken: CountedSimulator
+) -> None:
     await request_backfill(pool, SYMBOL)
     async with KrakenRest(kraken.rest_url, NoLimit()) as rest:
         ctx = context_of(pool, arq, rest)
 
         assert await backfill(ctx, SYMBOL) == 3_000
         assert await backfill(ctx, SYMBOL) == 0
-    assert await queued(arq) == []
+    assert await queued(arq) == [f"fetch-ohlc:{SYMBOL}"]
     await assert_equals_truth(pool, kraken)
 
 
