@@ -251,9 +251,7 @@ def blocking_reads(history: BlockingHistoricalDataProvider) -> dict[str, Callabl
         "get_trades_arrow": lambda span, gaps: history.get_trades_arrow(
             SYMBOL, span.start, span.end, gaps=gaps
         ).to_pylist(),
-        "get_trades_frame": lambda span, gaps: history.get_trades_frame(
-            SYMBOL, span.start, span.end, gaps=gaps
-        ).rows(),
+        "get_trades_frame": lambda span, gaps: history.get_trades_frame(SYMBOL, span.start, span.end, gaps=gaps).rows(),
     }
 
 
