@@ -23,15 +23,21 @@ async def wrong_ledgers(
     found: list[Difference] = []
     for row in await connection.fetch(_LEDGERS, list(symbols)):
         if row["data_type"] == "trades":
-            if row["total_records"] != row["held"]:
-                detail = f"the ledger counts {row['total_records']:,} trades, and has {row['held']:,} ids"
-                found.append(_difference(row, "trade_total", detail))
+            found += _wrong_trade_count(row)
             found += await _wrong_times(connection, row, "trade_extent", _HAS_TRADE)
         else:
             if counted is not None and not row["is_dropped"]:
                 found += await _wrong_count(connection, row, counted.get(row["symbol"], 0))
             found += await _wrong_times(connection, row, "candle_extent", _HAS_CANDLE)
     return found
+
+
+def _wrong_trade_count(row: asyncpg.Record) -> list[Difference]:
+    """Each id stands for a row. If retention has dropped some, there are fewer rows than ids."""
+    told, ids = row["total_records"], row["held"]
+    if told == ids or (row["is_dropped"] and told < ids):
+        return []
+    return [_difference(row, "trade_total", f"the ledger counts {told:,} trades, and has {ids:,} ids")]
 
 
 async def _wrong_count(connection: Connection, row: asyncpg.Record, counted: int) -> list[Difference]:

@@ -226,18 +226,37 @@ _DELETE_TRADES = """
 
 _COUNT = "(SELECT coalesce(sum(upper(r) - lower(r)), 0) FROM unnest({ids}) AS r)"
 
+# Where retention dropped rows, there are fewer of them than ids.
+_TOTAL = """
+    CASE WHEN (SELECT of_trades FROM dropped) = '{{}}' THEN {all}
+    ELSE greatest(s.total_records {sign} {changed}, 0) END"""
+
 _JOIN_LEDGER = f"""
+    WITH dropped AS MATERIALIZED ({DROPPED})
     UPDATE data_sync_status s
     SET id_ranges = s.id_ranges + $2::text::int8multirange,
         absent_id_ranges = s.absent_id_ranges - $2::text::int8multirange,
-        total_records = {_COUNT.format(ids="s.id_ranges + $2::text::int8multirange")}
+        total_records = {
+    _TOTAL.format(
+        all=_COUNT.format(ids="s.id_ranges + $2::text::int8multirange"),
+        sign="+",
+        changed=_COUNT.format(ids="$2::text::int8multirange - s.id_ranges"),
+    )
+}
     WHERE s.symbol = $1 AND s.data_type = 'trades'
 """  # noqa: S608 — only constants are put in
 
 _CORRECT_TRADES = f"""
+    WITH dropped AS MATERIALIZED ({DROPPED})
     UPDATE data_sync_status s
     SET id_ranges = s.id_ranges - $2::text::int8multirange,
-        total_records = {_COUNT.format(ids="s.id_ranges - $2::text::int8multirange")},
+        total_records = {
+    _TOTAL.format(
+        all=_COUNT.format(ids="s.id_ranges - $2::text::int8multirange"),
+        sign="-",
+        changed=_COUNT.format(ids="s.id_ranges * $2::text::int8multirange"),
+    )
+},
         time_ranges = s.time_ranges - $3::text::tstzmultirange
     WHERE s.symbol = $1 AND s.data_type = 'trades'
 """  # noqa: S608 — only constants are put in
