@@ -22,6 +22,8 @@ async def fetch_ohlc(ctx: dict[str, Any], symbol: str) -> int:
     context: WorkerContext = ctx["context"]
     try:
         pair = await context.pairs.find(symbol)
+        if not await find_unasked(context.pool, [pair.symbol], utc_now() - ASKED_EVERY):
+            return 0  # several workers requested it, or it was requested again before it had run
         return sum((await fetch_longer_history(context.pool, context.store, context.rest, pair)).values())
     except (KrakenBusy, ServiceUnavailable) as error:
         telemetry.FETCH_FAILURES.labels(symbol=symbol, work="candles", outcome="later").inc()

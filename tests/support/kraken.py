@@ -70,11 +70,11 @@ class CountedSimulator(Simulator):
         api.calls = self.calls
         self.rest = api
 
-    def times_by_pair(self) -> dict[str, list[float]]:
-        """Pair → the times at which Trades was requested."""
+    def times_by_pair(self, *methods: str) -> dict[str, list[float]]:
+        """Pair → the times at which one of these methods was requested; by default, Trades."""
         times: dict[str, list[float]] = defaultdict(list)
         for at, method, pair in self.calls:
-            if method == "Trades":
+            if method in (methods or ("Trades",)):
                 times[pair].append(at)
         return times
 
