@@ -28,7 +28,7 @@ from tests.support.kraken import BTC, NoLimit, scripted_kraken
 SYMBOL = "BTC/USDT"
 TRADES, DAYS_APART = 110, 33
 BEGIN_S = 1_420_113_600  # noon of 2015-01-01
-FEW_LOCKS = 64 * 100 // 7
+FEW_LOCKS = 64 * 100 // 6
 """Of the 6,400 that a server has room for where nobody has set max_locks_per_transaction and max_connections."""
 
 
