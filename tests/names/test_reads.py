@@ -128,6 +128,7 @@ BLOCKING: dict[str, Callable[[BlockingHistoricalDataProvider, str, datetime], An
     "get_trades_frame": lambda p, name, end: p.get_trades_frame(name, end - HALF_HOUR, end, gaps="ignore"),
     "follow_candles": lambda p, name, end: next(p.follow_candles([name], 1, start=end - HALF_HOUR)),
     "get_coverage": lambda p, name, end: p.get_coverage(name, end - HALF_HOUR, end),
+    "require_complete": lambda p, name, end: p.require_complete(name, end - HALF_HOUR, end),
     "get_sync_status": lambda p, name, end: p.get_sync_status(name),
     "get_data_range": lambda p, name, end: p.get_data_range(name),
     "get_candles_arrow": lambda p, name, end: p.get_candles_arrow(name, 1, end - HALF_HOUR, end, gaps="ignore"),
