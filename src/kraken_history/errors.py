@@ -176,7 +176,7 @@ class CoverageError(HistoryError):
         """What is missing and what to do, in one line.
 
         Args:
-            ignore: How to read nevertheless, in the words of whoever asked.
+            ignore: How to read nevertheless, in the words of the caller: an argument of a read, or an option.
         """
         return "; ".join(f"{each._finding()}: {each._remedy(ignore)}" for each in self._all)
 

@@ -117,7 +117,7 @@ async def test_writers_of_trades_and_of_candles_do_not_lock_each_other_out(
             write_candles(stores[3]),
         )
 
-    # Whoever came first, the ledger proves in the end that the minute of the fuller candles is complete.
+    # In either order, the ledger proves in the end that the minute of the fuller candles is complete.
     assert [row.candle for row in await stored_candles(pool)] == build_candles(trades)
 
 

@@ -83,7 +83,7 @@ def judge(
 
 
 def without(spans: Iterable[Span], others: Sequence[Span]) -> list[Span]:
-    """The parts of ``spans`` that are in none of ``others``; both are in order, without overlaps."""
+    """The parts of ``spans`` that are in none of ``others``; both are in order of their starts."""
     left: list[Span] = []
     for start, end in spans:
         for low, high in others:

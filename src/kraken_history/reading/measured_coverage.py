@@ -17,6 +17,7 @@ from kraken_history.completeness.hole_search import DAY, LONGEST_WINDOW, find_ho
 from kraken_history.database.connections import Connection
 from kraken_history.intervals import Span, bucket_start
 from kraken_history.reading.coverage import KINDS, CoverageKind, classify
+from kraken_history.reading.live_edge import without
 from kraken_history.records import TimeRange
 
 _SECOND = timedelta(seconds=1)
@@ -107,9 +108,9 @@ async def _look(connection: Connection, symbol: str, span: Span, join_within: ti
             known = [
                 (start, end, kind)
                 async for low, high, kind in _classified(connection, symbol, doubtful)
-                for start, end in _without((low, high), dropped)
+                for start, end in without([(low, high)], dropped)
             ]
-            clear = [part for each in _without(span, doubtful) for part in _without(each, dropped)]
+            clear = without(without([span], doubtful), dropped)
             counted = await _count_candles(connection, symbol, clear) if counts and clear else []
         # If more was dropped meanwhile, the snapshot may lack those candles.
         if await _find_dropped(connection, span) == dropped:
@@ -118,7 +119,7 @@ async def _look(connection: Connection, symbol: str, span: Span, join_within: ti
 
 def _missing(span: Span, seen: _Seen) -> list[TimeRange]:
     covered = sorted([*seen.clear, *((low, high) for low, high, _ in seen.known)])
-    found = [part for each in _without(span, covered) for part in _without(each, seen.dropped)]
+    found = without(without([span], covered), seen.dropped)
     return [TimeRange(*each) for each in sorted([*found, *seen.dropped])]
 
 
@@ -172,21 +173,6 @@ async def _find_dropped(connection: Connection, span: Span) -> list[Span]:
 def _by_day(spans: Iterable[Span]) -> Iterator[tuple[datetime, datetime, datetime]]:
     """The parts of each day in UTC: the day, and the part's start and end."""
     return ((bucket_start(low, DAY), low, high) for low, high in split(spans, DAY))
-
-
-def _without(span: Span, gone: Iterable[Span]) -> list[Span]:
-    """``span`` without other spans, which are in order of their starts."""
-    left: list[Span] = []
-    low, high = span
-    for start, end in gone:
-        if start >= high:
-            break
-        if start > low:
-            left.append((low, start))
-        low = max(low, end)
-    if low < high:
-        left.append((low, high))
-    return left
 
 
 def _seconds(duration: timedelta) -> int:
