@@ -23,7 +23,7 @@ from kraken_history.intervals import checked_interval, width_of
 from kraken_history.kraken.pairs import checked_name
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.gaps import GapsChoice
-from kraken_history.records import HistoricalCandle
+from kraken_history.records import HistoricalCandle, HistoricalTrade
 from kraken_history.remedies import coverage_command, duration_text
 from kraken_history.settings import Settings
 
@@ -182,9 +182,9 @@ async def _print_pages(found: Pages, format_: str, fields: Sequence[str]) -> int
             return await print_tables(found, print_candles)
 
 
-def texts_of(candle: HistoricalCandle, fields: Sequence[str] = FIELDS) -> list[str | int]:
+def texts_of(record: HistoricalCandle | HistoricalTrade, fields: Sequence[str] = FIELDS) -> list[str | int]:
     """The fields in order; decimals as text, since a JSON number may lose digits, and times as text."""
-    return [_text(getattr(candle, field)) for field in fields]
+    return [_text(getattr(record, field)) for field in fields]
 
 
 def _text(value: object) -> str | int:

@@ -7,11 +7,11 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import BinaryIO, get_args
 
 from kraken_history.cli import servers as server_choice
+from kraken_history.cli.candles import texts_of
 from kraken_history.cli.commands.export import FileFormat
 from kraken_history.cli.export import (
     ExportBar,
@@ -21,7 +21,6 @@ from kraken_history.cli.export import (
     target,
 )
 from kraken_history.cli.gaps_option import Gaps
-from kraken_history.cli.instants import instant
 from kraken_history.cli.whole_file import check_target
 from kraken_history.errors import InvalidChoice
 from kraken_history.intervals import Span
@@ -59,12 +58,6 @@ def run_export_trades(
 def trades_file(symbol: str, format_: FileFormat) -> Path:
     """The name of a file of trades: ``BTC-USDT_trades.csv``."""
     return Path(f"{symbol.replace('/', '-')}_trades.{format_}")
-
-
-def canonical(number: Decimal) -> str:
-    """The digits of a price or volume without zeros at the end, which differ between REST and WebSocket."""
-    text = f"{number:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 async def _write(database_url: str, wanted: Wanted, format_: FileFormat, path: Path | None, *, replaces: bool) -> None:
@@ -131,23 +124,11 @@ async def _write_csv(trades: AsyncGenerator[HistoricalTrade, None], file: Binary
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(FIELDS)
         async for trade in trades:
-            writer.writerow([_text(getattr(trade, field)) for field in FIELDS])
+            writer.writerow(texts_of(trade, FIELDS))
             rows += 1
         return rows
     finally:
         text.detach()  # otherwise the wrapper would close a file that it does not own
-
-
-def _text(value: object) -> str | int:
-    match value:
-        case Decimal():
-            return canonical(value)
-        case datetime():
-            return instant(value)
-        case int():
-            return value
-        case _:
-            return str(value)
 
 
 async def _write_parquet(trades: AsyncGenerator[HistoricalTrade, None], file: BinaryIO) -> int:
