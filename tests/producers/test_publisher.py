@@ -155,6 +155,31 @@ async def test_leaving_ends_though_the_cancellation_is_lost() -> None:
         assert await published_trades(redis) == [trade(1)]
 
 
+class SlowRedis(FakeAsyncRedis):
+    """Has what it was sent at once, but answers a little later."""
+
+    def pipeline(self, *args: Any, **kwargs: Any) -> Any:
+        pipeline: Any = super().pipeline(*args, **kwargs)
+        send = pipeline.execute
+
+        async def answer_late() -> Any:
+            answer = await send()
+            await asyncio.sleep(0.2)
+            return answer
+
+        pipeline.execute = answer_late
+        return pipeline
+
+
+async def test_what_is_on_its_way_on_leaving_is_published_once() -> None:
+    async with SlowRedis() as redis:
+        async with Publisher(redis, publish_after_s=0.001) as publisher:
+            publisher.add_trades([trade(1)])
+            await until(lambda: redis.exists(wire.trades_stream(0)))
+
+        assert await published_trades(redis) == [trade(1)]
+
+
 class SilentRedis(FakeAsyncRedis):
     """Gives no answer until the socket's own patience is over, which is longer than a service has for its end."""
 

@@ -26,7 +26,7 @@ from kraken_history.stream import wire
 from kraken_history.stream.dead_letters import DeadLetters
 
 _LONGEST_BACKOFF_S = 2.0  # between two attempts while Redis is unavailable or a stream is full
-_LAST_WORD_S = 5.0  # to publish the rest when the publisher ends
+_LAST_WORD_S = 5.0  # to publish the rest when the publisher ends; less time than a service has to stop
 _LOOK_AT_CANDLES_EVERY_S = 1.0
 _CLOCK_SLACK = timedelta(seconds=2)  # for the last trades of a minute, and for a clock that is slightly fast
 _MOST_FRAMES_WAITING = 1_000  # buffered frames and rows that could not be decoded; further ones are only counted
@@ -73,6 +73,7 @@ class Publisher:
         self._malformed: list[MalformedMessage] = []
         self._refused: list[RefusedTrade] = []
         self._waiting = asyncio.Event()
+        self._publishing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.published_trades = 0
         self.let_go_trades = 0
@@ -87,9 +88,13 @@ class Publisher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._task is not None
+        ends_at = asyncio.get_running_loop().time() + _LAST_WORD_S
+        with suppress(TimeoutError):  # what is on its way is waited for: if it were cancelled, it would be sent twice
+            async with asyncio.timeout_at(ends_at), self._publishing:
+                self._task.cancel()
         await end(self._task)
         if self.waiting_trades or self._candles or self._malformed or self._refused:
-            await self._publish_the_rest()
+            await self._publish_the_rest(ends_at)
         if error is None and not self._task.cancelled():
             self._task.result()
 
@@ -174,17 +179,17 @@ class Publisher:
             async with asyncio.timeout(_LOOK_AT_CANDLES_EVERY_S if self._candles else None):
                 await self._waiting.wait()
 
-    async def _publish_the_rest(self) -> None:
-        """Publish the buffered records, or count them as dropped, in less time than a service has to stop."""
+    async def _publish_the_rest(self, ends_at: float) -> None:
+        """Publish the buffered records, or count them as dropped if that is not done by `ends_at`."""
         self._holds_running_candles = False
-        if not await self._publish_or_hold_back(within_s=_LAST_WORD_S):
+        if not await self._publish_or_hold_back(ends_at):
             self._let_go(len(self._trades))
             telemetry.DISCARDED.labels(kind="candle").inc(len(self._candles))
             telemetry.DEAD_LETTERS.labels(kept="false").inc(len(self._malformed) + len(self._refused))
 
-    async def _publish_or_hold_back(self, within_s: float | None = None) -> bool:
+    async def _publish_or_hold_back(self, ends_at: float | None = None) -> bool:
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout_at(ends_at), self._publishing:
                 reason = await self._publish()
         except (RedisError, OSError) as error:
             reason = f"{type(error).__name__}: {error}"
