@@ -7,6 +7,14 @@ from typing import Literal
 from kraken_history.records import TimeRange
 from kraken_history.remedies import duration_text, fill_command, moment_text
 
+_LONGEST_QUOTE = 200  # characters
+
+
+def quoted(value: object) -> str:
+    """The value as Python writes it, cut if it is long: a message is one line, whatever somebody passed."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}… ({len(text)} characters)"
+
 
 class HistoryError(Exception):
     """Base of every error that this project raises on purpose."""
@@ -40,12 +48,12 @@ class UnknownSymbol(UsageError):
     @classmethod
     def not_a_name(cls, given: str) -> "UnknownSymbol":
         """The text cannot be the name of a pair. Neither Kraken nor the database was asked."""
-        return cls(given, f"expected BASE/QUOTE, such as BTC/USDT, got {given!r}")
+        return cls(given, f"expected BASE/QUOTE, such as BTC/USDT, got {quoted(given)}")
 
     @classmethod
     def not_listed(cls, name: str) -> "UnknownSymbol":
         """Kraken's AssetPairs was asked for all pairs, and no pair has this name."""
-        return cls(name, f"unknown symbol {name!r}: Kraken lists no such pair; write BASE/QUOTE, as in BTC/USDT")
+        return cls(name, f"unknown symbol {quoted(name)}: Kraken lists no such pair; write BASE/QUOTE, as in BTC/USDT")
 
     @classmethod
     def not_stored(cls, name: str, stored: Sequence[str]) -> "UnknownSymbol":
@@ -53,12 +61,12 @@ class UnknownSymbol(UsageError):
         shown, others = ", ".join(stored[:_MOST_SHOWN]), len(stored) - _MOST_SHOWN
         more = f" and {others} more" if others > 0 else ""
         hint = f"expected one of {shown}{more}" if stored else "it holds nothing yet"
-        return cls(name, f"the database holds nothing of {name!r}: {hint}", stored)
+        return cls(name, f"the database holds nothing of {quoted(name)}: {hint}", stored)
 
     @classmethod
     def ambiguous(cls, name: str, candidates: Sequence[str]) -> "UnknownSymbol":
         """The letters of several symbols fit the name, and their case does not tell which one is meant."""
-        return cls(name, f"{name!r} may mean {' or '.join(candidates)}: write the one that is meant", candidates)
+        return cls(name, f"{quoted(name)} may mean {' or '.join(candidates)}: write the one that is meant", candidates)
 
 
 _MOST_SHOWN = 20
@@ -75,7 +83,7 @@ class UnknownIndicator(UsageError):
     def __init__(self, name: object, known: Sequence[str]) -> None:
         hint = f"expected one of {', '.join(known)}" if known else "it holds none"
         super().__init__(
-            f"the database holds no indicator {name!r}: {hint}; `kraken-history indicators fetch` fetches them"
+            f"the database holds no indicator {quoted(name)}: {hint}; `kraken-history indicators fetch` fetches them"
         )
         self.name, self.known = name, tuple(known)
 
@@ -87,7 +95,7 @@ class UnknownInterval(UsageError):
         expected = f"expected a whole number of minutes from 1 to {longest}"
         if isinstance(interval, str):
             expected += ", or an interval such as 15m, 1h, 4h, 1d or 1w"
-        super().__init__(f"interval: {expected}, got {interval!r}")
+        super().__init__(f"interval: {expected}, got {quoted(interval)}")
         self.interval = interval
 
 
@@ -95,7 +103,9 @@ class InvalidTime(UsageError):
     """A value that is not a timezone-aware datetime."""
 
     def __init__(self, value: object) -> None:
-        super().__init__(f"expected a timezone-aware datetime such as datetime(2026, 1, 1, tzinfo=UTC), got {value!r}")
+        super().__init__(
+            f"expected a timezone-aware datetime such as datetime(2026, 1, 1, tzinfo=UTC), got {quoted(value)}"
+        )
         self.value = value
 
 
@@ -111,7 +121,7 @@ class InvalidNumber(UsageError):
     """A count, limit or speed that is out of its bounds."""
 
     def __init__(self, name: str, value: object, bounds: str) -> None:
-        super().__init__(f"{name}: expected {bounds}, got {value!r}")
+        super().__init__(f"{name}: expected {bounds}, got {quoted(value)}")
         self.name, self.value = name, value
 
 
@@ -119,7 +129,7 @@ class InvalidChoice(UsageError):
     """A word that is not one of those to choose from."""
 
     def __init__(self, name: str, value: object, choices: Sequence[str]) -> None:
-        super().__init__(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+        super().__init__(f"{name}: expected one of {', '.join(choices)}, got {quoted(value)}")
         self.name, self.value = name, value
 
 

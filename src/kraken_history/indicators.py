@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from kraken_history.errors import MalformedMessage, ServiceUnavailable
 from kraken_history.records import ExternalIndicator, utc_from_unix_ns
+from kraken_history.runtime.http_bodies import BodyTooLong, read_body
 
 WHOLE_HISTORY = 0
 """Days of :func:`fetch_fear_greed`: all that the source has, since 2018-02-01."""
@@ -52,7 +53,7 @@ def decode_fear_greed(body: bytes) -> list[ExternalIndicator]:
     try:
         days = msgspec.json.decode(body, type=_FearGreed).data
         found = [(utc_from_unix_ns(int(day.timestamp) * 10**9), Decimal(day.value)) for day in days]
-    except (msgspec.MsgspecError, ValueError, OverflowError, InvalidOperation) as error:
+    except (msgspec.MsgspecError, ValueError, OverflowError, InvalidOperation, RecursionError) as error:
         raise MalformedMessage(f"alternative.me did not answer with fear and greed: {error}", body) from error
     return _checked([ExternalIndicator(at, FEAR_GREED, value, "alternative.me") for at, value in found], body)
 
@@ -66,7 +67,7 @@ def decode_btc_dominance(body: bytes) -> list[ExternalIndicator]:
     try:
         market = msgspec.json.decode(body, type=_Global).data
         at, value = utc_from_unix_ns(market.updated_at * 10**9), market.market_cap_percentage["btc"]
-    except (msgspec.MsgspecError, KeyError, OverflowError) as error:
+    except (msgspec.MsgspecError, ValueError, KeyError, OverflowError, RecursionError) as error:
         raise MalformedMessage(f"coingecko did not answer with bitcoin's dominance: {error}", body) from error
     return _checked([ExternalIndicator(at, BTC_DOMINANCE, value, "coingecko")], body)
 
@@ -97,7 +98,6 @@ async def fetch_btc_dominance(base_url: str = "https://api.coingecko.com") -> li
 
 
 async def _get(url: str, parameters: dict[str, str]) -> bytes:
-    body = bytearray()
     try:
         async with (
             aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=True) as session,
@@ -105,14 +105,12 @@ async def _get(url: str, parameters: dict[str, str]) -> bytes:
         ):
             if response.status != 200:
                 raise ServiceUnavailable(f"{url} answers with {response.status} {response.reason}: try again later")
-            async for piece in response.content.iter_any():
-                body += piece
-                if len(body) > _LONGEST_ANSWER:
-                    raise MalformedMessage(f"{url} answers with more than {_LONGEST_ANSWER} bytes", bytes(body[:1000]))
+            return await read_body(response, _LONGEST_ANSWER)
+    except BodyTooLong as error:
+        raise MalformedMessage(f"{url}: {error}", error.beginning) from error
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         reason = str(error) or type(error).__name__
         raise ServiceUnavailable(f"no answer from {url} ({reason}): try again later") from error
-    return bytes(body)
 
 
 async def store_indicators(pool: asyncpg.Pool, indicators: Sequence[ExternalIndicator]) -> int:

@@ -118,6 +118,9 @@ class Settings(BaseSettings):
     )
 
     metrics_port: int | None = Field(None, ge=0, le=65535, description="serve Prometheus metrics here")
+    metrics_host: str = Field(
+        "127.0.0.1", min_length=1, description="address to serve the metrics on; they need no password"
+    )
     log_level: str = Field("info", pattern="(?i)^(debug|info|warning|error)$")
     log_json: bool | None = Field(None, description="JSON lines; by default if the output is not a terminal")
 

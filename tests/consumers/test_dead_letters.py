@@ -11,7 +11,7 @@ from fakeredis import FakeAsyncRedis
 from kraken_history.errors import MalformedMessage
 from kraken_history.records import RefusedTrade
 from kraken_history.stream import wire
-from kraken_history.stream.dead_letters import REST, WEBSOCKET, DeadLetter, DeadLetters
+from kraken_history.stream.dead_letters import LARGEST_FIELD, REST, WEBSOCKET, DeadLetter, DeadLetters
 from tests.support.records import trade, trades
 
 STREAM = wire.trades_stream(0)
@@ -71,6 +71,18 @@ async def test_a_reason_of_any_length_and_letters_is_kept_as_far_as_it_goes(redi
     assert letters[0].reason.startswith("long long")
     assert len(letters[0].reason) == 1000
     assert letters[1].reason.startswith("half a letter: ")
+
+
+async def test_of_an_absurdly_large_entry_only_the_beginning_is_kept_and_its_reason_says_so(
+    redis: FakeAsyncRedis,
+) -> None:
+    """Whoever can write into a stream could otherwise fill Redis twice over."""
+    dead_letters = DeadLetters(redis, max_letters=10)
+    await dead_letters.put(STREAM, "1-0", "no trades", {b"d": b"x" * (LARGEST_FIELD + 5), b"v": b"1"})
+    (letter,) = await all_of(dead_letters)
+
+    assert {name: len(value) for name, value in letter.fields.items()} == {b"d": LARGEST_FIELD, b"v": 1}
+    assert letter.reason == f"of these fields only {LARGEST_FIELD} bytes are kept: d {LARGEST_FIELD + 5}; no trades"
 
 
 async def test_an_entry_is_replayed_into_its_stream_as_it_was(redis: FakeAsyncRedis) -> None:

@@ -1,5 +1,6 @@
 """The REST client against a server that answers what the test says."""
 
+import gzip
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -7,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from kraken_history.errors import KrakenBusy, KrakenHttpError, KrakenRefused, MalformedMessage, ServiceUnavailable
-from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.client import LONGEST_ANSWER, KrakenRest
 from kraken_history.kraken.pairs import PairMap
 from kraken_history.kraken.rest import Refusal
 from kraken_history.records import utc_from_unix_ns
@@ -28,11 +29,12 @@ class FakeKraken:
     url: str = ""
     answers: list[tuple[int, str | bytes]] = field(default_factory=lambda: [(200, PAGE)])
     requests: list[str] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
 
     async def answer(self, request: web.Request) -> web.Response:
         self.requests.append(str(request.rel_url))
         status, body = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        return web.Response(status=status, body=body)
+        return web.Response(status=status, body=body, headers=self.headers)
 
 
 @pytest.fixture
@@ -199,3 +201,21 @@ async def test_only_of_a_tokenised_asset_the_class_is_told(rest: KrakenRest, kra
 async def test_a_client_that_was_not_opened_says_so(limiter: CountingLimiter) -> None:
     with pytest.raises(RuntimeError, match="async with"):
         await KrakenRest("http://127.0.0.1:9", limiter).fetch_trades_page(PAIR)
+
+
+async def test_an_answer_without_end_is_given_up_like_an_outage(rest: KrakenRest, kraken: FakeKraken) -> None:
+    kraken.answers = [(200, b" " * (LONGEST_ANSWER + 1)), (200, PAGE)]
+
+    assert len((await rest.fetch_trades_page(PAIR)).trades) == 1
+
+    kraken.answers = [(200, b" " * (LONGEST_ANSWER + 1))]
+    with pytest.raises(ServiceUnavailable, match=f"at most {LONGEST_ANSWER} bytes"):
+        await rest.fetch_trades_page(PAIR)
+
+
+async def test_a_small_answer_that_unpacks_to_a_large_one_is_given_up_too(rest: KrakenRest, kraken: FakeKraken) -> None:
+    kraken.answers = [(200, gzip.compress(b" " * (LONGEST_ANSWER + 1)))]
+    kraken.headers = {"Content-Encoding": "gzip"}
+
+    with pytest.raises(ServiceUnavailable, match=f"at most {LONGEST_ANSWER} bytes"):
+        await rest.fetch_trades_page(PAIR)

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from kraken_history.runtime.telemetry import LONGEST_TEXT
+
 EVENT = "from kraken_history.runtime.telemetry import get_logger; get_logger('gaps').warning('waiting', server='redis')"
 
 
@@ -42,3 +44,17 @@ def test_a_service_logs_to_standard_error() -> None:
 
     assert out == ""
     assert '"component": "gaps"' in err
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_long_text_is_cut(as_json: bool) -> None:
+    """A server's error quoted 7,000 characters of an entry, several times a second."""
+    out, err = run(
+        "from kraken_history.runtime.telemetry import configure_logging, get_logger\n"
+        f"configure_logging('INFO', as_json={as_json})\n"
+        "get_logger('publisher').warning('held_back', reason='x' * 7000)"
+    )
+
+    assert out == ""
+    assert err.count("x") == LONGEST_TEXT
+    assert "(7000 characters)" in err

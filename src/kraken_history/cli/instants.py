@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from kraken_history.clock import Clock, utc_now
-from kraken_history.errors import UsageError
+from kraken_history.errors import UsageError, quoted
 
 MOST_DAYS = 20_000
 """Maximum of ``--days``. So many days before now is earlier than any trade of Kraken, and still a valid time."""
@@ -25,11 +25,11 @@ def parse_instant(text: str, now: Clock = utc_now) -> datetime:
     if word in _DAYS_BACK:
         midnight = now().replace(hour=0, minute=0, second=0, microsecond=0)
         return midnight - timedelta(days=_DAYS_BACK[word])
-    moment = datetime.fromisoformat(text.strip())
     try:
+        moment = datetime.fromisoformat(text.strip())
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError(text) from error
+    except (ValueError, OverflowError):
+        raise ValueError(f"expected a date or datetime, got {quoted(text)}") from None
 
 
 def instant(moment: datetime) -> str:
@@ -47,7 +47,7 @@ def instant_option(option: str, text: str | None) -> datetime | None:
         return None if text is None else parse_instant(text)
     except ValueError:
         raise UsageError(
-            f"{option}: expected a time such as 2026-01-31, 2026-01-31T12:30Z, today or yesterday, got {text!r}"
+            f"{option}: expected a time such as 2026-01-31, 2026-01-31T12:30Z, today or yesterday, got {quoted(text)}"
         ) from None
 
 

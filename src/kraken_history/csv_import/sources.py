@@ -23,6 +23,7 @@ NO_TABLE = (
 )
 
 _BLOCK = 1 << 16
+_LONGEST_REASON = 200  # characters
 # Errors from reading a damaged, encrypted or unusually compressed member.
 _UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, zlib.error, BadZipFile, NotImplementedError)
 
@@ -162,4 +163,5 @@ def _is_hidden(parts: tuple[str, ...]) -> bool:
 
 
 def _short(error: BaseException) -> str:
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).replace("\n", " ")
+    text = (getattr(error, "strerror", None) or str(error) or type(error).__name__).replace("\n", " ")
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"  # it may quote the archive's bytes

@@ -170,7 +170,7 @@ def command_line(pid: int) -> list[str]:
             return Path(f"/proc/{pid}/cmdline").read_text(errors="surrogateescape").split("\0")[:-1]
         except (FileNotFoundError, ProcessLookupError):
             return []
-    listed = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)
+    listed = subprocess.run(["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)
     # ps does not separate arguments, so the line is returned as one: enough to search it for a path.
     return [line] if (line := os.fsdecode(listed.stdout).strip()) else []
 

@@ -24,12 +24,16 @@ from kraken_history.kraken.rest import (
     refusal_of,
 )
 from kraken_history.runtime import telemetry
+from kraken_history.runtime.http_bodies import BodyTooLong, read_body
 from kraken_history.symbols import CURRENCY, TOKENIZED_ASSET, Pair
 from kraken_history.urls import without_account
 
 KRAKEN_URL = "https://api.kraken.com"
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
+LONGEST_ANSWER = 16 * 2**20
+"""Bytes of an answer, unpacked. A page of 1,000 trades has about 70 kB."""
+
 _WITHOUT_PAIR = "AssetPairs, SystemStatus and Time"  # they share one limit, under this name
 _log = telemetry.get_logger("kraken-rest")
 
@@ -134,8 +138,8 @@ class KrakenRest:
         url = f"{self._base_url}/0/public/{endpoint}"
         try:
             async with self._http.get(url, params=parameters) as response:
-                body = await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                body = await read_body(response, LONGEST_ANSWER)
+        except (aiohttp.ClientError, TimeoutError, OSError, BodyTooLong) as error:
             unavailable = ServiceUnavailable(
                 f"no answer from Kraken at {without_account(self._base_url)} ({str(error) or type(error).__name__})"
             )

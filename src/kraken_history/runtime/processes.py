@@ -109,7 +109,7 @@ def run_service(
     try:
         settings = load_settings()
         telemetry.configure_logging(settings.log_level, as_json=settings.log_json)
-        telemetry.serve_metrics(settings.metrics_port)
+        telemetry.serve_metrics(settings.metrics_port, settings.metrics_host)
         asyncio.run(_run(settings, main, outages))
     except HistoryError as error:
         print(f"{name}: {error}", file=sys.stderr)  # noqa: T201 — the only line meant for the user

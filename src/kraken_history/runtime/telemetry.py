@@ -1,13 +1,19 @@
 """Logs as events with fields, metrics for Prometheus, and the sign of life that each service leaves in Redis."""
 
 import logging
+import socket
 import sys
+from collections.abc import MutableMapping
+from typing import Any
 
 import structlog
 import structlog.tracebacks
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from kraken_history.errors import UsageError
+
+LONGEST_TEXT = 2_000
+"""Characters of one field of a logged event; the rest is cut off."""
 
 # Each name has one meaning in every process. prometheus_client appends ``_total`` to the names of counters, which each
 # process counts by itself from its start. Gauges are read from the database, by the workers alone: all show the same.
@@ -70,6 +76,14 @@ BACKFILL_REMAINING = Gauge(
 )
 
 
+def _shortened(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Cut long text: an error of a server may quote a whole entry of a stream, and one of Kraken a whole page."""
+    for name, value in event.items():
+        if isinstance(value, str) and len(value) > LONGEST_TEXT:
+            event[name] = f"{value[:LONGEST_TEXT]}… ({len(value)} characters)"
+    return event
+
+
 def configure_logging(level: str, *, as_json: bool | None) -> None:
     """Write one line per event to standard error: JSON for machines, coloured text for a terminal."""
     # While the database is unavailable its pool logs a traceback every few seconds. Our own events report the outage.
@@ -84,6 +98,7 @@ def configure_logging(level: str, *, as_json: bool | None) -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            _shortened,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
             if isinstance(renderer, structlog.processors.JSONRenderer)
@@ -140,15 +155,25 @@ def get_logger(component: str) -> Logger:
     return Logger(component)
 
 
-def serve_metrics(port: int | None) -> None:
+def serve_metrics(port: int | None, host: str = "127.0.0.1") -> None:
     """Serve Prometheus metrics on this port, if one is set.
 
+    Args:
+        host: Name or address of the interface to listen on. Every client that reaches it may read the metrics.
+
     Raises:
-        UsageError: The server cannot listen on the port, for example because it is in use.
+        UsageError: The server cannot listen there, for example because the port is in use.
     """
     if port is None:
         return
     try:
-        start_http_server(port)
+        start_http_server(port, host)
+    except socket.gaierror as error:
+        raise UsageError(
+            f"METRICS_HOST: expected a name or address of this machine, got {host!r} ({error.strerror})"
+        ) from error
     except OSError as error:
-        raise UsageError(f"cannot listen on METRICS_PORT {port} ({error.strerror}): choose another port") from error
+        raise UsageError(
+            f"cannot listen on METRICS_PORT {port} of METRICS_HOST {host} ({error.strerror}): choose another port or"
+            " another address"
+        ) from error

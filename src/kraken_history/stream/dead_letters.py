@@ -23,6 +23,9 @@ WEBSOCKET = "websocket"
 REST = "rest"
 """Origin of a dead letter that is a row of a page of trades. All other origins are names of streams."""
 
+LARGEST_FIELD = 16 * 2**20
+"""Bytes of a field that are kept: as many as a frame may have. What we publish ourselves is far smaller."""
+
 _KNOWN_ID = "its id belongs to another stored trade, which is kept"
 
 _log = telemetry.get_logger("dead-letters")
@@ -161,6 +164,10 @@ def _trade_entries_of(frame: Trades, shards: int, prefix: str) -> list[tuple[str
 
 
 def _letter_fields(origin: str, origin_id: str, reason: str, fields: Mapping[bytes, bytes]) -> wire.Fields:
-    letter: wire.Fields = {b"field:" + name: value for name, value in fields.items()}
+    letter: wire.Fields = {b"field:" + name: value[:LARGEST_FIELD] for name, value in fields.items()}
+    cut = {name: len(value) for name, value in fields.items() if len(value) > LARGEST_FIELD}
+    if cut:
+        lengths = ", ".join(f"{name.decode(errors='replace')[:20]} {length}" for name, length in cut.items())
+        reason = f"of these fields only {LARGEST_FIELD} bytes are kept: {lengths}; {reason}"
     # A reason may quote half a surrogate pair, which UTF-8 cannot encode.
     return letter | {b"origin": origin, b"origin_id": origin_id, b"reason": reason[:1000].encode(errors="replace")}
