@@ -102,7 +102,7 @@ async def test_nobody_there_may_pass() -> None:
 async def test_an_answer_without_end_is_not_read(url: str, answers: Answers) -> None:
     answers.fear_greed = b" " * 10_000_001
 
-    with pytest.raises(MalformedMessage, match="more than"):
+    with pytest.raises(MalformedMessage, match="at most 10000000 bytes, got more"):
         await fetch_fear_greed(url)
 
 
