@@ -26,6 +26,7 @@ from kraken_history.database.connections import connect
 from kraken_history.embedded.process import free_port
 from kraken_history.errors import ServiceUnavailable
 from tests.compose.stand_ins import REPOSITORY, NoEngineError, docker, provide_images, require_engine
+from tests.support.compose_file import ENV_FILE
 
 PROJECT = "kraken-history-test"
 NETWORK = "kraken_network"
@@ -172,8 +173,7 @@ def _write_configuration(folder: Path, ports: list[int]) -> None:
     build = {"build": {"context": str(REPOSITORY), "network": "host"}}
     (folder / "override.yml").write_text(yaml.safe_dump({"services": dict.fromkeys(OURS, build)}))
     lines = {
-        "DB_PASSWORD": "databasepassword",
-        "REDIS_PASSWORD": "redispassword",
+        **ENV_FILE,
         "DB_PORT": ports[0],
         "REDIS_PORT": ports[1],
         "DB_SHARED_BUFFERS": "128MB",

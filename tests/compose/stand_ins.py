@@ -29,14 +29,19 @@ _ROOT = "kraken-history-stand-in:bookworm"
 
 _CONFIGURATION: dict[str, Sequence[str]] = {
     "python": ('CMD ["python3"]', f"ENV SSL_CERT_FILE={CERTIFICATES} PIP_CERT={CERTIFICATES}"),
-    "redis": ("WORKDIR /data", "VOLUME /data", 'ENTRYPOINT ["/entry/redis"]'),
+    "redis": (
+        "RUN mkdir /data && chown redis:redis /data",
+        "WORKDIR /data",
+        "VOLUME /data",
+        'ENTRYPOINT ["/entry/redis"]',
+    ),
     "timescale/timescaledb": ('ENTRYPOINT ["/entry/postgres"]', "STOPSIGNAL SIGINT"),
 }
 
 _REDIS_ENTRY = """#!/bin/sh
-# Run Redis under its own account, on a volume that the engine created as root.
+# As the real image: only the command redis-server changes to Redis' own account.
 set -e
-chown -R redis:redis /data
+[ "$1" = redis-server ] || exec "$@"
 exec setpriv --reuid=redis --regid=redis --init-groups -- "$@"
 """
 

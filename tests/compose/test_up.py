@@ -11,6 +11,7 @@ from kraken_history import HistoricalCandle, HistoricalDataProvider
 from kraken_history.database.connections import connect
 from tests.compose.conftest import NETWORK, SYMBOLS, Stack, join_network, kill, leave_network
 from tests.compose.stand_ins import docker
+from tests.support.compose_file import ENV_FILE
 
 pytestmark = [pytest.mark.compose, pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -122,10 +123,19 @@ def test_down_and_up_keeps_the_data(stack: Stack) -> None:
     assert verdict.ok, verdict.sentence
 
 
-@pytest.mark.parametrize("service", ["producer", "consumer", "worker"])
+@pytest.mark.parametrize("service", ["producer", "consumer", "worker", "redis"])
 def test_a_service_has_no_more_rights_than_it_needs(stack: Stack, service: str) -> None:
     (container, *_) = stack.containers(service)
     host = json.loads(docker("inspect", "--format", "{{json .HostConfig}}", container))
 
     assert stack.compose("exec", "-T", service, "id", "-u").strip() not in ("", "0")
     assert "no-new-privileges:true" in host["SecurityOpt"]
+    assert host["ReadonlyRootfs"]
+    assert (host["CapDrop"], host["CapAdd"]) == (["ALL"], None)
+
+
+def test_the_command_lines_of_the_host_show_no_password(stack: Stack) -> None:
+    lines = [line for name in SERVICES for id_ in stack.containers(name) for line in docker("top", id_).splitlines()]
+
+    assert any("redis-server" in line for line in lines)
+    assert not [line for line in lines for secret in ENV_FILE.values() if secret in line]

@@ -134,12 +134,34 @@ def test_the_urls_lead_to_the_servers_of_the_file(compose: dict[str, Any], name:
 
 
 def test_redis_loses_nothing_by_itself(compose: dict[str, Any]) -> None:
-    command = compose["services"]["redis"]["command"]
-    options = dict(zip(command[1::2], command[2::2], strict=True))
+    (*shell, script) = compose["services"]["redis"]["command"]
+    server, _, configuration = script.partition("<<END\n")
+    words = shlex.split(server.replace("\\\n", " "))
+    options = dict(zip(words[3::2], words[4::2], strict=True))
 
+    assert shell == ["sh", "-c"]
+    assert words[:3] == ["exec", "redis-server", "-"]
     assert options["--appendonly"] == "yes"
     assert options["--maxmemory-policy"] == "noeviction"
-    assert options["--requirepass"] == ENV_FILE["REDIS_PASSWORD"]
+    assert configuration == "requirepass $REDISCLI_AUTH\nEND\n"
+    assert environment_of(compose["services"]["redis"])["REDISCLI_AUTH"] == ENV_FILE["REDIS_PASSWORD"]
+
+
+def test_no_password_is_on_a_command_line(compose: dict[str, Any]) -> None:
+    """Every account of the host can read the command lines of containers."""
+    for service in compose["services"].values():
+        said = str(service.get("command", "")) + str(service.get("healthcheck", ""))
+        assert not [password for password in ENV_FILE.values() if password and password in said]
+
+
+@pytest.mark.parametrize("name", [*OURS, "redis"])
+def test_a_service_has_no_rights_that_it_does_not_need(compose: dict[str, Any], name: str) -> None:
+    service = compose["services"][name]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
 
 
 @pytest.mark.parametrize("name", OURS)
