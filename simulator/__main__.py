@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import json
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import NoReturn
 
 from kraken_history.errors import UsageError
 from kraken_history.symbols import DEFAULT_SYMBOLS
+from simulator.faults.log import read_log
 from simulator.server import Simulator
 
 
@@ -51,7 +53,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rest-rate", type=float, default=1.0, help="further REST calls accepted per second (%(default)s)"
     )
+    faults = parser.add_argument_group("faults", "see docs/simulator.md")
+    faults.add_argument(
+        "--faults", default="", metavar="SPEC", help="faults of the run, such as 'drop:p=0.02;reset:at_s=30'"
+    )
+    faults.add_argument("--scenario", type=Path, metavar="FILE", help="further faults, a list in JSON")
+    faults.add_argument("--fault-seed", type=int, default=0, help="the same seed gives the same faults (%(default)s)")
+    faults.add_argument("--fault-log", type=Path, metavar="FILE", help="write a line for each fault that struck")
+    faults.add_argument("--replay-faults", type=Path, metavar="FILE", help="strike the faults of such a log again")
     return parser
+
+
+def _faults(arguments: argparse.Namespace) -> list[object]:
+    """The faults of the text and of the scenario's file, decoded."""
+    if arguments.scenario is None:
+        return [arguments.faults]
+    try:
+        return [arguments.faults, json.loads(arguments.scenario.read_bytes())]
+    except OSError as error:
+        raise UsageError(f"cannot read the scenario {arguments.scenario}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"expected faults in JSON in {arguments.scenario} ({error})") from error
 
 
 def _simulator(arguments: argparse.Namespace) -> Simulator:
@@ -79,6 +101,10 @@ def _simulator(arguments: argparse.Namespace) -> Simulator:
         rest_rate=arguments.rest_rate,
         host=arguments.host,
         port=arguments.port,
+        faults=_faults(arguments),
+        fault_seed=arguments.fault_seed,
+        recorded_faults=read_log(arguments.replay_faults) if arguments.replay_faults else (),
+        fault_log=arguments.fault_log,
     )
 
 

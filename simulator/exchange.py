@@ -23,7 +23,15 @@ _HISTORY_CHUNK = 50_000
 
 
 class Feed(Protocol):
-    """A source of trades."""
+    """A source of trades.
+
+    Attributes:
+        halted: Symbols that are not traded now.
+    """
+
+    @property
+    def halted(self) -> set[str]:
+        """To be changed."""
 
     @property
     def is_finished(self) -> bool:
@@ -49,6 +57,11 @@ class SeededFeed:
         self._random = Random(f"{seed}/times")
         self._clock = clock
         self._last_ns = 0
+
+    @property
+    def halted(self) -> set[str]:
+        """Symbols that are not traded now."""
+        return self._market.halted
 
     def now_ns(self) -> int:
         """The clock's time, or the newest trade's if the clock stepped back."""
@@ -98,6 +111,7 @@ class RecordedFeed:
     def __init__(self, trades: Sequence[TapeTrade]) -> None:
         self._trades = trades
         self._played = 0
+        self.halted: set[str] = set()
 
     @property
     def is_finished(self) -> bool:
@@ -109,7 +123,9 @@ class RecordedFeed:
         return self._trades[max(self._played - 1, 0)].time_ns
 
     def take(self, count: int, *, spread_ns: int = 0, whole_orders: bool = False) -> list[TapeTrade]:
-        """The next recorded trades, fewer at its end."""
+        """The next recorded trades, fewer at its end; none while their symbol is halted."""
+        if self.halted:
+            return []
         start, self._played = self._played, min(self._played + count, len(self._trades))
         return list(self._trades[start : self._played])
 
@@ -119,13 +135,42 @@ class RecordedFeed:
 
 
 class Exchange:
-    """All books and their trades; only :meth:`emit` and :meth:`emit_history` add trades."""
+    """All books and their trades; only :meth:`emit` and :meth:`emit_history` add trades.
+
+    Attributes:
+        system: The state of the matching engine, as ``status`` names it.
+        busted: By symbol, ids of trades that were undone: they were sent, but REST and snapshots lack them now.
+    """
 
     def __init__(self, books: Sequence[Book], feed: Feed) -> None:
         self.books = {book.symbol: book for book in books}
         self.tapes = {book.symbol: Tape(book) for book in books}
         self.emitted = 0
+        self.system = "online"
+        self.busted: dict[str, set[int]] = {book.symbol: set() for book in books}
         self._feed = feed
+
+    @property
+    def delisted(self) -> set[str]:
+        """Symbols that are neither traded nor listed now; add to it or take from it."""
+        return self._feed.halted
+
+    @property
+    def listed(self) -> list[Book]:
+        """The books that are not delisted."""
+        return [book for symbol, book in self.books.items() if symbol not in self.delisted]
+
+    def shown(self, symbol: str, start: int, count: int) -> list[TapeTrade]:
+        """Up to ``count`` trades from a place of a tape on, without the busted ones."""
+        tape, busted = self.tapes[symbol], self.busted[symbol]
+        trades = tape.trades(start, start + count + len(busted))
+        return [trade for trade in trades if trade.id not in busted][:count]
+
+    def latest_shown(self, symbol: str, count: int) -> list[TapeTrade]:
+        """The newest trades without the busted ones, oldest of them first."""
+        busted = self.busted[symbol]
+        trades = self.tapes[symbol].latest(count + len(busted))
+        return [trade for trade in trades if trade.id not in busted][-count:]
 
     @property
     def is_finished(self) -> bool:

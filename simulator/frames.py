@@ -18,14 +18,14 @@ _OHLC_WARNING = "timestamp is deprecated, use interval_begin"
 _TRADES_PER_FRAME = 500
 
 
-def status(connection_id: int) -> bytes:
-    """The first frame of every connection, with the undocumented fields that live frames carry.
+def status(connection_id: int, system: str = "online") -> bytes:
+    """The first frame of every connection, and of a change of state; with the undocumented fields of live frames.
 
     Live ids exceed a signed 64-bit integer.
     """
     row = {
         "version": "2.0.10",
-        "system": "online",
+        "system": system,
         "api_version": "v2",
         "connection_id": connection_id,
         "upcoming_maintenance": [],

@@ -40,11 +40,16 @@ class SeededMarket:
         self._flows = [_Flow(book, seed, can_sleep=bool(rank)) for rank, book in enumerate(_busiest_first(books))]
         self._shares = list(accumulate(flow.book.share for flow in self._flows))
         self._rest_of_order: list[UntimedTrade] = []
+        self.halted: set[str] = set()
+        """Symbols that are not traded."""
 
     def take(self, count: int) -> list[UntimedTrade]:
-        """The next ``count`` trades; the last order may be cut, and its rest comes first the next time."""
+        """The next ``count`` trades; the last order may be cut, and its rest comes first the next time.
+
+        None if every symbol is halted.
+        """
         trades = self._rest_of_order
-        while len(trades) < count:
+        while len(trades) < count and not self._is_halted:
             trades += self._next_order()
         self._rest_of_order = trades[count:]
         return trades[:count]
@@ -59,10 +64,15 @@ class SeededMarket:
         (flow,) = [flow for flow in self._flows if flow.book.symbol == symbol]
         flow.skip_ids(count)
 
+    @property
+    def _is_halted(self) -> bool:
+        """True if no awake book is left that would end the search for the next order."""
+        return all(flow.book.symbol in self.halted for flow in self._flows)
+
     def _next_order(self) -> list[UntimedTrade]:
         while True:
             flow = self._flows[bisect(self._shares, self._random.random() * self._shares[-1])]
-            if not flow.is_asleep():
+            if flow.book.symbol not in self.halted and not flow.is_asleep():
                 return flow.next_order()
 
 

@@ -60,6 +60,11 @@ class RestApi:
         except Refusal as refusal:
             return _error(str(refusal))
 
+    def symbol_of(self, params: Params) -> str:
+        """The symbol of the call's pair; empty if there is none."""
+        name = params.get("pair", "")
+        return self._symbols.get(name) or self._symbols.get(name.upper()) or ""
+
     def _limited_by(self, method: str, params: Params, address: str) -> tuple[str, ...]:
         """Trades and OHLC are limited by address and pair, the rest by address alone."""
         if method in ("Trades", "OHLC"):
@@ -80,7 +85,11 @@ class RestApi:
 
     def _book_of(self, name: str, asset_class: str) -> Book:
         symbol = self._symbols.get(name) or self._symbols.get(name.upper())
-        if symbol is None or self._exchange.books[symbol].pair.asset_class != asset_class:
+        if (
+            symbol is None
+            or symbol in self._exchange.delisted
+            or self._exchange.books[symbol].pair.asset_class != asset_class
+        ):
             raise Refusal("EQuery:Unknown asset pair")
         return self._exchange.books[symbol]
 
@@ -89,10 +98,9 @@ class RestApi:
         count = _whole_number(params.get("count", str(MAX_TRADES)), 1, MAX_TRADES)
         since = params.get("since")
         if since is None:
-            trades = tape.latest(count)
+            trades = self._exchange.latest_shown(tape.book.symbol, count)
         else:
-            start = tape.place_since(_since_seconds(since))
-            trades = tape.trades(start, start + count)
+            trades = self._exchange.shown(tape.book.symbol, tape.place_since(_since_seconds(since)), count)
         last = str(trades[-1].time_ns) if trades else since or "0"
         rows = ",".join(_trade_row(tape.book, trade) for trade in trades)
         return f'{{"{tape.book.pair.key}":[{rows}],"last":{json.dumps(last)}}}'
@@ -117,11 +125,11 @@ class RestApi:
         asset_class = params.get("aclass_base", CURRENCY)
         names = [name for name in params.get("pair", "").split(",") if name]
         asked = [self._book_of(name, asset_class) for name in names]
-        books = asked or [book for book in self._exchange.books.values() if book.pair.asset_class == asset_class]
+        books = asked or [book for book in self._exchange.listed if book.pair.asset_class == asset_class]
         return _json({book.pair.key: book.asset_pair() for book in books})
 
     def _system_status(self, params: Params) -> str:
-        return _json({"status": "online", "timestamp": f"{self._now():%Y-%m-%dT%H:%M:%SZ}"})
+        return _json({"status": self._exchange.system, "timestamp": f"{self._now():%Y-%m-%dT%H:%M:%SZ}"})
 
     def _time(self, params: Params) -> str:
         now = self._now()

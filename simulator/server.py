@@ -13,10 +13,18 @@ from kraken_history.errors import UsageError
 from kraken_history.symbols import DEFAULT_SYMBOLS
 from simulator.books import make_books
 from simulator.exchange import Batch, Clock, Exchange, Feed, RecordedFeed, SeededFeed
+from simulator.fault_control import FaultControl
+from simulator.faults.answers import AnswerFaults
+from simulator.faults.director import Director
+from simulator.faults.events import Events, ShiftedClock
+from simulator.faults.log import Line, Log
+from simulator.faults.rules import rules_of
 from simulator.inspection import Inspection
+from simulator.notation import NS
 from simulator.rate_limit import RateLimit
 from simulator.recording import read_recording
 from simulator.rest import RestApi
+from simulator.sending import send
 from simulator.websocket import HEARTBEAT_S, MAX_QUEUED_BYTES, Hub
 
 TICK_S = 0.01
@@ -38,9 +46,13 @@ class Simulator:
         clock: Unix time in nanoseconds, for new trades and for REST's current time.
         rest_burst: REST calls that pass at once, per address and pair.
         rest_rate: Further REST calls that pass per second after that.
+        faults: Rules of faults: text such as ``drop:p=0.02;reset:at_s=30``, or the decoded JSON of a scenario.
+        fault_seed: The same seed and rules give the same faults.
+        recorded_faults: Faults that an earlier run logged, to strike again.
+        fault_log: A file for the log of faults, which is replaced.
 
     Raises:
-        UsageError: A symbol, the recording, the rate or the port is not valid; the message says why.
+        UsageError: A symbol, the recording, the rate, a fault or the port is not valid; the message says why.
     """
 
     def __init__(
@@ -60,16 +72,38 @@ class Simulator:
         max_queued_bytes: int = MAX_QUEUED_BYTES,
         host: str = "127.0.0.1",
         port: int = 0,
+        faults: object = "",
+        fault_seed: int = 0,
+        recorded_faults: Sequence[Line] = (),
+        fault_log: Path | None = None,
     ) -> None:
         if not 0 < rate <= 1_000_000:
             raise UsageError(f"expected a rate above 0 and up to 1,000,000 trades per second, got {rate}")
         books = make_books(symbols)
-        self._seeded = SeededFeed(books, seed, clock)
+        rules, names = rules_of(faults), [book.symbol for book in books]
+        self.clock = ShiftedClock(clock)
+        self._seeded = SeededFeed(books, seed, self.clock)
         feed: Feed = RecordedFeed(read_recording(recording, books)) if recording else self._seeded
         self.exchange = Exchange(books, feed)
         self.exchange.emit_history(history, history_hours)
-        self.hub = Hub(self.exchange, clock=clock, heartbeat_s=heartbeat_s, max_queued_bytes=max_queued_bytes)
-        self.rest = RestApi(self.exchange, RateLimit(rest_burst, rest_rate), clock)
+        self.director = Director(
+            names,
+            rules=rules,
+            seed=fault_seed,
+            recorded=recorded_faults,
+            log=Log(fault_log),
+            clock=time.monotonic,
+        )
+        self.hub = Hub(
+            self.exchange,
+            self.director,
+            clock=self.clock,
+            heartbeat_s=heartbeat_s,
+            max_queued_bytes=max_queued_bytes,
+        )
+        self.rest = RestApi(self.exchange, RateLimit(rest_burst, rest_rate), self.clock)
+        self.events = Events(self, self.director)
+        self._answers = AnswerFaults(self.director)
         self.host, self.port = host, port
         self.emitting = emitting
         self._rate = rate
@@ -111,6 +145,7 @@ class Simulator:
             raise UsageError(f"cannot listen on {self.host}:{self.port}: {reason}; choose another --port") from error
         self._runner = runner
         self.port = runner.addresses[0][1]
+        self.director.start()
         self._emitter = asyncio.create_task(self._emit_by_clock())
         self._emitter.add_done_callback(_report_bug)
 
@@ -124,6 +159,23 @@ class Simulator:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+        self.director.log.close()
+
+    def inject(self, faults: object) -> list[Line]:
+        """Arm faults from now on: text, one object, or a list of them, as for ``faults``; see :meth:`Director.arm`.
+
+        Return the lines of those that happened at once, such as ``reset``.
+
+        Raises:
+            UsageError: One of them is not valid; none is armed.
+        """
+        due, _ = self.director.arm(faults)
+        return [self.events.strike(strike) for strike in due]
+
+    def end_faults(self) -> None:
+        """Arm nothing more, and end what lasts: silence, maintenance, delistings, clock jumps."""
+        self.director.clear()
+        self.events.end_all()
 
     def emit(self, count: int) -> Batch:
         """Make this many trades now, publish and return them; fewer at the end of a recording."""
@@ -160,7 +212,8 @@ class Simulator:
             await asyncio.sleep(TICK_S)
             now = time.monotonic()
             elapsed, seen = min(now - seen, _MAX_TICK_S), now
-            if not self.emitting or self.exchange.is_finished:
+            self.events.tick()
+            if not self.emitting or self.exchange.is_finished or self.exchange.system != "online":
                 due = 0.0
                 continue
             due += elapsed * self._rate
@@ -174,11 +227,15 @@ class Simulator:
         application.router.add_get("/v2", self.hub.handle)
         application.router.add_get("/0/public/{method}", self._answer_rest)
         Inspection(self).add_routes(application.router)
+        FaultControl(self).add_routes(application.router)
         return application
 
-    async def _answer_rest(self, request: web.Request) -> web.Response:
-        body = self.rest.answer(request.match_info["method"], request.query, request.remote or "")
-        return web.Response(body=body, content_type="application/json")
+    async def _answer_rest(self, request: web.Request) -> web.StreamResponse:
+        method, query = request.match_info["method"], request.query
+        body = self.rest.answer(method, query, request.remote or "")
+        symbol = self.rest.symbol_of(query)
+        answer = self._answers.struck(method, symbol, query.get("since", ""), body, self.clock() / NS)
+        return await send(request, answer)
 
 
 def _report_bug(emitter: asyncio.Task[None]) -> None:

@@ -1,7 +1,7 @@
 """The requests and answers of one WebSocket connection, without I/O: request in, frames out."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 from msgspec import Struct
@@ -45,18 +45,29 @@ class _Request(Struct):
 _request = msgspec.json.Decoder(_Request)
 
 
+Refuses = Callable[[str, str], bool]
+"""Decides whether to refuse a subscription to a channel of a symbol that could be accepted."""
+
+
 class Session:
     """The subscriptions of one connection."""
 
-    def __init__(self, exchange: Exchange, connection_id: int, clock: Clock = time.time_ns) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        connection_id: int,
+        clock: Clock = time.time_ns,
+        refuses: Refuses = lambda channel, symbol: False,
+    ) -> None:
         self.subscriptions: dict[Subscription, None] = {}  # a set that keeps its order
         self._exchange = exchange
         self._connection_id = connection_id
         self._clock = clock
+        self._refuses = refuses
 
     def greeting(self) -> list[bytes]:
-        """The frames sent before the first request."""
-        return [frames.status(self._connection_id)]
+        """The frames sent before the first request, and when the engine's state changes."""
+        return [frames.status(self._connection_id, self._exchange.system)]
 
     def answer(self, message: bytes | str) -> list[bytes]:
         """The frames that answer one request, snapshots included; nothing ever closes the socket."""
@@ -117,7 +128,7 @@ class Session:
             return [frames.unlisted(req_id=request.req_id, times=self._times(time_in))]
         books = [
             book
-            for book in self._exchange.books.values()
+            for book in self._exchange.listed
             if request.params.include_tokenized_assets or book.pair.asset_class == CURRENCY
         ]
         acknowledgement = frames.listed(req_id=request.req_id, times=self._times(time_in))
@@ -126,7 +137,9 @@ class Session:
     def _objection(self, wanted: Subscription, method: str) -> str:
         if "/" not in wanted.symbol:
             return f"Currency pair not in ISO 4217-A3 format {wanted.symbol}"
-        if wanted.symbol not in self._exchange.books:  # exact comparison: lower case is refused too
+        books, delisted = self._exchange.books, self._exchange.delisted
+        if wanted.symbol not in books or (method == "subscribe" and wanted.symbol in delisted):
+            # exact comparison: lower case is refused too
             return f"Currency pair not supported {wanted.symbol}"
         if wanted.channel == "ohlc" and wanted.interval not in OHLC_INTERVALS:
             return "Subscription ohlc interval not supported"  # the older WebSocket's words; v2's are not recorded
@@ -134,6 +147,8 @@ class Session:
             return "Already subscribed"  # not recorded
         if method == "unsubscribe" and wanted not in self.subscriptions:
             return "Subscription Not Found"  # not recorded
+        if method == "subscribe" and self._refuses(wanted.channel, wanted.symbol):
+            return f"Currency pair not supported {wanted.symbol}"
         return ""
 
     def _subscribe(self, wanted: Subscription, request: _Request, time_in: int) -> list[bytes]:
@@ -158,7 +173,9 @@ class Session:
     def _snapshot(self, wanted: Subscription) -> list[bytes]:
         tape = self._exchange.tapes[wanted.symbol]
         if wanted.channel == "trade":
-            return frames.trade_frames(tape.book, tape.latest(SNAPSHOT_TRADES), is_snapshot=True)
+            return frames.trade_frames(
+                tape.book, self._exchange.latest_shown(wanted.symbol, SNAPSHOT_TRADES), is_snapshot=True
+            )
         candles = tape.candles(wanted.interval).latest(SNAPSHOT_CANDLES)
         now_ns = self._exchange.now_ns()
         return [frames.ohlc_frame(tape.book, candles, wanted.interval, now_ns, is_snapshot=True)]

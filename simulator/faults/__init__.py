@@ -1,0 +1,1 @@
+"""Faults on demand: drawn from a seed, logged, and struck again from a log."""
