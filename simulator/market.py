@@ -46,7 +46,7 @@ class SeededMarket:
     def take(self, count: int) -> list[UntimedTrade]:
         """The next ``count`` trades; the last order may be cut, and its rest comes first the next time.
 
-        None if every symbol is halted.
+        There are fewer if every symbol is halted.
         """
         trades = self._rest_of_order
         while len(trades) < count and not self._is_halted:
@@ -66,7 +66,6 @@ class SeededMarket:
 
     @property
     def _is_halted(self) -> bool:
-        """True if no awake book is left that would end the search for the next order."""
         return all(flow.book.symbol in self.halted for flow in self._flows)
 
     def _next_order(self) -> list[UntimedTrade]:

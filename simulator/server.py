@@ -219,7 +219,7 @@ class Simulator:
             due += elapsed * self._rate
             if due >= 1:
                 batch = self.exchange.emit(int(due), spread_ns=int(elapsed * 1e9), whole_orders=True)
-                due -= sum(map(len, batch.values()))
+                due = max(due - sum(map(len, batch.values())), 0.0) if batch else 0.0
                 self.hub.publish(batch)
 
     def _application(self) -> web.Application:

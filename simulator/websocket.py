@@ -134,7 +134,7 @@ class Hub:
         heartbeat_s: float = HEARTBEAT_S,
         max_queued_bytes: int = MAX_QUEUED_BYTES,
     ) -> None:
-        self.clients: set[Client] = set()
+        self.clients: dict[Client, None] = {}  # in the order of their connections
         self.dropped_for_slowness = 0
         self.accepted = 0
         self._exchange = exchange
@@ -156,7 +156,7 @@ class Hub:
         session = Session(self._exchange, connection_id, self._clock, self._refuses)
         pipe = FramePipe(self._director, self.accepted)
         client = Client(websocket, request, session, pipe, self._heartbeat_s, self._max_queued_bytes)
-        self.clients.add(client)
+        self.clients[client] = None
         sender = asyncio.create_task(client.run_sender())
         try:
             self._send(client, session.greeting())
@@ -164,7 +164,7 @@ class Hub:
                 if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                     self._send(client, session.answer(message.data))
         finally:
-            self.clients.discard(client)
+            self.clients.pop(client, None)
             self.dropped_for_slowness += client.was_too_slow
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)

@@ -64,7 +64,7 @@ class SeededPlan:
             if rule.kind.point != where.point or not self._is_left(at) or not rule.selects(facts, now_s):
                 continue
             random = Random(f"{self._seed}/{at}/{where.point}/{where.subject}/{where.n}")
-            if random.random() < rule.p:
+            if random.random() < rule.chance:
                 self._struck[at] += 1
                 found.append(drawn(rule, where, random, self._symbols))
         return found

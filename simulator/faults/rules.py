@@ -35,7 +35,7 @@ class Rule(Struct, frozen=True):
     """When a kind of fault strikes.
 
     Attributes:
-        p: Probability at each opportunity.
+        p: Probability at each opportunity; None is 1, and lets the rule be armed for a single strike.
         at_s: Seconds into the run before which the rule does nothing.
         for_s: Length of its time in seconds.
         count: Most times that it strikes; None for no limit.
@@ -45,7 +45,7 @@ class Rule(Struct, frozen=True):
     """
 
     fault: str
-    p: float = 1.0
+    p: float | None = None
     at_s: float = 0.0
     for_s: float = math.inf
     count: int | None = None
@@ -59,14 +59,19 @@ class Rule(Struct, frozen=True):
         return KINDS[self.fault]
 
     @property
+    def chance(self) -> float:
+        """The probability at each opportunity."""
+        return 1.0 if self.p is None else self.p
+
+    @property
     def is_unlimited(self) -> bool:
-        """True if it strikes at every opportunity from its beginning on."""
-        return self.p == 1 and self.for_s == math.inf and self.count is None
+        """True if nothing limits how often it strikes, and it does not say so by its probability."""
+        return self.p is None and self.for_s == math.inf and self.count is None
 
     @property
     def is_one_event(self) -> bool:
         """True if it strikes once, at a second of the run."""
-        return self.kind.point == "second" and self.p == 1 and self.count == 1
+        return self.kind.point == "second" and self.p is None and self.count == 1
 
     def selects(self, facts: Facts, now_s: float) -> bool:
         """True if the rule may strike here and now."""
@@ -79,7 +84,7 @@ class Rule(Struct, frozen=True):
 
     def as_json(self) -> dict[str, Value]:
         """The form that :func:`rule_of` reads."""
-        fields: dict[str, Value] = {"fault": self.fault, "p": self.p, "at_s": self.at_s}
+        fields: dict[str, Value] = {"fault": self.fault, "p": self.chance, "at_s": self.at_s}
         if self.for_s != math.inf:
             fields["for_s"] = self.for_s
         if self.count is not None:
