@@ -12,6 +12,7 @@ from simulator.faults.director import Director
 from simulator.faults.kinds import Args
 from simulator.faults.rules import Facts
 
+_RESULT = b'{"error":[],"result"'
 _PAGE_520 = b"""<!DOCTYPE html><html><head><title>api.kraken.com | 520: Web server is returning an unknown error</title>
 </head><body><h1>Error 520</h1></body></html>"""
 
@@ -164,14 +165,15 @@ class AnswerFaults:
         """
         answer, subject = Answer(body), f"{method} {symbol}".rstrip()
         n = self._director.next_number("answer", subject)
+        previous = self._previous.get(subject)
+        if method == "Trades" and body.startswith(_RESULT):
+            self._previous[subject] = body
         if not self._director.watches("answer"):
             return answer
         page = _page(body) if method == "Trades" else None
         rows = len(page[1]) if page is not None else 0
-        call = Call(since, self._previous.get(subject), now_s)
+        call = Call(since, previous, now_s)
         for strike in self._director.ask("answer", subject, Facts(symbol, method, rows), n):
             answer = UNITS[strike.fault](answer, strike.args, call)
             self._director.record(strike, {"method": method, "symbol": symbol, "since": since, "rows": rows})
-        if page is not None:
-            self._previous[subject] = body
         return answer

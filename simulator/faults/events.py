@@ -18,14 +18,18 @@ Hit = dict[str, object]
 
 
 class ShiftedClock:
-    """A clock that can jump."""
+    """A clock that can jump.
+
+    Attributes:
+        source: The clock that this one is ahead of by ``offset_ns``.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self.offset_ns = 0
-        self._clock = clock
+        self.source = clock
 
     def __call__(self) -> int:
-        return self._clock() + self.offset_ns
+        return self.source() + self.offset_ns
 
 
 class Afflicted(Protocol):

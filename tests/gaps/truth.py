@@ -11,6 +11,7 @@ from kraken_history.storing.candle_deltas import build_candles
 from kraken_history.symbols import Pair
 from simulator import Simulator
 from tests.support.database import ledger, stored_candles, stored_ids
+from tests.support.exchanges import ManualClock
 from tests.support.kraken import all_trades
 
 
@@ -32,7 +33,8 @@ async def assert_complete(pool: asyncpg.Pool, kraken: Simulator, rest: KrakenRes
 
 def emit_over(kraken: Simulator, minutes: int, trades_a_minute: int) -> None:
     """Let simulated minutes go by, trades at twelve moments of each."""
-    clock = kraken.exchange._feed._clock  # type: ignore[attr-defined] # the test's own
+    clock = kraken.clock.source
+    assert isinstance(clock, ManualClock)
     for _ in range(minutes * 12):
         clock.advance(5)
         kraken.emit(trades_a_minute // 12)
