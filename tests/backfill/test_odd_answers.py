@@ -72,8 +72,20 @@ async def test_a_page_that_begins_in_another_time_is_an_alarm(pool: asyncpg.Pool
     """A cursor that was taken for another unit would lead back to the beginning."""
     backfill, asked = await run(pool, full_page(1, 5000), page(row(1, 0)))
 
-    assert (backfill.state, len(asked)) == ("failed", 2)
+    assert (backfill.state, len(asked)) == ("failed", 3)
     assert "begins at 2023-11-14 22:13:20" in backfill.reason
+
+
+@POSTGRESQL
+async def test_a_page_of_an_earlier_request_is_asked_for_again(pool: asyncpg.Pool) -> None:
+    """A cache before Kraken once gave the page before again, and the backfill failed for good."""
+    first, last = full_page(1, 0), page(row(1000, 999), row(1001, 1000))
+    stale = page(row(1, 0), row(2, 1))
+    backfill, asked = await run(pool, first, stale, last)
+
+    cursor = (BEGIN_S + 999) * NS
+    assert (backfill.state, backfill.reason, backfill.trades) == ("done", "", 1001)
+    assert asked == [0, *3 * [cursor]]  # the stale page, the last one, and the second look at that
 
 
 @POSTGRESQL

@@ -99,7 +99,10 @@ CASES: dict[str, tuple[tuple[str, ...], Outcome]] = {
     "more trades in one instant than a page holds": (
         (full_page(1, 0), ONE_INSTANT, SHORT_AFTER), Outcome(3, 2591, "done"),
     ),
-    "a page of another time": ((full_page(1, 0), full_page(1, -9_000)), Outcome(2, 1000, BEGINS)),
+    "a page of another time, and again": ((full_page(1, 0), full_page(1, -9_000)), Outcome(3, 1000, BEGINS)),
+    "a page of another time, then the right one": (
+        (full_page(1, 0), full_page(1, -9_000), SHORT), Outcome(3, 1991, "done"),
+    ),
     "a page that passes over ids": ((PASSING_OVER,), Outcome(1, 901, "done")),
 }  # fmt: skip
 

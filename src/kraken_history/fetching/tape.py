@@ -16,6 +16,7 @@ from kraken_history.completeness.covered_time import cover
 from kraken_history.completeness.holes import find_newest_held
 from kraken_history.completeness.unreachable import note_unreachable
 from kraken_history.database.connections import Connection
+from kraken_history.errors import MisleadingPage
 from kraken_history.fetching.pages import (
     REST_LAG,
     TapePage,
@@ -97,7 +98,7 @@ class TapeReader:
 
         Raises:
             KrakenBusy, KrakenRefused, ServiceUnavailable, MalformedMessage: As the client raises them.
-            MisleadingPage: The page begins long before ``since``: it answers another request.
+            MisleadingPage: The page begins long before ``since``, twice in a row: it answers another request.
         """
         page = latest = await self._read(TapeRequest(self._pair.symbol, since, until, begins_with_a_trade, continues))
         for _ in range(_MOST_INSTANTS):
@@ -154,6 +155,15 @@ class TapeReader:
         return stored
 
     async def _ask(self, since: int) -> tuple[TradesPage, datetime]:
+        """Request a page, and once more if it answers another request, as a cache before Kraken may answer."""
+        try:
+            return await self._ask_once(since)
+        except MisleadingPage as error:
+            _log.warning("page_of_another_request", symbol=self._pair.symbol, since=since, finding=error.finding)
+        await asyncio.sleep(self._second_look_s)
+        return await self._ask_once(since)
+
+    async def _ask_once(self, since: int) -> tuple[TradesPage, datetime]:
         asked_at = self._now()
         answer = await self._rest.fetch_trades_page(self._pair, since)
         check_beginning(answer, self._pair.symbol, since)
