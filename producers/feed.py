@@ -218,9 +218,12 @@ class Feed:
         refused = list(self._subscriptions.refused)
         self._names.doubt(refused)
         self._list_asked_at = None
-        symbols = [name for name in refused if name in self._subscriptions.symbols]
-        if symbols:
-            await self._subscribe(socket, symbols)
+        self._subscribed_at = time.monotonic()
+        for req_id, channel in self._subscriptions.requests:
+            ours = [name for name in refused if name in self._subscriptions.symbols]
+            symbols = self._subscriptions.not_accepted_of(channel, ours)
+            if symbols:
+                await socket.send_str(encode_subscribe(channel, symbols, req_id=req_id).decode())
 
     def _check_list(self) -> None:
         """If the list of symbols did not come in time, count the open names as refused."""

@@ -37,6 +37,10 @@ class Subscriptions:
         """The symbols of a channel for which Kraken has not answered."""
         return [symbol for symbol in self.symbols if (channel, symbol) in self.unanswered]
 
+    def not_accepted_of(self, channel: Channel, symbols: Iterable[str]) -> list[str]:
+        """Those of the symbols that Kraken has not accepted on a channel."""
+        return [symbol for symbol in symbols if (channel, symbol) not in self._accepted]
+
     def accept(self, answer: Subscribed) -> None:
         """Record that Kraken accepted a symbol of a channel, possibly after a refusal."""
         accepted = answer.channel, answer.symbol
@@ -50,12 +54,14 @@ class Subscriptions:
         """Record a refusal; return the newly refused symbols.
 
         Kraken names the symbol but not the channel. A refusal without a symbol applies to all
-        symbols of the request that have no answer yet.
+        symbols of the request that have no answer yet. A refusal of what Kraken has accepted before means that it is
+        subscribed already.
         """
         channels = [channel for req_id, channel in self.requests if answer.req_id in (None, req_id)]
         unanswered = {symbol for channel, symbol in self.unanswered if channel in channels}
         symbols = [answer.symbol] if answer.symbol else [symbol for symbol in self.symbols if symbol in unanswered]
         self.unanswered -= {(channel, symbol) for channel in channels for symbol in symbols}
+        symbols = [s for s in symbols if any((channel, s) not in self._accepted for channel in channels)]
         newly = [symbol for symbol in symbols if symbol not in self.refused]
         self.refused.update(dict.fromkeys(newly, answer.error))
         return newly

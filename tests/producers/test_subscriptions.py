@@ -105,3 +105,19 @@ def test_a_refusal_without_a_symbol_leaves_what_was_answered_already() -> None:
     subscriptions.accept(accepted("trade", BTC))
 
     assert subscriptions.refuse(Refused("busy", "", "subscribe", TRADE)) == [ETH]
+
+
+def test_what_was_accepted_is_not_asked_for_again_and_a_refusal_of_it_is_no_news() -> None:
+    """One channel was refused and the other accepted. Asked for both again, Kraken refused the accepted one as
+    subscribed already, and the symbol was shown as refused for ever.
+    """
+    subscriptions = Subscriptions([BTC, ETH])
+    for channel, symbol in (("trade", BTC), ("ohlc", BTC), ("ohlc", ETH)):
+        subscriptions.accept(accepted(channel, symbol))
+    subscriptions.refuse(refused(ETH, TRADE))
+    assert subscriptions.not_accepted_of("trade", [BTC, ETH]) == [ETH]
+    assert subscriptions.not_accepted_of("ohlc", [BTC, ETH]) == []
+
+    subscriptions.accept(accepted("trade", ETH))
+    assert subscriptions.refuse(refused(ETH, OHLC)) == []
+    assert subscriptions.refused == {}
