@@ -104,7 +104,7 @@ async def test_after_the_socket_ended_the_snapshot_brings_what_was_missed(
         await until(lambda: feed.connected)
         kraken.inject(fault)
         kraken.emit(30)
-        await until(lambda: kraken.hub.accepted == 2)
+        await until(lambda: kraken.hub.accepted >= 2)
         kraken.emit(10)
         await until(lambda: is_complete(redis, kraken))
 
@@ -155,7 +155,7 @@ async def test_acknowledgements_that_never_come_end_the_session(redis: FakeAsync
     async with running_feed(redis, kraken, ack_timeout_s=0.2) as feed:
         await until(lambda: feed.connected)
 
-    assert kraken.hub.accepted == 2
+    assert kraken.hub.accepted >= 2
 
 
 async def test_maintenance_is_told_and_ends(redis: FakeAsyncRedis, kraken: Simulator) -> None:

@@ -47,6 +47,16 @@ class Listener:
             self.texts += [] if "heartbeat" in text else [text]
         return self.texts
 
+    async def hear_until_silent(self, silent_s: float, *, at_most: int) -> list[str]:
+        """What comes before a silence of this length; fail if more than so many frames come."""
+        heard: list[str] = []
+        while len(heard) <= at_most:
+            try:
+                heard.append(await self.socket.receive_str(timeout=silent_s))
+            except TimeoutError:
+                return heard
+        raise AssertionError(f"still not silent after {at_most} frames")
+
     @property
     def frames(self) -> list[Frame]:
         """The frames that can be decoded."""
