@@ -44,7 +44,7 @@ class FaultControl:
 
     async def post(self, request: web.Request) -> web.Response:
         """Arm the faults of the body: a JSON object, a list of them, or a text such as ``drop:count=2``."""
-        text = await request.text()
+        text = (await request.read()).decode(errors="replace")
         try:
             struck = self._simulator.inject(_scenario(text))
         except UsageError as error:

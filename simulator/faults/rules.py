@@ -1,7 +1,7 @@
 """Rules say which faults may strike when. They come as text, as JSON, or as keywords. No I/O, no clock."""
 
-import json
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -132,15 +132,19 @@ def rules_of(scenario: object) -> list[Rule]:
     Raises:
         UsageError: It is none of these, or a rule is not valid.
     """
-    match scenario:
-        case str():
-            return rules_of_text(scenario)
-        case Mapping():
-            return [rule_of(scenario)]
-        case Sequence():
-            return [rule for part in scenario for rule in rules_of(part)]
-        case _:
-            raise UsageError(f"expected faults as objects with the key fault, got {json.dumps(scenario)[:60]}")
+    rules: list[Rule] = []
+    parts = deque([scenario])
+    while parts:
+        match parts.popleft():
+            case str(spec):
+                rules += rules_of_text(spec)
+            case Mapping() as fields:
+                rules.append(rule_of(fields))
+            case Sequence() as inner:
+                parts.extendleft(reversed(inner))
+            case other:
+                raise UsageError(f"expected faults as objects with the key fault, got {other!r:.60}")
+    return rules
 
 
 def rules_of_text(spec: str) -> list[Rule]:

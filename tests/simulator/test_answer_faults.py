@@ -11,6 +11,10 @@ import aiohttp
 import pytest
 
 from simulator import Simulator
+from simulator.faults.answers import Answer, AnswerFaults
+from simulator.faults.director import Director
+from simulator.faults.kinds import KINDS
+from simulator.faults.rules import rules_of
 from tests.simulator.listening import BTC, lines_of
 
 TRADES = "/0/public/Trades?pair=XBTUSDT"
@@ -222,3 +226,27 @@ async def test_a_busted_trade_is_in_no_page_any_more(kraken: Simulator, http: ai
     assert len(await latest(http)) == 1000
     (line,) = lines_of(kraken)
     assert line["args"] == {"id": newest, "symbol": BTC}
+
+
+BODIES = {
+    "an error": b'{"error":["EQuery:Unknown asset pair"]}',
+    "an empty page": b'{"error":[],"result":{"XBTUSDT":[],"last":"0"}}',
+    "a row": b'{"error":[],"result":{"XBTUSDT":[["1.0","1.0",1.0,"b","l","",1]],"last":"1000000000"}}',
+    "three rows": b'{"error":[],"result":{"XBTUSDT":[[1],[2],[3]],"last":"1000000000"}}',
+    "no page": b'{"error":[],"result":{"status":"online"}}',
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("fault", [name for name, kind in KINDS.items() if kind.point == "answer"])
+def test_every_fault_of_answers_takes_any_answer_whatever_it_draws(fault: str, body: str) -> None:
+    for seed in range(20):
+        director = Director([BTC], rules=rules_of(fault), seed=seed, clock=lambda: 0.0)
+        faults = AnswerFaults(director)
+        for method in ("Trades", "SystemStatus"):
+            answer = faults.struck(method, BTC, "0", BODIES[body], 0.0)
+            struck = director.log.after(0)
+
+            assert (answer != Answer(BODIES[body])) >= (fault in ("throttle", "error", "timeout", "slow", "empty_body"))
+            assert answer.sent is None or answer.sent < len(BODIES[body])
+            assert all(line.fault == fault for line in struck)

@@ -32,7 +32,7 @@ async def http(kraken: Simulator) -> AsyncIterator[aiohttp.ClientSession]:
         yield http
 
 
-async def post(http: aiohttp.ClientSession, body: str) -> tuple[int, Any]:
+async def post(http: aiohttp.ClientSession, body: str | bytes) -> tuple[int, Any]:
     async with http.post("/control/faults", data=body) as response:
         return response.status, await response.json()
 
@@ -112,12 +112,14 @@ BAD = [
     ("[[3]]", "expected faults as objects with the key fault, got 3"),
     ("{", "expected JSON or text such as drop:count=2"),
     ("[" * 100_000, "expected JSON or text such as drop:count=2"),
+    ("[" * 900 + "3" + "]" * 900, "expected faults as objects with the key fault, got 3"),
+    (b"\xff\xfe", "expected a fault (drop, "),
 ]
 
 
 @pytest.mark.parametrize(("body", "message"), BAD)
 async def test_a_fault_that_is_not_valid_is_refused_in_one_line_and_none_is_armed(
-    kraken: Simulator, http: aiohttp.ClientSession, body: str, message: str
+    kraken: Simulator, http: aiohttp.ClientSession, body: str | bytes, message: str
 ) -> None:
     status, answer = await post(http, body)
 
@@ -132,25 +134,33 @@ async def test_the_log_is_asked_for_from_a_whole_number_on(http: aiohttp.ClientS
         assert response.status == 400
 
 
-async def test_the_command_takes_text_a_scenario_and_a_seed_and_writes_a_log(tmp_path: Path) -> None:
+async def test_the_command_takes_text_a_scenario_and_a_seed_and_writes_a_log_that_it_takes_back(tmp_path: Path) -> None:
     scenario, log = tmp_path / "scenario.json", tmp_path / "faults.jsonl"
     scenario.write_text('[{"fault": "throttle", "form": "eapi", "count": 1}]')
     options = ("--scenario", str(scenario), "--fault-seed", "9", "--fault-log", str(log))
-    process = await run("--port", "0", "--paused", "--faults", "empty_body:on=Time", *options)
+    first = await bodies_of("--faults", "empty_body:on=Time", *options)
+    again = await bodies_of("--replay-faults", str(log))
+
+    # Time met both faults, in the order of the rules.
+    assert first[0] == again[0] == b'{"error":["EAPI:Rate limit exceeded"]}'
+    assert b'"online"' in first[1]
+    assert b'"online"' in again[1]
+    assert [line.fault for line in read_log(log)] == ["empty_body", "throttle"]
+
+
+async def bodies_of(*arguments: str) -> list[bytes]:
+    """What a simulator with these arguments answers to two calls."""
+    process = await run("--port", "0", "--paused", *arguments)
     rest = (await listening_line(process)).split()[-1]
+    bodies: list[bytes] = []
     async with aiohttp.ClientSession() as http:
-        bodies = []
-        for method in ("Time", "SystemStatus", "SystemStatus"):
+        for method in ("Time", "SystemStatus"):
             async with http.get(f"{rest}/{method}") as response:
                 bodies.append(await response.read())
     process.terminate()
     _, errors = await asyncio.wait_for(process.communicate(), 10)
-
-    # Time met both faults, in the order of the rules.
-    assert bodies[0] == b'{"error":["EAPI:Rate limit exceeded"]}'
-    assert b'"online"' in bodies[1]
     assert errors == b""
-    assert [line.fault for line in read_log(log)] == ["empty_body", "throttle"]
+    return bodies
 
 
 @pytest.mark.parametrize(
