@@ -62,7 +62,7 @@ class Director:
 
     def watches(self, point: Point) -> bool:
         """False if nothing can strike at this point, so that nobody need ask."""
-        return any(plan.watches(point) for plan in (self._recorded, self._seeded, self._armed))
+        return self._seeded.watches(point) or self._armed.watches(point) or self._recorded.watches(point)
 
     def arm(self, scenario: object) -> tuple[list[Strike], list[Rule]]:
         """Add rules, whose times count from now; a rule without limits strikes once.

@@ -93,14 +93,15 @@ _row = msgspec.json.Decoder(_Row)
 _CHANNELS = {channel: b'{"channel":"%b"' % channel.encode() for channel in ("trade", "ohlc")}
 _SYMBOL = b'"symbol":"'
 _DATA = b'"data":['
+_FIRST_ROW_BYTES = 256
 
 
 def address_of(text: bytes) -> tuple[str, str]:
     """Channel and symbol of a frame that the simulator made; ``ack`` or ``pong`` for answers to requests."""
     for channel, head in _CHANNELS.items():
         if text.startswith(head):
-            symbol = text.partition(_SYMBOL)[2].partition(b'"')[0]
-            return channel, symbol.decode()
+            start = text.find(_SYMBOL, 0, _FIRST_ROW_BYTES) + len(_SYMBOL)
+            return channel, "" if start < len(_SYMBOL) else text[start : text.index(b'"', start)].decode()
     envelope = _envelope.decode(text)
     if envelope.method:
         return "pong" if envelope.method == "pong" else "ack", envelope.symbol or envelope.result.symbol
@@ -235,7 +236,7 @@ class FramePipe:
     def push(self, text: bytes, now_s: float) -> None:
         """A frame that the exchange sends."""
         on, symbol = address_of(text)
-        subject = f"{self._connection} {on} {symbol}".rstrip()
+        subject = f"{self._connection} {on} {symbol}" if symbol else f"{self._connection} {on}"
         n = self._director.next_number("frame", subject)  # of all frames, so that a replay finds the same one
         if self._is_silent(symbol, now_s):
             return
@@ -262,6 +263,8 @@ class FramePipe:
         return max(min(times) - now_s, 0.0) if times else None
 
     def _is_silent(self, symbol: str, now_s: float) -> bool:
+        if not self._silent_until_s:
+            return False
         self._silent_until_s = {name: until for name, until in self._silent_until_s.items() if until > now_s}
         return "" in self._silent_until_s or (bool(symbol) and symbol in self._silent_until_s)
 

@@ -50,13 +50,15 @@ class SeededPlan:
     """
 
     def __init__(self, rules: Sequence[Rule], seed: int | str, symbols: Sequence[str]) -> None:
-        self.rules = list(rules)
+        self.rules: list[Rule] = []
         self._seed = seed
         self._symbols = sorted(symbols)
-        self._struck = [0] * len(self.rules)
+        self._struck: list[int] = []
+        self._watching: dict[Point, int] = {}
+        self.add(rules)
 
     def watches(self, point: Point) -> bool:
-        return any(rule.kind.point == point and self._is_left(at) for at, rule in enumerate(self.rules))
+        return self._watching.get(point, 0) > 0
 
     def strikes(self, where: Opportunity, facts: Facts, now_s: float) -> list[Strike]:
         found: list[Strike] = []
@@ -66,6 +68,7 @@ class SeededPlan:
             random = Random(f"{self._seed}/{at}/{where.point}/{where.subject}/{where.n}")
             if random.random() < rule.chance:
                 self._struck[at] += 1
+                self._watching[where.point] -= not self._is_left(at)
                 found.append(drawn(rule, where, random, self._symbols))
         return found
 
@@ -74,11 +77,13 @@ class SeededPlan:
         for rule in rules:
             self.rules.append(rule)
             self._struck.append(0)
+            self._watching[rule.kind.point] = self._watching.get(rule.kind.point, 0) + 1
 
     def clear(self) -> None:
         """Strike no more."""
         self.rules.clear()
         self._struck.clear()
+        self._watching.clear()
 
     def left(self) -> list[Rule]:
         """The rules that have not struck as often as they may."""
