@@ -56,7 +56,9 @@ if TYPE_CHECKING:
     from kraken_history.blocking import BlockingHistoricalDataProvider
     from kraken_history.provider import HistoricalDataProvider
     from kraken_history.reading.coverage import Coverage, CoveredSpan
+    from kraken_history.reading.differences import Difference
     from kraken_history.reading.status import DataRange, Health, SyncStatus
+    from kraken_history.reading.verification import Verification
 
 __all__ = [
     "BackfillStopped",
@@ -67,6 +69,7 @@ __all__ = [
     "CoveredSpan",
     "DataGap",
     "DataRange",
+    "Difference",
     "EquityPoint",
     "ExternalIndicator",
     "Health",
@@ -104,6 +107,7 @@ __all__ = [
     "UnknownSymbol",
     "UnreachableTrades",
     "UsageError",
+    "Verification",
 ]
 
 _MODULES_WITH_ASYNCPG = {
@@ -112,6 +116,7 @@ _MODULES_WITH_ASYNCPG = {
     "Coverage": "reading.coverage",
     "CoveredSpan": "reading.coverage",
     "DataRange": "reading.status",
+    "Difference": "reading.differences",
     "EquityPoint": "backtests",
     "Health": "reading.status",
     "HistoricalDataProvider": "provider",
@@ -121,6 +126,7 @@ _MODULES_WITH_ASYNCPG = {
     "SymbolCoverage": "backtests",
     "SyncStatus": "reading.status",
     "UnknownRun": "backtests",
+    "Verification": "reading.verification",
 }
 
 # Hidden from type checkers: to them a module with __getattr__ has every name.

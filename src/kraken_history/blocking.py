@@ -21,6 +21,7 @@ from kraken_history.provider import TIMEFRAMES, HistoricalDataProvider
 from kraken_history.reading.coverage import Coverage
 from kraken_history.reading.gaps import GapsChoice, TradeGapsChoice
 from kraken_history.reading.status import DataRange, Health, SyncStatus
+from kraken_history.reading.verification import Verification
 from kraken_history.records import ExternalIndicator, HistoricalCandle, HistoricalTrade
 
 if TYPE_CHECKING:
@@ -220,6 +221,11 @@ class BlockingHistoricalDataProvider:
 
     def require_complete(self, symbol: str, start: datetime, end: datetime, interval: int = 1) -> datetime:
         return self._run(self._provider.require_complete(symbol, start, end, interval))
+
+    def verify(
+        self, symbols: Sequence[str] | None = None, start: datetime | None = None, end: datetime | None = None
+    ) -> Verification:
+        return self._run(self._provider.verify(symbols, start, end))
 
     def get_candles_arrow(
         self,

@@ -27,6 +27,7 @@ from kraken_history.reading import (
     strategy_reads,
     trade_columns,
     trades,
+    verification,
 )
 from kraken_history.reading.coverage import Coverage
 from kraken_history.reading.database import Database
@@ -34,6 +35,7 @@ from kraken_history.reading.gaps import GapsChoice, TradeGapsChoice
 from kraken_history.reading.names import read_symbol, read_symbols
 from kraken_history.reading.settling import Timing
 from kraken_history.reading.status import DataRange, Health, SyncStatus
+from kraken_history.reading.verification import Verification
 from kraken_history.records import ExternalIndicator, HistoricalCandle, HistoricalTrade
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ __all__ = [
     "HistoricalDataProvider",
     "SyncStatus",
     "TradeGapsChoice",
+    "Verification",
 ]
 
 TIMEFRAMES = (1, 5, 15, 60, 240)
@@ -385,6 +388,23 @@ class HistoricalDataProvider:
                 time in the future, and the last moments, of which nobody can know yet whether they are complete.
         """
         return await missing.check_complete(self._database, symbol, start, end, interval)
+
+    async def verify(
+        self, symbols: Sequence[str] | None = None, start: datetime | None = None, end: datetime | None = None
+    ) -> Verification:
+        """Compare what is stored with what it was made from: see :func:`~kraken_history.reading.verification.verify`.
+
+        Trades are recounted against the ledger, candles against their trades, and longer candles against shorter ones.
+        It reads every row of the range, in windows of a day, and takes one connection of the pool meanwhile.
+
+        Args:
+            symbols: Any of their names; None for all.
+            start, end: None for the beginning and the end of what is stored. They are widened to whole minutes.
+
+        Raises:
+            UnknownSymbol: The database holds nothing of a symbol.
+        """
+        return await verification.read_verification(self._database, symbols, start, end)
 
     async def get_candles_arrow(
         self,

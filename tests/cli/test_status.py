@@ -358,3 +358,44 @@ def test_on_a_new_data_directory_status_says_that_nothing_is_stored(tmp_path: Pa
     assert outcome.out.endswith("dead letters: 0\n")
     assert outcome.err.startswith("nothing is stored yet")
     assert not (tmp_path / "data/postgres/postmaster.pid").exists()
+
+
+@pytest.mark.parametrize("database_server", ["timescaledb"], indirect=True)
+def test_status_shows_a_background_job_that_fails(
+    migrated_database_url: str, redis_url: str, background: Background, command: Run
+) -> None:
+    """Compression had never run on a server whose every background job fails, and nothing said so."""
+
+    async def fail() -> int:
+        connection = await asyncpg.connect(migrated_database_url)
+        try:
+            job = await connection.fetchval(
+                "SELECT job_id FROM timescaledb_information.jobs"
+                " WHERE proc_name = 'policy_compression' AND hypertable_name = 'trades'"
+            )
+            await connection.execute("UPDATE _timescaledb_config.bgw_job SET scheduled = false")
+            await connection.execute("DELETE FROM _timescaledb_internal.bgw_job_stat")
+            await connection.execute(_FAILED_RUN, job)
+        finally:
+            await connection.close()
+        return int(job)
+
+    job = background.run(fail())
+    table = command("status", DATABASE_URL=migrated_database_url, REDIS_URL=redis_url)
+    (told,) = json.loads(command("status", "--json").out)["failing_jobs"]
+
+    (line,) = [line for line in table.out.splitlines() if "background job" in line]
+    assert line.startswith(
+        f"background job {job} of TimescaleDB, policy_compression of trades, fails: its chunks stay uncompressed;"
+        " never succeeded, 3 failed runs"
+    )
+    assert (told["job"], told["table"], told["last_success"], told["failures"]) == (job, "trades", None, 3)
+
+
+_FAILED_RUN = """
+    INSERT INTO _timescaledb_internal.bgw_job_stat (
+        job_id, last_start, last_finish, next_start, last_successful_finish, last_run_success, total_runs,
+        total_duration, total_duration_failures, total_successes, total_failures, total_crashes, consecutive_failures,
+        consecutive_crashes, flags)
+    VALUES ($1, now(), now(), now() + interval '1 day', '-infinity', false, 3, '0 s', '1 s', 0, 3, 0, 3, 0, 0)
+"""

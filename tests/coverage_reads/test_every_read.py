@@ -97,7 +97,7 @@ DEFAULTS = dict.fromkeys([*CANDLE_READS, *TRADE_READS], "raise") | {
 }
 OF_NO_RECORDS = {
     *("connect", "close"),
-    *("get_coverage", "require_complete"),  # these are the answer
+    *("get_coverage", "require_complete", "verify"),  # these are the answer
     *("find_symbol", "get_symbols", "get_sync_status", "get_data_range", "health_check"),  # counts and names
     "get_external_indicators",  # daily figures, which no trade proves
     *("save_run", "list_runs", "load_run"),  # carry the coverage of what they were computed on

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.asides import Asides, fetch_asides
+from kraken_history.cli.background_jobs import FailingJob, fetch_failing_jobs
 from kraken_history.cli.disk_sizes import Sizes, fetch_sizes
 from kraken_history.cli.instants import instant
 from kraken_history.cli.progress import Progress, fetch_progress
@@ -68,6 +69,7 @@ class Status(Struct, frozen=True):
     services: Mapping[str, AnySign]
     dead_letters: int
     asides: Mapping[str, Asides]
+    failing_jobs: Sequence[FailingJob]
 
     @property
     def not_running(self) -> list[str]:
@@ -122,10 +124,13 @@ async def fetch_status(endpoints: server_choice.Endpoints, settings: Settings) -
         dropped = await read_dropped(connection)
         sizes = await fetch_sizes(connection)
         asides = await fetch_asides(connection)
+        failing_jobs = await fetch_failing_jobs(connection)
     finally:
         await connection.close()
     place = without_password(endpoints.database_url)
-    return Status(datetime.now(UTC), place, symbols, dropped, sizes, streams, signs.by_name, dead_letters, asides)
+    return Status(
+        datetime.now(UTC), place, symbols, dropped, sizes, streams, signs.by_name, dead_letters, asides, failing_jobs
+    )
 
 
 async def _fetch_symbols(connection: Connection, signs: Signs, settings: Settings) -> list[Symbol]:
@@ -179,6 +184,7 @@ def as_record(status: Status) -> dict[str, object]:
         "services": status.services,
         "not_running": status.not_running,
         "dead_letters": status.dead_letters,
+        "failing_jobs": status.failing_jobs,
     }
 
 

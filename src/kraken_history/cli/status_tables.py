@@ -107,6 +107,8 @@ def _lines(status: Status) -> Iterator[Text]:
     yield Text(f"dead letters: {status.dead_letters:,}")
     for symbol, asides in status.asides.items():
         yield Text(f"{symbol}: {asides.sentence}")
+    for job in status.failing_jobs:
+        yield Text(job.sentence, style="red")
 
 
 def _day(moment: datetime | None) -> str:

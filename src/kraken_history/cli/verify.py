@@ -187,6 +187,7 @@ def as_object(outcome: Outcome) -> dict[str, object]:
         "trades": verification.trades,
         "candles": verification.candles,
         **verification.longer,
+        "longer_candles": verification.given,
     }
     found: dict[str, object] = {
         "ok": verification.is_right,
@@ -232,6 +233,7 @@ def _print_counts(verification: Verification) -> None:
     table.add_row("candles 1m", f"{verification.candles:,}")
     for view, count in verification.longer.items():
         table.add_row(view.replace("_", " "), f"{count:,}")
+    table.add_row("without minutes", f"{verification.given:,}")
     print_table(table)
 
 

@@ -23,6 +23,9 @@ What = Literal[
     "longer_differs",
     "longer_missing",
     "longer_without_minutes",
+    "given_invalid",
+    "given_uncovered",
+    "given_total",
 ]
 """What differs.
 
@@ -31,7 +34,9 @@ What = Literal[
 oldest or newest time, is wrong. ``candle_differs``: a one-minute candle is not what its trades give.
 ``candle_missing``: there are trades, and no candle. ``candle_without_trades``: a candle of trades, and none is stored.
 ``candle_outranked``: the candle of another source stands, though the stored trades are at least as many.
-``longer_…``: the same of a longer candle and its minutes.
+``longer_…``: the same of a longer candle and its minutes. ``given_…``: of a longer candle without minutes, as the
+exchange or a download gave it: its values or its time cannot be, the time that these candles cover leaves it out, or
+the ledger's count or times are not theirs.
 """
 
 _DAY = width_of(24 * 60)

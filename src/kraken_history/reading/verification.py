@@ -1,5 +1,7 @@
 """Recounts trades against the ledger, candles against their trades, and longer candles against shorter ones.
 
+Longer candles that have no minutes below them are checked by :mod:`~kraken_history.reading.verified_given`.
+
 The history is read in windows, each in one snapshot: a day of trades and minutes, then four weeks of longer candles.
 Every write changes trades, ledger and candles in one transaction, so a snapshot shows either all of it or nothing, and
 a write during the verification is never a difference. The comparisons are made in the database; only what differs is
@@ -14,10 +16,15 @@ from typing import Literal, TypeVar
 import asyncpg
 from msgspec import Struct
 
+from kraken_history.arguments import checked_list
 from kraken_history.database.connections import Connection, write_again
-from kraken_history.intervals import Span, bucket_end, bucket_start
+from kraken_history.intervals import Span, as_utc, bucket_end, bucket_start, checked_range
+from kraken_history.kraken.pairs import checked_name, find_stored
 from kraken_history.ledger import IdRanges
+from kraken_history.reading.database import Database
 from kraken_history.reading.differences import Difference, Differences, candle_detail, instant_text
+from kraken_history.reading.names import read_symbols
+from kraken_history.reading.verified_given import Given, verify_given
 from kraken_history.reading.verified_ids import IdRun, SeenIds, read_runs, read_times, without_rows_outside
 from kraken_history.reading.verified_ledger import wrong_ledgers
 from kraken_history.records import MINUTE, TimeRange
@@ -60,6 +67,7 @@ class Verification(Struct, frozen=True):
         symbols: Symbols with rows in it, or in the ledger.
         trades, candles: Rows that were verified.
         longer: By view, the stored candles that were verified.
+        given: Stored candles of longer intervals without minutes below them.
         differences: By symbol and time; empty if everything agrees.
         lost, strays, repeated: By symbol, the ids of the differences ``trade_missing``, ``trade_not_in_ledger`` and
             ``trade_repeated``.
@@ -72,6 +80,7 @@ class Verification(Struct, frozen=True):
     trades: int
     candles: int
     longer: Mapping[str, int]
+    given: int
     differences: Sequence[Difference]
     lost: Mapping[str, IdRanges]
     strays: Mapping[str, IdRanges]
@@ -109,6 +118,28 @@ async def verify(
     return await verifier.run(start, end)
 
 
+async def read_verification(
+    database: Database, names: Sequence[str] | None, start: datetime | None, end: datetime | None
+) -> Verification:
+    """:func:`verify`, with symbols under any of their names.
+
+    Raises:
+        UnknownSymbol: The database holds nothing of a symbol.
+        InvalidNumber: ``names`` is not a list, or is empty.
+        InvalidTime: A time is naive.
+        InvalidRange: The range is empty or reversed.
+    """
+    low = None if start is None else as_utc(start)
+    high = None if end is None else as_utc(end)
+    if low is not None and high is not None:
+        checked_range(low, high)
+    wanted = None if names is None else checked_list("symbols", names, checked_name)
+    stored = [] if wanted is None else await read_symbols(database)
+    symbols = None if wanted is None else sorted({find_stored(name, stored) for name in wanted})
+    async with database.connection() as connection:
+        return await verify(connection, symbols, low, high)
+
+
 async def verify_longer(
     connection: Connection,
     symbols: Sequence[str] | None = None,
@@ -142,6 +173,7 @@ class _Verifier:
         self._pieces: dict[str, list[TimeRange]] = {}
         self._longer = {aggregate.view: 0 for aggregate in AGGREGATES}
         self._wrong_longer: dict[tuple[str, str], list[TimeRange]] = {}
+        self._given = Given(0, ())
 
     async def run(self, start: datetime | None, end: datetime | None, *, only_longer: bool = False) -> Verification:
         low = None if start is None else bucket_start(start, MINUTE)
@@ -154,6 +186,7 @@ class _Verifier:
                 await self._verify_minutes(within)
                 await self._verify_lost(within, is_whole=start is None and end is None)
                 await self._verify_ledgers(is_whole=start is None and end is None)
+                await self._verify_given(within, is_whole=start is None and end is None)
             # Of everything, the candles of the first and the last bucket too; else only those wholly in the range.
             first = bucket_start(within.start, _WEEK) if start is None else within.start
             last = bucket_end(within.end, _WEEK) if end is None else within.end
@@ -173,6 +206,7 @@ class _Verifier:
             self._ids.rows,
             sum(self._candles.values()),
             self._longer,
+            self._given.count,
             self._found.sorted(),
             self._ids.lost,
             self._ids.strays,
@@ -183,7 +217,7 @@ class _Verifier:
 
     @property
     def _all_symbols(self) -> list[str]:
-        return sorted({*(self._symbols or ()), *self._ids.symbols, *self._candles})
+        return sorted({*(self._symbols or ()), *self._ids.symbols, *self._candles, *self._given.symbols})
 
     async def _in_a_snapshot(self, read: Callable[[], Awaitable[T]]) -> T:
         """Read in one snapshot. A replica that must give it up, to replay a change, is asked again."""
@@ -307,6 +341,11 @@ class _Verifier:
         read = partial(wrong_ledgers, self._connection, self._all_symbols, counted)
         for difference in await self._in_a_snapshot(read):
             self._found.append(difference)
+
+    async def _verify_given(self, within: TimeRange, *, is_whole: bool) -> None:
+        self._given = await self._in_a_snapshot(
+            partial(verify_given, self._connection, self._symbols, within, self._found, is_whole=is_whole)
+        )
 
     def _arguments(self, window: TimeRange) -> list[object]:
         return [window.start, window.end] if self._symbols is None else [window.start, window.end, self._symbols]
