@@ -46,7 +46,7 @@ def test_json_has_the_documented_form(command: Run, execute: Execute, migrated_d
     assert ok.keys() == found.keys() == {"ok", "checked", "differences"}
     assert (ok["ok"], ok["differences"], found["ok"]) == (True, [], False)
     longer = {f"candles_{name}" for name in ("5m", "15m", "30m", "1h", "4h", "12h", "1d", "1w")}
-    assert ok["checked"].keys() == {"symbols", "from", "to", "trades", "candles"} | longer
+    assert ok["checked"].keys() == {"symbols", "from", "to", "trades", "candles", "longer_candles"} | longer
     assert ok["checked"]["symbols"] == ["BTC/USDT", "ETH/USDT"]
     assert (ok["checked"]["from"], ok["checked"]["to"]) == ("2025-11-10T00:10:00Z", "2025-11-14T00:01:00Z")
     assert (ok["checked"]["trades"], ok["checked"]["candles"], ok["checked"]["candles_1w"]) == (2592, 866, 2)
