@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.backfill_progress import follow
 from kraken_history.cli.instants import instant, range_options
-from kraken_history.cli.tables import print_table, table_of
+from kraken_history.cli.tables import moment_cell, print_table, table_of
 from kraken_history.database.connections import create_pool
 from kraken_history.database.migrations import check_schema
 from kraken_history.errors import UsageError
@@ -91,7 +91,7 @@ def run_status(settings: Settings, symbol: str | None, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(msgspec.json.encode([_plain(backfill) for backfill in backfills]).decode() + "\n")
     elif backfills:
-        _print(backfills)
+        print_backfills(backfills)
     else:
         sys.stderr.write(f"there is no backfill{'' if symbol is None else f' of {symbol}'}\n")
     return 0
@@ -166,7 +166,7 @@ async def _follow(pool: asyncpg.Pool, symbol: str) -> int:
 
 def verdict(ended: Backfill) -> int:
     """Say how a backfill ended; return the exit code."""
-    without_id = f", {ended.unidentified:,} row(s) without a trade id were skipped" if ended.unidentified else ""
+    without_id = f", {_skipped(ended)}" if ended.unidentified else ""
     why = f": {ended.reason}" if ended.reason else ""
     sys.stderr.write(
         f"the backfill of {ended.symbol} is {ended.state}{why}; {ended.trades:,} new trades in {ended.pages:,} pages,"
@@ -224,21 +224,29 @@ def _meant(name: str | None, backfills: Sequence[Backfill]) -> list[str]:
     return [] if found is None else [found]
 
 
-def _print(backfills: Sequence[Backfill]) -> None:
-    table = table_of("symbol", "state", "from", "to", "reached", "new trades", "pages", "without id", "reason")
+def print_backfills(backfills: Sequence[Backfill]) -> None:
+    """Print a line per backfill, and below the table what went wrong."""
+    table = table_of("symbol", "state", "from", "to", "reached", "new trades", "pages", times=("from", "to", "reached"))
     for backfill in backfills:
         table.add_row(
             backfill.symbol,
             backfill.state,
-            "the beginning" if backfill.target_start is None else _short(backfill.target_start),
-            _short(backfill.target_end),
-            _reached(backfill),
+            "the beginning" if backfill.target_start is None else moment_cell(backfill.target_start),
+            moment_cell(backfill.target_end),
+            moment_cell(backfill.reached),
             f"{backfill.trades:,}",
             f"{backfill.pages:,}",
-            f"{backfill.unidentified:,}",
-            backfill.reason[:200],
         )
     print_table(table)
+    for backfill in backfills:
+        if backfill.reason:
+            sys.stdout.write(f"{backfill.symbol}: {backfill.reason[:200]}\n")
+        if backfill.unidentified:
+            sys.stdout.write(f"{backfill.symbol}: {_skipped(backfill)}\n")
+
+
+def _skipped(backfill: Backfill) -> str:
+    return f"{backfill.unidentified:,} row(s) without a trade id were skipped"
 
 
 def _plain(backfill: Backfill) -> dict[str, object]:
