@@ -53,7 +53,7 @@ from kraken_history.fetching.queue import (
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
 from kraken_history.kraken.resolver import Resolver
-from kraken_history.records import HistoricalTrade, RefusedTrade
+from kraken_history.records import HistoricalTrade, RefusedTrade, UnreadableRow
 from kraken_history.runtime import liveness, telemetry
 from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE, see_that_redis_answers
 from kraken_history.runtime.signs import WorkerSign
@@ -147,12 +147,17 @@ async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis, stop: 
 
 
 async def keep_aside(
-    letters: DeadLetters, settings: Settings, refused: Sequence[RefusedTrade], reused: Sequence[HistoricalTrade]
+    letters: DeadLetters,
+    settings: Settings,
+    refused: Sequence[RefusedTrade],
+    reused: Sequence[HistoricalTrade],
+    unreadable: Sequence[UnreadableRow],
 ) -> None:
-    """Make dead letters of trades that REST showed and that are not stored. The database has recorded them."""
+    """Make dead letters of rows that REST showed and that are not stored. The database has recorded the trades."""
     try:
         await letters.put_rows_of_pages(refused)
         await letters.put_reused(reused, shards=settings.stream_shards)
+        await letters.put_unreadable(unreadable)
     except (RedisError, OSError) as error:  # for example a full Redis: the trades of the page are stored all the same
         _log.warning("dead_letters_not_kept", error=str(error))
 

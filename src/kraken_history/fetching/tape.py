@@ -4,7 +4,7 @@ Backfill, gap filling and healing all read here. :mod:`~kraken_history.fetching.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -28,7 +28,7 @@ from kraken_history.fetching.pages import (
 )
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
-from kraken_history.records import TimeRange, utc_from_unix_ns
+from kraken_history.records import TimeRange, UnreadableRow, utc_from_unix_ns
 from kraken_history.runtime import telemetry
 from kraken_history.storing.contested import settle_and_note, settle_symbol
 from kraken_history.storing.pages import NOTHING_MORE, Alongside, Part, StoredPage, write_page
@@ -145,7 +145,7 @@ class TapeReader:
         """
         alongside = also if page.is_in_doubt else _Covering(page, also)
         stored = await write_page(self._store, page.trades, refused=page.refused, also=alongside)
-        await self._put_aside(stored)
+        await self._put_aside(stored, page.unreadable if stored.parts else ())
         if not stored.parts:
             return stored
         telemetry.FETCHED_PAGES.labels(symbol=self._pair.symbol, work=self._work).inc()
@@ -175,8 +175,8 @@ class TapeReader:
             return None
         return await find_newest_held(self._pool, self._pair.symbol, asked_at - REST_LAG)
 
-    async def _put_aside(self, stored: Stored) -> None:
-        """Report the trades of a page that were not stored."""
+    async def _put_aside(self, stored: Stored, unreadable: Sequence[UnreadableRow]) -> None:
+        """Report the rows of a page that were not stored."""
         for trade in stored.refused:
             telemetry.REFUSED.labels(symbol=trade.symbol).inc()
             _log.error("refused_trade", symbol=trade.symbol, id=trade.id, reason=trade.reason)
@@ -184,7 +184,9 @@ class TapeReader:
             telemetry.REUSED.labels(symbol=self._pair.symbol).inc(len(stored.reused))
             first = stored.reused[0].id
             _log.error("ids_begin_again", symbol=self._pair.symbol, first=first, count=len(stored.reused))
-        await self._store.put_aside(stored.refused, stored.reused)
+        for row in unreadable:
+            _log.error("malformed_row", symbol=row.symbol, reason=row.reason)
+        await self._store.put_aside(stored.refused, stored.reused, unreadable)
 
     async def _note_absence(self, page: TapePage) -> None:
         absent = await note_passed_over(self._pool, page.symbol, passed_over(page), seen_at=page.asked_at)
