@@ -230,8 +230,7 @@ async def fetch_trades_page(rest: KrakenRest, pair: Pair, since: int = 0) -> Tra
         KrakenBusy, KrakenRefused, ServiceUnavailable, MalformedMessage: As the client raises them.
         MisleadingPage: The page begins long before ``since``, or is full and does not advance.
     """
-    answer = await rest.fetch_trades_page(pair, since)
-    check_beginning(answer, pair.symbol, since)
+    answer = await _fetch_page(rest, pair, since)
     check_advance(pair.symbol, since, answer.last, is_full=answer.rows >= TRADES_PAGE)
     return answer
 
@@ -239,12 +238,45 @@ async def fetch_trades_page(rest: KrakenRest, pair: Pair, since: int = 0) -> Tra
 async def fetch_all_trades(rest: KrakenRest, pair: Pair, since: int = 0) -> AsyncIterator[TradesPage]:
     """Every page from ``since`` to the first one that is not full. Each repeats the last trades of the one before.
 
-    Nothing is stored, and no page is requested twice. Errors as :func:`fetch_trades_page`.
+    Nothing is stored, and no page is requested twice. If Kraken has more trades of one instant than a page holds, the
+    next page begins behind the instant, and a warning names the ids between the two.
+
+    Raises:
+        KrakenBusy, KrakenRefused, ServiceUnavailable, MalformedMessage: As the client raises them.
+        MisleadingPage: A page begins long before the requested time, or Kraken repeats one page for ever.
     """
+    page = await _fetch_page(rest, pair, since)
     while True:
-        page = await fetch_trades_page(rest, pair, since)
         if page.rows:
             yield page
         if page.rows < TRADES_PAGE:
             return
-        since = page.last
+        if page.last > since:
+            since = page.last
+            page = await _fetch_page(rest, pair, since)
+        else:
+            since, page = await _fetch_past_instant(rest, pair, since, page)
+
+
+async def _fetch_page(rest: KrakenRest, pair: Pair, since: int) -> TradesPage:
+    answer = await rest.fetch_trades_page(pair, since)
+    check_beginning(answer, pair.symbol, since)
+    return answer
+
+
+async def _fetch_past_instant(rest: KrakenRest, pair: Pair, since: int, stuck: TradesPage) -> tuple[int, TradesPage]:
+    """The page behind the instant ``since``, whose trades a full page cannot hold, and the cursor that it begins at."""
+    reached = _newest_id(stuck)
+    for step in _PAST_AN_INSTANT_NS:
+        further = await _fetch_page(rest, pair, since + step)
+        if _newest_id(further) > reached or not further.rows:
+            first = min((trade.id for trade in further.trades), default=reached + 1)
+            if first > reached + 1:
+                at = str(utc_from_unix_ns(since))
+                _log.warning("instant_overfull", symbol=pair.symbol, at=at, first=reached + 1, last=first - 1)
+            return since + step, further
+    raise MisleadingPage(pair.symbol, since, f"it is full and does not advance past {stuck.last}")
+
+
+def _newest_id(answer: TradesPage) -> int:
+    return max([0, *(trade.id for trade in answer.trades), *(trade.id for trade in answer.refused)])
