@@ -15,6 +15,7 @@ from kraken_history.cli import servers as server_choice
 from kraken_history.cli.backfill_progress import follow
 from kraken_history.cli.instants import instant, range_options
 from kraken_history.cli.tables import moment_cell, print_table, table_of
+from kraken_history.cli.worker_notice import worker_notice
 from kraken_history.database.connections import create_pool
 from kraken_history.database.migrations import check_schema
 from kraken_history.errors import UsageError
@@ -31,16 +32,13 @@ from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
 from kraken_history.kraken.pairs import checked_name, find_symbol
 from kraken_history.kraken.resolver import Resolver
-from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
-from kraken_history.runtime.signs import WorkerSign
 from kraken_history.settings import Settings, load_settings
 
 _ACTIONS = {"pause": pause_backfills, "resume": resume_backfills, "cancel": cancel_backfills}
 _DONE = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
 
 FUTURE = "--to is in the future: the current time is used instead; later trades come from the live feed\n"
-NO_WORKER = "found no running worker: fetching starts when one runs, for example with `kraken-history up`\n"
 
 
 def run_command(
@@ -131,8 +129,7 @@ async def _run(
         sys.stderr.write(f"requested {asked.symbol} from {beginning} to {instant(asked.target_end)}\n")
         if end is not None and end > asked.target_end:
             sys.stderr.write(FUTURE)
-        if not await has_worker(redis):
-            sys.stderr.write(NO_WORKER)
+        sys.stderr.write(await worker_notice(redis))
         return await _follow(pool, asked.symbol) if follows else 0
 
 
@@ -148,8 +145,7 @@ async def _watch(pool: asyncpg.Pool, redis: Redis, running: Backfill) -> int:
     sys.stderr.write(
         f"following the running backfill of {running.symbol} from {beginning} to {instant(running.target_end)}\n"
     )
-    if not await has_worker(redis):
-        sys.stderr.write(NO_WORKER)
+    sys.stderr.write(await worker_notice(redis))
     return await _follow(pool, running.symbol)
 
 
@@ -175,11 +171,6 @@ def verdict(ended: Backfill) -> int:
     return 0 if ended.state == "done" else EXIT_FAILED
 
 
-async def has_worker(redis: Redis) -> bool:
-    """Whether Redis holds a worker's sign of life that this version can read."""
-    return any((await liveness.signs_of_life(redis)).of(WorkerSign))
-
-
 async def _list(database_url: str, symbol: str | None) -> list[Backfill]:
     async with await _pool(database_url) as pool:
         backfills = await list_backfills(pool)
@@ -199,8 +190,7 @@ async def _act(endpoints: server_choice.Endpoints, action: str, symbol: str | No
             queue = JobQueue(queue_on(redis))
             for backfill in changed:
                 await queue.backfill(backfill.symbol, backfill.run)
-            if not await has_worker(redis):
-                sys.stderr.write(NO_WORKER)
+            sys.stderr.write(await worker_notice(redis))
     return changed
 
 

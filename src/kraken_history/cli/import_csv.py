@@ -15,6 +15,7 @@ from kraken_history.cli.import_progress import ImportProgress
 from kraken_history.cli.missing_time import Gap
 from kraken_history.cli.open_seams import find_seams, report_seams
 from kraken_history.cli.tables import is_narrow_terminal, moment_cell, print_table, table_of
+from kraken_history.cli.worker_notice import worker_notice
 from kraken_history.csv_import import CsvError, CsvFile, CsvImporter, Imported, Skipped, found_files
 from kraken_history.database.connections import create_pool
 from kraken_history.database.migrations import check_schema
@@ -62,15 +63,16 @@ def run_import(settings: Settings, paths: Sequence[Path], symbol: str | None) ->
 def run_ask_worker(settings: Settings, paths: Sequence[Path], symbol: str | None) -> int:
     """Add the import to the worker's queue; return the exit code."""
     with server_choice.redis(settings) as redis_url:
-        is_new = asyncio.run(_ask(redis_url, [str(path.absolute()) for path in paths], symbol))
+        is_new, notice = asyncio.run(_ask(redis_url, [str(path.absolute()) for path in paths], symbol))
     done = "requested from the worker: import of" if is_new else "already in the worker's queue: import of"
-    sys.stderr.write(f"{done} {len(paths)} path(s). The worker's log reports the outcome of each file\n")
+    sys.stderr.write(f"{done} {len(paths)} path(s). The worker's log reports the outcome of each file\n{notice}")
     return 0
 
 
-async def _ask(redis_url: str, paths: Sequence[str], symbol: str | None) -> bool:
+async def _ask(redis_url: str, paths: Sequence[str], symbol: str | None) -> tuple[bool, str]:
     async with await connect_redis(redis_url) as redis:
-        return await JobQueue(queue_on(redis)).import_csv(paths, symbol=symbol)
+        is_new = await JobQueue(queue_on(redis)).import_csv(paths, symbol=symbol)
+        return is_new, await worker_notice(redis)
 
 
 async def _import(
