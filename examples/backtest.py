@@ -9,9 +9,9 @@ on and warns. The saved run carries the coverage that it was computed on, either
 import argparse
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from console import Parser, moment, number, run, say, say_result, signed, symbol_name, warn_of
+from console import Parser, days, moment, number, run, say, say_result, signed, symbol_name, warn_of
 from kraken_history.errors import CoverageError, HistoryError, UsageError
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import MINUTE
@@ -54,6 +54,10 @@ async def _range(provider: HistoricalDataProvider, arguments: argparse.Namespace
     History begins and ends within a minute, so the first and the last stored minute are left out if they are not whole.
     """
     start, end = arguments.start, arguments.end
+    if arguments.days is not None:
+        if start is not None:
+            raise UsageError("expected either --from or --days, got both: leave one of them out")
+        start = (end or datetime.now(UTC)) - timedelta(days=arguments.days)
     if start is None or end is None:
         stored = await provider.get_data_range(arguments.symbol)
         oldest, newest = stored["oldest"], stored["newest"]
@@ -98,6 +102,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--symbol", type=symbol_name, default="BTC/USDT", help="(%(default)s)")
     parser.add_argument("--from", dest="start", type=moment, metavar="TIME", help="default: all that is stored")
     parser.add_argument("--to", dest="end", type=moment, metavar="TIME", help="default: all that is stored")
+    parser.add_argument("--days", type=days, help="instead of --from: this many days before --to, or before now")
     parser.add_argument(
         "--gaps",
         choices=("raise", "ignore", "pad"),

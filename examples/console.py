@@ -6,13 +6,14 @@ import math
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import NoReturn
 from urllib.parse import urlsplit
 
 import asyncpg
 
+from kraken_history.cli.instants import MOST_DAYS, parse_instant
 from kraken_history.errors import CoverageError, HistoryError, UnknownInterval, UnknownSymbol, UsageError
 from kraken_history.intervals import parse_interval
 from kraken_history.kraken.pairs import checked_name
@@ -87,6 +88,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def days(text: str) -> int:
+    """A number of days."""
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= MOST_DAYS):
+        raise argparse.ArgumentTypeError(f"expected a whole number of days from 1 to {MOST_DAYS}, got {text!r}")
+    return int(text)
+
+
 def seconds(text: str) -> float:
     """How long."""
     try:
@@ -128,12 +136,11 @@ def web_address(text: str) -> str:
 def moment(text: str) -> datetime:
     """A time that was typed; without a zone it is in UTC."""
     try:
-        given = datetime.fromisoformat(text)
+        return parse_instant(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"expected a time like 2026-01-31 or 2026-01-31T12:00Z, got {text!r}"
+            f"expected a time like 2026-01-31, 2026-01-31T12:00Z, today or yesterday, got {text!r}"
         ) from None
-    return given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
 
 
 def say(line: str) -> None:

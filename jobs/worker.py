@@ -32,7 +32,7 @@ from jobs.old_queue import take_over_old_jobs
 from jobs.partitions import apply_retention, make_partitions
 from jobs.patience import PatientRedis, log_redis_info
 from kraken_history.clock import utc_now
-from kraken_history.database.connections import create_pool, leaving_in_time
+from kraken_history.database.connections import create_pool, is_transient, leaving_in_time
 from kraken_history.database.migrations import check_schema
 from kraken_history.database.roles import check_is_owner
 from kraken_history.errors import HistoryError, UsageError
@@ -53,7 +53,7 @@ from kraken_history.fetching.queue import (
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
 from kraken_history.kraken.resolver import Resolver
-from kraken_history.records import HistoricalTrade, RefusedTrade
+from kraken_history.records import HistoricalTrade, RefusedTrade, UnreadableRow
 from kraken_history.runtime import liveness, telemetry
 from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE, see_that_redis_answers
 from kraken_history.runtime.signs import WorkerSign
@@ -95,14 +95,29 @@ async def start(ctx: dict[str, Any]) -> None:
     await forget_jobs_at_work(ctx["redis"])
     if moved := await take_over_old_jobs(ctx["redis"], ending.worker.functions):
         telemetry.get_logger("worker").info("old_jobs_taken_over", jobs=moved)
-    await fetch_ohlc_of_all(ctx)
-    await sweep(ctx)
-    await fill_gaps(ctx)
-    await make_partitions(ctx)
-    await sweep_backfills(ctx)
+    await request_known_work(ctx)
     await context.jobs.fetch_indicator_history()
     # The leases of this worker's predecessor may not have run out yet.
     await context.jobs.sweep_backfills(delay_s=context.settings.backfill_lease_s)
+
+
+async def request_known_work(ctx: dict[str, Any], *, again_after_s: float = 3.0) -> None:
+    """Request the work that the database knows of. While the database is away, or has no free connection, wait."""
+    is_waiting = False
+    for request in (fetch_ohlc_of_all, sweep, fill_gaps, make_partitions, sweep_backfills):
+        while True:
+            try:
+                await request(ctx)
+                break
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                if not is_waiting:
+                    _log.warning("waiting", server="database", error=str(error) or type(error).__name__)
+                is_waiting = True
+            await asyncio.sleep(again_after_s)
+    if is_waiting:
+        _log.info("going_on", server="database")
 
 
 async def forget_jobs_at_work(arq: ArqRedis) -> int:
@@ -132,12 +147,17 @@ async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis, stop: 
 
 
 async def keep_aside(
-    letters: DeadLetters, settings: Settings, refused: Sequence[RefusedTrade], reused: Sequence[HistoricalTrade]
+    letters: DeadLetters,
+    settings: Settings,
+    refused: Sequence[RefusedTrade],
+    reused: Sequence[HistoricalTrade],
+    unreadable: Sequence[UnreadableRow],
 ) -> None:
-    """Make dead letters of trades that REST showed and that are not stored. The database has recorded them."""
+    """Make dead letters of rows that REST showed and that are not stored. The database has recorded the trades."""
     try:
         await letters.put_rows_of_pages(refused)
         await letters.put_reused(reused, shards=settings.stream_shards)
+        await letters.put_unreadable(unreadable)
     except (RedisError, OSError) as error:  # for example a full Redis: the trades of the page are stored all the same
         _log.warning("dead_letters_not_kept", error=str(error))
 

@@ -71,6 +71,18 @@ class RefusedTrade(Struct, frozen=True, array_like=True, gc=False):
     row: str = ""
 
 
+class UnreadableRow(Struct, frozen=True):
+    """A row of a page of trades whose trade id cannot be read. It may be any trade, so that nothing is known of it.
+
+    Attributes:
+        row: The row as it came, as text.
+    """
+
+    symbol: str
+    reason: str
+    row: str
+
+
 class UnreachableTrades(Struct, frozen=True):
     """Missing trades of one instant that REST cannot show, because Kraken has more of that instant than a page holds.
 

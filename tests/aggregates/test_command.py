@@ -77,7 +77,7 @@ def test_it_refreshes_a_range_and_keeps_what_lost_its_rows(
     assert run(["refresh", "--from", "2025-11-10", "--to", "2025-11-11"]) == 0
 
     out, err = capsys.readouterr()
-    assert "2025-11-10T00:00:00Z" in out
+    assert "2025-11-10 00:00:00Z" in out
     assert err == "some candles were kept as they were, because their one-minute candles have been deleted\n"
 
 

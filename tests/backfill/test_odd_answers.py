@@ -1,5 +1,6 @@
 """Backfills from a Kraken that says odd things."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 import asyncpg
@@ -17,6 +18,7 @@ from kraken_history.fetching.backfill import (
 from kraken_history.fetching.backfill_targets import Backfill, list_backfills, request_backfill
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE
+from kraken_history.records import UnreadableRow
 from kraken_history.storing.store import Store
 from tests.support.kraken import BEGIN_S, BTC, NoLimit, full_page, page, row, scripted_kraken
 
@@ -155,6 +157,31 @@ async def test_a_row_that_the_database_refuses_takes_only_itself(pool: asyncpg.P
 
     assert (backfill.state, backfill.trades) == ("done", 29)
     assert await pool.fetchval("SELECT id FROM refused_trades") == 8
+
+
+@POSTGRESQL
+async def test_a_row_whose_id_cannot_be_read_is_put_aside_with_its_reason(pool: asyncpg.Pool) -> None:
+    """It was only counted, so that nobody could see what Kraken had sent."""
+    rows = [row(1 + n, n) for n in range(10)]
+    rows[4][6] = "five"
+    asides: list[Sequence[UnreadableRow]] = []
+
+    async def put_aside(refused: object, reused: object, unreadable: Sequence[UnreadableRow]) -> None:
+        assert not refused
+        assert not reused
+        asides.append(unreadable)
+
+    await request_backfill(pool, SYMBOL)
+    async with scripted_kraken(page(*rows)) as kraken, KrakenRest(kraken.url, NoLimit(), attempts=1) as rest:
+        await BackfillRunner(pool, Store(pool, put_aside=put_aside), rest, second_look_s=0.01).run(BTC)
+
+    (backfill,) = await list_backfills(pool)
+    assert (backfill.state, backfill.trades, backfill.unidentified) == ("done", 9, 1)
+    ((unreadable,),) = asides
+    assert unreadable.symbol == SYMBOL
+    assert "'five'" in unreadable.reason
+    assert '"five"' in unreadable.row
+    assert [*(await find_holes(pool))[SYMBOL]] == [(5, 6)]  # the row may be any trade
 
 
 @POSTGRESQL

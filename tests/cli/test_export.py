@@ -265,13 +265,19 @@ def test_without_a_range_the_file_has_the_candles_that_are_whole(
 
     minutes = command("export", "BTC/USDT", DATABASE_URL=migrated_database_url)
     fives = command("export", "BTC/USDT", "--interval", "5")
+    fives_anyway = command("export", "BTC/USDT", "--interval", "5", "--gaps", "ignore", "--output", "fives.csv")
     refused = command("export", "BTC/USDT", "--from", START.isoformat(), "--output", "refused.csv")
 
-    assert (minutes.code, fives.code, refused.code) == (0, 0, 1), minutes.err + fives.err
+    assert (minutes.code, fives.code, fives_anyway.code, refused.code) == (0, 1, 0, 1), minutes.err + fives.err
     assert [candle.timestamp for candle in csv_candles(Path("BTC-USDT_1.csv").read_text())] == [
         START + n * timedelta(minutes=1) for n in range(1, 9)
     ]
-    assert csv_candles(Path("BTC-USDT_5.csv").read_text()) == []
+    assert fives.err == (
+        "kraken-history: no candle of BTC/USDT of 5 min is complete: the data begin at 2026-01-05 10:00Z. Wait for the"
+        " first whole one, fetch older data with `kraken-history backfill BTC/USDT`, or add --gaps ignore\n"
+    )
+    assert not Path("BTC-USDT_5.csv").exists()
+    assert len(csv_candles(Path("fives.csv").read_text())) == 2
     assert not Path("refused.csv").exists()
     assert "`kraken-history backfill BTC/USDT --from 2026-01-05T10:00:00Z --to 2026-01-05T10:00:20Z`" in refused.err
 
@@ -286,3 +292,22 @@ def test_padded_parquet_says_what_is_made_up(filled_url: str, command: Run) -> N
     assert outcome.code == 0, outcome.err
     made_up = parquet.read_table("padded.parquet")["is_made_up"].to_pylist()
     assert (made_up.count(False), made_up.count(True)) == (10, 19)
+
+
+def test_of_several_symbols_one_that_is_not_complete_does_not_keep_the_others(
+    migrated_database_url: str, background: Background, command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A symbol whose first minute was running once got a file without a candle, and one with a gap ended the rest."""
+    monkeypatch.chdir(tmp_path)
+    alone = msgspec.structs.replace(trade(1, 20), symbol="AAA/USD")
+    torn = [msgspec.structs.replace(trade(n, 60 * n), symbol="BBB/USD") for n in (1, 2, 3, 9, 10, 11)]
+    background.run(store(migrated_database_url, [alone, *torn, *(trade(n, 60 * n + 20) for n in range(10))]))
+
+    outcome = command("export", "--all", DATABASE_URL=migrated_database_url)
+
+    assert outcome.code == 1
+    assert os.listdir() == ["BTC-USDT_1.csv"]
+    no_candle, gap, written = outcome.err.splitlines()
+    assert no_candle.startswith("kraken-history: no candle of AAA/USD of 1 min is complete")
+    assert gap.startswith("kraken-history: BBB/USD: ")
+    assert written.startswith("8 candle(s) of BTC/USDT")

@@ -107,7 +107,7 @@ def test_runs_are_compared_side_by_side_and_what_differs_is_marked(saved: str, c
     outcome = command("runs", "compare", *(str(id_) for id_ in IDS), DATABASE_URL=saved)
     as_json = command("runs", "compare", "0b9f3", "5d", "--json")
 
-    names = {line.split("│")[1].strip() for line in outcome.out.splitlines() if "│" in line}
+    names = {line.partition("  ")[0].strip() for line in outcome.out.splitlines()}
     assert {"strategy *", "symbols", "parameter fast *", "parameter slow", "metric profit *", "metric trades"} <= names
     assert "metric note *" in names
     assert [run["id"] for run in json.loads(as_json.out)] == [str(IDS[0]), str(IDS[2])]

@@ -9,7 +9,7 @@ import pytest
 from fakeredis import FakeAsyncRedis
 
 from kraken_history.errors import MalformedMessage
-from kraken_history.records import RefusedTrade
+from kraken_history.records import RefusedTrade, UnreadableRow
 from kraken_history.stream import wire
 from kraken_history.stream.dead_letters import LARGEST_FIELD, REST, WEBSOCKET, DeadLetter, DeadLetters
 from tests.support.records import trade, trades
@@ -182,3 +182,32 @@ async def test_a_row_of_a_page_is_replayed_once_it_is_valid(redis: FakeAsyncRedi
     (stored,) = wire.decode_trades(fields)
     assert (stored.id, str(stored.price)) == (7, "1.5")
     assert await all_of(dead_letters) == [second]
+
+
+async def test_a_row_without_a_readable_id_becomes_one_letter_however_often_its_page_comes(
+    redis: FakeAsyncRedis,
+) -> None:
+    dead_letters = DeadLetters(redis, max_letters=10)
+    rows = [UnreadableRow(symbol, "expected a trade id, got 'five'", '["1","2",3,"b","l","","five"]')
+            for symbol in ("BTC/USDT", "ETH/USDT")]  # fmt: skip
+
+    for _ in range(3):
+        await dead_letters.put_unreadable(rows)
+
+    letters = await all_of(dead_letters)
+    assert [(letter.origin, letter.reason, letter.fields[b"symbol"]) for letter in letters] == [
+        (REST, rows[0].reason, b"BTC/USDT"),
+        (REST, rows[0].reason, b"ETH/USDT"),
+    ]
+    with pytest.raises(MalformedMessage, match="five"):
+        await dead_letters.replay(letters[0], shards=1)
+    assert len(await all_of(dead_letters)) == 2
+
+
+async def test_a_row_that_was_not_kept_is_offered_again(redis: FakeAsyncRedis) -> None:
+    row = UnreadableRow("BTC/USDT", "expected a trade id, got None", "[]")
+
+    await DeadLetters(redis, max_letters=0).put_unreadable([row])
+    await DeadLetters(redis, max_letters=1).put_unreadable([row])
+
+    assert len(await all_of(DeadLetters(redis, max_letters=1))) == 1

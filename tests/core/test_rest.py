@@ -126,6 +126,20 @@ def test_a_row_with_id_zero_cannot_be_stored_once_and_only_once() -> None:
     assert (page.unidentified, page.rows) == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("id_", "reason"),
+    [("10218209", "got '10218209'"), (-5, "got -5"), (2**63, f"got {2**63}"), (None, "expected a trade id, got None")],
+)
+def test_a_row_whose_id_cannot_be_read_is_kept_with_the_reason(id_: object, reason: str) -> None:
+    page = page_of(changed(6, id_), ROW, ROW[:6], changed(6, 0))
+
+    assert (len(page.trades), page.unidentified, page.rows) == (1, 3, 4)
+    (row,) = page.unreadable
+    assert row.symbol == "BTC/USDT"
+    assert reason in row.reason
+    assert json.loads(row.row)[6] == id_
+
+
 def test_a_page_may_hold_rows_with_and_without_ids() -> None:
     page = page_of(ROW[:6], ROW)
 

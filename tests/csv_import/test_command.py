@@ -12,6 +12,7 @@ import pytest
 
 from jobs.context import WorkerContext
 from jobs.csv_import import import_csv as job
+from kraken_history.cli.worker_notice import NO_WORKER
 from kraken_history.completeness.covered_time import cover
 from kraken_history.database.connections import connect
 from kraken_history.fetching.queue import IMPORT_CSV, JobQueue
@@ -232,6 +233,7 @@ def test_the_worker_can_be_asked(
     second = command("import-csv", str(path), "--worker", REDIS_URL=redis_url)
 
     assert (first.code, second.code) == (0, 0)
+    assert first.err.endswith(f"the outcome of each file\n{NO_WORKER}")
     assert "already in the worker's queue" in second.err
     assert background.run(queued()) == [(IMPORT_CSV, ([str(path)], None))]
 

@@ -51,6 +51,16 @@ async def test_a_backtest_across_a_hole_of_992_days_is_refused(migrated_database
     proven = await asyncio.to_thread(
         run_example, "backtest", *words[:-3], "2026-09-01", *words[-2:], database_url=migrated_database_url
     )
+    by_days = await asyncio.to_thread(
+        run_example, "backtest", *words[:-4], "--days", "80", *words[-2:], database_url=migrated_database_url
+    )
+    contradictory = await asyncio.to_thread(
+        run_example, "backtest", *words, "--days", "80", database_url=migrated_database_url
+    )
+    tomorrow = await asyncio.to_thread(
+        run_example, "backtest", *words[:-4], "--from", "tomorrow", database_url=migrated_database_url
+    )
+    none = await asyncio.to_thread(run_example, "backtest", "--days", "0", database_url=migrated_database_url)
 
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
     assert "BTC/USDT: 964 d" in refused.stderr
@@ -64,6 +74,12 @@ async def test_a_backtest_across_a_hole_of_992_days_is_refused(migrated_database
     assert over_the_hole is not None
     assert (over_the_hole.gaps, over_the_hole.missing_s // 86_400) == ("ignore", 964)
     assert (proven.returncode, proven.stderr) == (0, "")
+    assert by_days.stdout.splitlines()[0] == proven.stdout.splitlines()[0]
+    assert (contradictory.returncode, contradictory.stdout, none.returncode) == (2, "", 2)
+    assert tomorrow.returncode == 2
+    assert "today or yesterday, got 'tomorrow'" in tomorrow.stderr
+    assert "either --from or --days" in contradictory.stderr
+    assert "expected a whole number of days from 1 to 20000, got '0'" in none.stderr
     run = await load_run(pool, UUID(saved_run(proven.stdout)))
     assert run.coverage is not None
     assert run.coverage.gaps == "raise"

@@ -6,20 +6,23 @@ from decimal import Decimal
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from kraken_history.completeness.holes import count_missing, find_due_holes, missing_of
 from kraken_history.completeness.unreachable import find_unreachable
-from kraken_history.fetching.backfill import BackfillRunner
+from kraken_history.errors import MisleadingPage
+from kraken_history.fetching.backfill import BackfillRunner, fetch_all_trades
 from kraken_history.fetching.backfill_targets import Backfill, list_backfills, request_backfill
 from kraken_history.fetching.gaps import GapFiller
 from kraken_history.fetching.healing import heal
 from kraken_history.kraken.client import KrakenRest
+from kraken_history.kraken.rest import TRADES_PAGE
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import HistoricalTrade
 from kraken_history.storing.store import Store
 from kraken_history.symbols import Pair
 from simulator.tape import TapeTrade
-from tests.support.kraken import BTC, CountedSimulator, NoLimit
+from tests.support.kraken import BEGIN_S, BTC, CountedSimulator, NoLimit, page, row, scripted_kraken
 
 SYMBOL = BTC.symbol
 
@@ -104,6 +107,29 @@ def next_trade(kraken: CountedSimulator) -> HistoricalTrade:
 def record(trade: TapeTrade) -> HistoricalTrade:
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=trade.time_ns // 1000)
     return HistoricalTrade(trade.id, SYMBOL, moment, Decimal(trade.price), Decimal(trade.volume), "buy", "limit")
+
+
+async def test_a_fetch_of_all_pages_goes_on_behind_it_and_names_what_kraken_does_not_show(
+    kraken: CountedSimulator, rest: KrakenRest
+) -> None:
+    """It raised at the instant, although a backfill goes on."""
+    with capture_logs() as logs:
+        shown = {trade.id async for page in fetch_all_trades(rest, BTC) for trade in page.trades}
+
+    lost = lost_of(kraken)
+    assert shown == set(kraken.ids(SYMBOL)) - set(lost)
+    assert [(log["event"], log["first"], log["last"]) for log in logs] == [
+        ("instant_overfull", lost.start, lost.stop - 1)
+    ]
+
+
+async def test_a_kraken_that_repeats_one_page_for_ever_is_an_error() -> None:
+    same = page(*(row(1 + n, 5) for n in range(TRADES_PAGE)), last=(BEGIN_S + 5) * 10**9)
+    async with scripted_kraken(same) as kraken, KrakenRest(kraken.url, NoLimit()) as rest:
+        with pytest.raises(MisleadingPage, match="does not advance"):
+            [page async for page in fetch_all_trades(rest, BTC, (BEGIN_S + 5) * 10**9)]
+
+        assert len(kraken.requests) == 1 + 3
 
 
 async def test_healing_fetches_what_it_can_and_knows_the_rest(

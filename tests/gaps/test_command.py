@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from kraken_history.cli.worker_notice import NO_WORKER
 from simulator import Simulator
 from tests.gaps.conftest import SYMBOL
 from tests.gaps.truth import true_ids
@@ -132,6 +133,7 @@ def test_without_wait_the_worker_is_asked(command: Run, redis_url: str, backgrou
 
     assert (first.code, second.code, first.out) == (0, 0, "")
     assert first.err.startswith("requested gap filling for 2 symbol(s) from the worker;")
+    assert first.err.endswith(f"shows the missing data\n{NO_WORKER}")
     assert re.search("1 of them were in its queue already", second.err)
     assert background.run(_queue(redis_url)) == [b"fill-gap:BTC/USDT:0", b"fill-gap:ETH/USDT:0"]
 

@@ -46,7 +46,7 @@ def test_indicators_are_fetched_and_listed(command: Run, environment: dict[str, 
         ("btc_dominance", 1, "2024-04-07T18:00:55Z"),
         ("fear_greed", 2, "2019-02-25T05:00:00Z"),
     ]
-    assert "2019-02-26T05:00:00Z" in command("indicators", "list").out
+    assert "2019-02-26 05:00:00Z" in command("indicators", "list").out
 
 
 def test_a_source_that_is_away_is_one_line_and_does_not_cost_the_other(

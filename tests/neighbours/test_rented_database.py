@@ -164,6 +164,14 @@ async def _forge_version(url: str) -> None:
     await connection.close()
 
 
+@plain_only
+@pytest.mark.parametrize("arguments", ["?sslmode=require", "?sslmode=verify-full&sslrootcert=system"])
+async def test_a_server_without_tls_is_called_that(database_url: str, arguments: str) -> None:
+    """It was said not to answer, and to be started."""
+    with pytest.raises(UsageError, match=r"offers no TLS: turn TLS on there, or use sslmode=prefer in DATABASE_URL"):
+        await connect(database_url + arguments)
+
+
 class _TlsServer:
     def __init__(self, port: int, folder: Path) -> None:
         self.port = port

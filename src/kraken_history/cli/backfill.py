@@ -14,7 +14,8 @@ from redis.asyncio import Redis
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.backfill_progress import follow
 from kraken_history.cli.instants import instant, range_options
-from kraken_history.cli.tables import print_table, table_of
+from kraken_history.cli.tables import moment_cell, print_table, table_of
+from kraken_history.cli.worker_notice import worker_notice
 from kraken_history.database.connections import create_pool
 from kraken_history.database.migrations import check_schema
 from kraken_history.errors import UsageError
@@ -31,16 +32,13 @@ from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
 from kraken_history.kraken.pairs import checked_name, find_symbol
 from kraken_history.kraken.resolver import Resolver
-from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
-from kraken_history.runtime.signs import WorkerSign
 from kraken_history.settings import Settings, load_settings
 
 _ACTIONS = {"pause": pause_backfills, "resume": resume_backfills, "cancel": cancel_backfills}
 _DONE = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
 
 FUTURE = "--to is in the future: the current time is used instead; later trades come from the live feed\n"
-NO_WORKER = "found no running worker: fetching starts when one runs, for example with `kraken-history up`\n"
 
 
 def run_command(
@@ -91,7 +89,7 @@ def run_status(settings: Settings, symbol: str | None, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(msgspec.json.encode([_plain(backfill) for backfill in backfills]).decode() + "\n")
     elif backfills:
-        _print(backfills)
+        print_backfills(backfills)
     else:
         sys.stderr.write(f"there is no backfill{'' if symbol is None else f' of {symbol}'}\n")
     return 0
@@ -131,8 +129,7 @@ async def _run(
         sys.stderr.write(f"requested {asked.symbol} from {beginning} to {instant(asked.target_end)}\n")
         if end is not None and end > asked.target_end:
             sys.stderr.write(FUTURE)
-        if not await has_worker(redis):
-            sys.stderr.write(NO_WORKER)
+        sys.stderr.write(await worker_notice(redis))
         return await _follow(pool, asked.symbol) if follows else 0
 
 
@@ -148,8 +145,7 @@ async def _watch(pool: asyncpg.Pool, redis: Redis, running: Backfill) -> int:
     sys.stderr.write(
         f"following the running backfill of {running.symbol} from {beginning} to {instant(running.target_end)}\n"
     )
-    if not await has_worker(redis):
-        sys.stderr.write(NO_WORKER)
+    sys.stderr.write(await worker_notice(redis))
     return await _follow(pool, running.symbol)
 
 
@@ -166,18 +162,13 @@ async def _follow(pool: asyncpg.Pool, symbol: str) -> int:
 
 def verdict(ended: Backfill) -> int:
     """Say how a backfill ended; return the exit code."""
-    without_id = f", {ended.unidentified:,} row(s) without a trade id were skipped" if ended.unidentified else ""
+    without_id = f", {_skipped(ended)}" if ended.unidentified else ""
     why = f": {ended.reason}" if ended.reason else ""
     sys.stderr.write(
         f"the backfill of {ended.symbol} is {ended.state}{why}; {ended.trades:,} new trades in {ended.pages:,} pages,"
         f" up to {_reached(ended)}{without_id}\n"
     )
     return 0 if ended.state == "done" else EXIT_FAILED
-
-
-async def has_worker(redis: Redis) -> bool:
-    """Whether Redis holds a worker's sign of life that this version can read."""
-    return any((await liveness.signs_of_life(redis)).of(WorkerSign))
 
 
 async def _list(database_url: str, symbol: str | None) -> list[Backfill]:
@@ -199,8 +190,7 @@ async def _act(endpoints: server_choice.Endpoints, action: str, symbol: str | No
             queue = JobQueue(queue_on(redis))
             for backfill in changed:
                 await queue.backfill(backfill.symbol, backfill.run)
-            if not await has_worker(redis):
-                sys.stderr.write(NO_WORKER)
+            sys.stderr.write(await worker_notice(redis))
     return changed
 
 
@@ -224,21 +214,29 @@ def _meant(name: str | None, backfills: Sequence[Backfill]) -> list[str]:
     return [] if found is None else [found]
 
 
-def _print(backfills: Sequence[Backfill]) -> None:
-    table = table_of("symbol", "state", "from", "to", "reached", "new trades", "pages", "without id", "reason")
+def print_backfills(backfills: Sequence[Backfill]) -> None:
+    """Print a line per backfill, and below the table what went wrong."""
+    table = table_of("symbol", "state", "from", "to", "reached", "new trades", "pages", times=("from", "to", "reached"))
     for backfill in backfills:
         table.add_row(
             backfill.symbol,
             backfill.state,
-            "the beginning" if backfill.target_start is None else _short(backfill.target_start),
-            _short(backfill.target_end),
-            _reached(backfill),
+            "the beginning" if backfill.target_start is None else moment_cell(backfill.target_start),
+            moment_cell(backfill.target_end),
+            moment_cell(backfill.reached),
             f"{backfill.trades:,}",
             f"{backfill.pages:,}",
-            f"{backfill.unidentified:,}",
-            backfill.reason[:200],
         )
     print_table(table)
+    for backfill in backfills:
+        if backfill.reason:
+            sys.stdout.write(f"{backfill.symbol}: {backfill.reason[:200]}\n")
+        if backfill.unidentified:
+            sys.stdout.write(f"{backfill.symbol}: {_skipped(backfill)}\n")
+
+
+def _skipped(backfill: Backfill) -> str:
+    return f"{backfill.unidentified:,} row(s) without a trade id were skipped"
 
 
 def _plain(backfill: Backfill) -> dict[str, object]:

@@ -21,11 +21,12 @@ from kraken_history.cli.candles import fields_with, texts_of
 from kraken_history.cli.commands.export import FileFormat
 from kraken_history.cli.gaps_option import Gaps
 from kraken_history.cli.whole_file import check_target, whole_file
-from kraken_history.errors import UnknownSymbol, UsageError
-from kraken_history.intervals import Span, bucket_end, checked_interval, width_of
+from kraken_history.errors import HistoryError, UnknownSymbol, UsageError
+from kraken_history.intervals import Span, bucket_end, bucket_start, checked_interval, width_of
 from kraken_history.provider import HistoricalDataProvider, SyncStatus
 from kraken_history.reading.arrow_stream import ARROW, require_packages
 from kraken_history.records import MINUTE, floor_minute
+from kraken_history.remedies import moment_text
 from kraken_history.settings import Settings
 
 CSV_PAGE = 10_000
@@ -33,6 +34,16 @@ PARQUET_PAGE = 100_000
 """Buckets read at once; memory use depends on this, not on the range. In Parquet, a page is a row group."""
 
 STANDARD_OUTPUT = Path("-")
+
+
+class NothingWhole(HistoryError):
+    """No candle of a symbol is complete, so that there is no range to export by default."""
+
+    def __init__(self, symbol: str, interval: int, since: datetime) -> None:
+        super().__init__(
+            f"no candle of {symbol} of {interval} min is complete: the data begin at {moment_text(since)}. Wait for the"
+            f" first whole one, fetch older data with `kraken-history backfill {symbol}`, or add --gaps ignore"
+        )
 
 
 class Wanted(Struct, frozen=True):
@@ -76,6 +87,7 @@ def run_export(settings: Settings, wanted: Wanted, format_: FileFormat, output: 
         UsageError: The interval, the symbol or the file is not valid. Except for the symbol, raised before any
             server is started.
         CoverageError: With ``Gaps.RAISE``, part of the range is missing.
+        NothingWhole: With ``Gaps.RAISE`` and without a range, no candle is complete yet.
     """
     checked_interval(wanted.interval)
     path = check_target_or_output(format_, output, replaces=replaces)
@@ -136,7 +148,11 @@ async def find_status(provider: HistoricalDataProvider, name: str) -> SyncStatus
 
 
 async def _within_history(provider: HistoricalDataProvider, status: SyncStatus, wanted: Wanted) -> Wanted:
-    """The wanted range; bounds that were not given are those of the history that is known at the interval."""
+    """The wanted range; bounds that were not given are those of the history that is known at the interval.
+
+    Raises:
+        NothingWhole: It has no whole candle.
+    """
     start, end = wanted.start, wanted.end
     if status.oldest_timestamp is None or status.newest_timestamp is None:
         return wanted
@@ -149,6 +165,9 @@ async def _within_history(provider: HistoricalDataProvider, status: SyncStatus, 
     if known:
         start = known[0].start if start is None else start
         end = known[-1].end if wanted.ends_with_history else end
+    width = width_of(wanted.interval)
+    if wanted.start is None and (start is None or bucket_end(start, width) >= bucket_start(end, width)):
+        raise NothingWhole(wanted.symbol, wanted.interval, status.oldest_timestamp)
     return msgspec.structs.replace(wanted, start=start, end=end)
 
 

@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import typer
 from pydantic import SecretStr
 
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.commands.export import FileFormat
 from kraken_history.cli.export import (
     STANDARD_OUTPUT,
+    NothingWhole,
     Wanted,
     candles_file,
     check_target_or_output,
@@ -20,9 +22,10 @@ from kraken_history.cli.export import (
     run_export,
 )
 from kraken_history.cli.export_trades import run_export_trades, trades_file
+from kraken_history.cli.failures import complain
 from kraken_history.cli.gaps_option import Gaps
 from kraken_history.cli.instants import instant, range_options
-from kraken_history.errors import UsageError
+from kraken_history.errors import CoverageError, UsageError
 from kraken_history.intervals import parse_interval
 from kraken_history.kraken.pairs import checked_name
 from kraken_history.provider import HistoricalDataProvider
@@ -67,8 +70,14 @@ def run_command(
         for path in paths.values():  # before anything is written
             check_target_or_output(format_, path, replaces=force)
         settings = settings.model_copy(update={"database_url": SecretStr(database_url)})
+        code = 0
         for name, path in paths.items():
-            run(settings, msgspec.structs.replace(wanted, symbol=name), format_, path, replaces=force)
+            try:
+                run(settings, msgspec.structs.replace(wanted, symbol=name), format_, path, replaces=force)
+            except (CoverageError, NothingWhole) as error:  # the other symbols may be complete
+                code = complain(error)
+    if code:
+        raise typer.Exit(code)
 
 
 def _checked_folder(output: Path | None) -> Path:

@@ -12,6 +12,7 @@ import typer
 from redis.asyncio import Redis
 
 from kraken_history.cli import servers as server_choice
+from kraken_history.cli.worker_notice import worker_notice
 from kraken_history.completeness.gap_length import LONGEST_MIN_GAP_MINUTES
 from kraken_history.errors import InvalidNumber, UnknownSymbol
 from kraken_history.fetching.gaps import GapSummary, run_gap_filler
@@ -43,11 +44,11 @@ def run_fill_gaps(settings: Settings, symbol: str | None, *, min_gap_minutes: fl
     """
     if not waits:
         with server_choice.redis(settings) as redis_url, warnings_on_stderr():
-            symbols, asked = asyncio.run(_ask(redis_url, settings, symbol, min_gap_minutes))
+            symbols, asked, notice = asyncio.run(_ask(redis_url, settings, symbol, min_gap_minutes))
         sys.stderr.write(
             f"requested gap filling for {len(symbols)} symbol(s) from the worker"
             f"{'' if asked == len(symbols) else f'; {len(symbols) - asked} of them were in its queue already'};"
-            " `kraken-history status` shows the missing data\n"
+            f" `kraken-history status` shows the missing data\n{notice}"
         )
         return 0
     with server_choice.endpoints(settings) as endpoints, warnings_on_stderr():
@@ -71,11 +72,12 @@ def warnings_on_stderr() -> Iterator[None]:
 
 async def _ask(
     redis_url: str, settings: Settings, symbol: str | None, min_gap_minutes: float
-) -> tuple[Sequence[str], int]:
-    """Queue a gap check per symbol; return the symbols, and how many were not in the worker's queue yet."""
+) -> tuple[Sequence[str], int, str]:
+    """Queue a gap check per symbol; return the symbols, how many were not in the worker's queue yet, and a notice."""
     async with await connect_redis(redis_url) as redis:
         symbols = await _wanted(redis, settings, symbol)
-        return symbols, await JobQueue(queue_on(redis)).fill_gaps(symbols, min_gap_minutes=min_gap_minutes)
+        asked = await JobQueue(queue_on(redis)).fill_gaps(symbols, min_gap_minutes=min_gap_minutes)
+        return symbols, asked, await worker_notice(redis)
 
 
 async def _fill(

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.import_progress import ImportProgress
-from kraken_history.cli.instants import instant
 from kraken_history.cli.missing_time import Gap
 from kraken_history.cli.open_seams import find_seams, report_seams
-from kraken_history.cli.tables import print_table, table_of
+from kraken_history.cli.tables import is_narrow_terminal, moment_cell, print_table, table_of
+from kraken_history.cli.worker_notice import worker_notice
 from kraken_history.csv_import import CsvError, CsvFile, CsvImporter, Imported, Skipped, found_files
 from kraken_history.database.connections import create_pool
 from kraken_history.database.migrations import check_schema
@@ -63,15 +63,16 @@ def run_import(settings: Settings, paths: Sequence[Path], symbol: str | None) ->
 def run_ask_worker(settings: Settings, paths: Sequence[Path], symbol: str | None) -> int:
     """Add the import to the worker's queue; return the exit code."""
     with server_choice.redis(settings) as redis_url:
-        is_new = asyncio.run(_ask(redis_url, [str(path.absolute()) for path in paths], symbol))
+        is_new, notice = asyncio.run(_ask(redis_url, [str(path.absolute()) for path in paths], symbol))
     done = "requested from the worker: import of" if is_new else "already in the worker's queue: import of"
-    sys.stderr.write(f"{done} {len(paths)} path(s). The worker's log reports the outcome of each file\n")
+    sys.stderr.write(f"{done} {len(paths)} path(s). The worker's log reports the outcome of each file\n{notice}")
     return 0
 
 
-async def _ask(redis_url: str, paths: Sequence[str], symbol: str | None) -> bool:
+async def _ask(redis_url: str, paths: Sequence[str], symbol: str | None) -> tuple[bool, str]:
     async with await connect_redis(redis_url) as redis:
-        return await JobQueue(queue_on(redis)).import_csv(paths, symbol=symbol)
+        is_new = await JobQueue(queue_on(redis)).import_csv(paths, symbol=symbol)
+        return is_new, await worker_notice(redis)
 
 
 async def _import(
@@ -107,13 +108,7 @@ def _report(outcomes: Sequence[Imported | Skipped | CsvError]) -> None:
     skipped = [outcome for outcome in outcomes if isinstance(outcome, Skipped)]
     refused = [outcome for outcome in outcomes if isinstance(outcome, CsvError)]
     if imported:
-        table = table_of("file", "symbol", "rows", "candles", "new", "replaced", "from", "to")
-        for file in imported:
-            figures = (file.rows, file.candles, file.new_candles, file.replaced_candles)
-            table.add_row(
-                file.file, file.symbol, *(f"{n:,}" for n in figures), instant(file.start), instant(file.end)
-            )  # fmt: skip
-        print_table(table)
+        print_imported(imported)
     by_reason: dict[str, list[str]] = {}
     for skip in skipped:
         by_reason.setdefault(skip.reason, []).append(skip.file)
@@ -130,3 +125,20 @@ def _report(outcomes: Sequence[Imported | Skipped | CsvError]) -> None:
         f"{len(imported):,} file(s) imported, {len(skipped):,} skipped, {len(refused):,} refused;"
         f" {new:,} candle(s) new, {replaced:,} replaced\n"
     )
+
+
+def print_imported(imported: Sequence[Imported]) -> None:
+    """Print a line per file. In a narrow terminal there is no room for its folders, and for the number of its rows."""
+    is_narrow = is_narrow_terminal()
+    counts = ("candles", "new", "replaced") if is_narrow else ("rows", "candles", "new", "replaced")
+    table = table_of("file", "symbol", *counts, "from", "to", times=("from", "to"), texts=["file"])
+    for file in imported:
+        figures = (file.rows, file.candles, file.new_candles, file.replaced_candles)[-len(counts) :]
+        table.add_row(
+            Path(file.file).name if is_narrow else file.file,
+            file.symbol,
+            *(f"{n:,}" for n in figures),
+            moment_cell(file.start),
+            moment_cell(file.end),
+        )
+    print_table(table)

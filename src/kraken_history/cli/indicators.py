@@ -10,8 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from kraken_history.cli import servers as server_choice
-from kraken_history.cli.instants import instant
-from kraken_history.cli.tables import print_table, table_of
+from kraken_history.cli.tables import moment_cell, print_table, table_of
 from kraken_history.database.connections import connect, create_pool
 from kraken_history.database.migrations import check_schema
 from kraken_history.errors import HistoryError, InvalidChoice
@@ -78,9 +77,11 @@ def run_list(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(msgspec.json.encode(stored).decode() + "\n")
     elif stored:
-        table = table_of("name", "figures", "oldest", "newest", "source")
+        table = table_of("name", "figures", "oldest", "newest", "source", times=("oldest", "newest"), texts=["source"])
         for each in stored:
-            table.add_row(each.name, f"{each.figures:,}", instant(each.oldest), instant(each.newest), each.source)
+            table.add_row(
+                each.name, f"{each.figures:,}", moment_cell(each.oldest), moment_cell(each.newest), each.source
+            )
         print_table(table)
     else:
         sys.stderr.write("no indicator is stored: fetch them with `kraken-history indicators fetch`\n")

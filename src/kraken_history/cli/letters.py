@@ -8,7 +8,7 @@ from rich.text import Text
 
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.instants import instant
-from kraken_history.cli.tables import print_table, table_of
+from kraken_history.cli.tables import moment_cell, print_table, table_of
 from kraken_history.errors import MalformedMessage, UsageError
 from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
 from kraken_history.settings import Settings
@@ -22,10 +22,10 @@ def run_list(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(msgspec.json.encode([_as_json(letter) for letter in letters]).decode() + "\n")
     elif letters:
-        table = table_of("id", "died at", "origin", "reason", "bytes")
+        table = table_of("id", "died at", "origin", "reason", "bytes", times=["died at"], texts=("origin", "reason"))
         for letter in letters:
             size = sum(map(len, letter.fields.values()))
-            table.add_row(letter.id, instant(letter.died_at), letter.origin, Text(letter.reason), f"{size:,}")
+            table.add_row(letter.id, moment_cell(letter.died_at), letter.origin, Text(letter.reason), f"{size:,}")
         print_table(table)
     else:
         sys.stderr.write("there are no dead letters\n")

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.instants import instant, range_options
-from kraken_history.cli.tables import print_table, table_of
+from kraken_history.cli.tables import moment_cell, print_table, table_of
 from kraken_history.database.connections import create_pool
 from kraken_history.database.migrations import check_schema
 from kraken_history.errors import UsageError
@@ -47,7 +47,7 @@ def run_refresh(settings: Settings, start: datetime | None, end: datetime | None
     if as_json:
         sys.stdout.write(msgspec.json.encode(intervals).decode() + "\n")
     elif intervals:
-        _print(intervals)
+        print_refreshed(intervals)
     else:
         sys.stderr.write("nothing to refresh: every closed candle is up to date\n")
 
@@ -80,10 +80,11 @@ def summarized(refreshed: Sequence[Refreshed]) -> list[RefreshedInterval]:
     return found
 
 
-def _print(intervals: Sequence[RefreshedInterval]) -> None:
-    table = table_of("refreshed", "from", "to", "ranges", "kept as they were")
+def print_refreshed(intervals: Sequence[RefreshedInterval]) -> None:
+    """Print what was refreshed, an interval per line."""
+    table = table_of("refreshed", "from", "to", "ranges", "kept as they were", times=("from", "to"))
     for each in intervals:
-        table.add_row(each.interval, instant(each.start), instant(each.end), str(each.windows), str(each.kept))
+        table.add_row(each.interval, moment_cell(each.start), moment_cell(each.end), str(each.windows), str(each.kept))
     print_table(table)
     if any(each.kept for each in intervals):
         sys.stderr.write("some candles were kept as they were, because their one-minute candles have been deleted\n")

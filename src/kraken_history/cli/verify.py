@@ -18,7 +18,7 @@ from kraken_history.cli import servers as server_choice
 from kraken_history.cli.backfill_progress import rough
 from kraken_history.cli.instants import instant, instant_option
 from kraken_history.cli.repairing import Repaired, repair
-from kraken_history.cli.tables import print_table, table_of
+from kraken_history.cli.tables import moment_cell, print_table, table_of
 from kraken_history.database.connections import create_pool
 from kraken_history.database.migrations import check_schema
 from kraken_history.database.stored_symbols import fetch_stored_symbols
@@ -219,7 +219,7 @@ def _print(outcome: Outcome, *, repairs: bool) -> None:
     if verification.is_right:
         sys.stdout.write("everything agrees\n")
         return
-    _print_differences(verification.differences)
+    print_differences(verification.differences)
     if not repairs:
         sys.stderr.write("`kraken-history verify --repair` rebuilds candles and ledger from the stored trades\n")
 
@@ -237,9 +237,10 @@ def _print_counts(verification: Verification) -> None:
     print_table(table)
 
 
-def _print_differences(differences: Sequence[Difference]) -> None:
+def print_differences(differences: Sequence[Difference]) -> None:
+    """Print the first differences, a line each."""
     sys.stdout.write(f"{len(differences):,} difference(s)\n")
-    table = table_of("symbol", "what", "when", "detail")
+    table = table_of("symbol", "what", "when", "detail", texts=("what", "when", "detail"))
     for column in table.columns:
         column.justify = "left"
     for each in differences[:_MOST_SHOWN]:
@@ -252,5 +253,5 @@ def _print_differences(differences: Sequence[Difference]) -> None:
 
 def _when(difference: Difference) -> str:
     """The start, and the end if it is not in the same minute."""
-    start, end = instant(difference.start), instant(difference.end)
+    start, end = moment_cell(difference.start), moment_cell(difference.end)
     return start if difference.end - difference.start <= MINUTE else f"{start} to {end}"

@@ -226,7 +226,8 @@ def connection_error(error: Exception, database_url: str) -> HistoryError:
     """
     place = without_password(database_url)
     reason = " ".join((str(error) or type(error).__name__).split())
-    if (known := _account_error(error, place) or _pooler_error(reason, place)) is not None:
+    known = _account_error(error, place) or _pooler_error(reason, place) or _tls_error(error, reason, place)
+    if known is not None:
         return known
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         return UsageError(f"{place}: {reason}: create the database, or correct DATABASE_URL")
@@ -237,9 +238,6 @@ def connection_error(error: Exception, database_url: str) -> HistoryError:
         return UsageError(f"{place}: the server's TimescaleDB is another version than this database's: {remedy}")
     if isinstance(error, _REFUSED) or _PGBOUNCER_REFUSES.search(reason):
         return UsageError(f"{place}: {reason}: correct user, password, database or arguments in DATABASE_URL")
-    if isinstance(error, ssl.SSLCertVerificationError):
-        remedy = "correct sslrootcert in DATABASE_URL, or the host"
-        return UsageError(f"the certificate of the database at {place} is not trusted ({reason}): {remedy}")
     if isinstance(error, (ValueError, OverflowError, asyncpg.ClientConfigurationError)):
         return UsageError(f"expected DATABASE_URL like {EXAMPLE} ({reason})")
     if isinstance(error, asyncpg.TooManyConnectionsError):
@@ -248,6 +246,17 @@ def connection_error(error: Exception, database_url: str) -> HistoryError:
     if is_transient(error):
         return ServiceUnavailable(f"no database answers at {place} ({reason}): start it, or correct DATABASE_URL")
     raise error
+
+
+def _tls_error(error: Exception, reason: str, place: str) -> UsageError | None:
+    """Our error if the server offers no TLS, or its certificate is not trusted."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        remedy = "correct sslrootcert in DATABASE_URL, or the host"
+        return UsageError(f"the certificate of the database at {place} is not trusted ({reason}): {remedy}")
+    if "rejected SSL upgrade" in reason:
+        remedy = "turn TLS on there, or use sslmode=prefer in DATABASE_URL"
+        return UsageError(f"the database at {place} offers no TLS: {remedy}")
+    return None
 
 
 def _account_error(error: Exception, place: str) -> UsageError | None:

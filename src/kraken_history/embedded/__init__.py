@@ -4,6 +4,7 @@ Importing this package starts no server, writes no file and imports no server pa
 """
 
 from kraken_history.embedded.binaries import Binaries, find_binaries
-from kraken_history.embedded.servers import Servers, absolute, default_data_dir
+from kraken_history.embedded.data_dirs import absolute, default_data_dir
+from kraken_history.embedded.servers import Servers
 
 __all__ = ["Binaries", "Servers", "absolute", "default_data_dir", "find_binaries"]

@@ -9,19 +9,18 @@ If commands use the servers when ``up`` starts, it takes ``up.lock`` and waits u
 come meanwhile wait for ``up``, so a command that is repeated every second cannot lock it out.
 """
 
-import errno
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
-from platformdirs import user_data_path
 
 from kraken_history.embedded import upgrade
 from kraken_history.embedded.binaries import Binaries, find_binaries, folder_of_version
+from kraken_history.embedded.data_dirs import absolute, os_errors_as_usage_errors
+from kraken_history.embedded.endpoints import Endpoints, EndpointsFile, new_endpoints
 from kraken_history.embedded.locks import POLL_S, FileLock, exclusive, opened
 from kraken_history.embedded.postgres import LAPTOP_SETTINGS, SUPERUSER, Postgres
 from kraken_history.embedded.process import HOST, Server, free_port, port_becomes_free
@@ -30,39 +29,6 @@ from kraken_history.errors import ServiceUnavailable, UsageError
 
 DATABASE = "kraken_history"
 _WAITING = "waiting"  # follows the pid in ``up.lock`` until the claim's owner has the servers for itself
-
-
-class _Endpoint(msgspec.Struct, frozen=True):
-    port: int
-    password: str
-
-
-class _Endpoints(msgspec.Struct, frozen=True):
-    postgres: _Endpoint
-    valkey: _Endpoint
-
-
-def default_data_dir() -> Path:
-    """The default data directory of this user account.
-
-    Raises:
-        UsageError: The account has no home directory.
-    """
-    return _in_home(lambda: user_data_path("kraken-history").expanduser())
-
-
-def absolute(data_dir: Path) -> Path:
-    """The same folder as an absolute path; raises as :func:`default_data_dir` if it begins with ``~``."""
-    return _in_home(lambda: data_dir.expanduser().resolve())
-
-
-def _in_home(find: Callable[[], Path]) -> Path:
-    try:
-        return find()
-    except RuntimeError as error:  # HOME is not set, and the account has no entry in /etc/passwd
-        raise UsageError(
-            f"user {os.geteuid()} has no home directory: set KRAKEN_HISTORY_DATA_DIR to an absolute path, or set HOME"
-        ) from error
 
 
 class Servers:
@@ -132,8 +98,8 @@ class Servers:
 
     def is_running(self) -> bool:
         """Whether both servers are running and accept connections, regardless of which command started them."""
-        with _os_errors_as_usage_errors(self.data_dir):
-            endpoints = self._load()
+        with os_errors_as_usage_errors(self.data_dir):
+            endpoints = self._file.load()
             return endpoints is not None and all(server.is_ready() for server in self._servers(endpoints))
 
     def wait_until_running(self) -> None:
@@ -293,7 +259,7 @@ class Servers:
         self._find_binaries()
         if not {"\n", "\r"}.isdisjoint(str(self.data_dir)):  # PostgreSQL's initdb refuses both
             raise UsageError(f"expected a data directory without line breaks in its path, got {str(self.data_dir)!r}")
-        with _os_errors_as_usage_errors(self.data_dir):
+        with os_errors_as_usage_errors(self.data_dir):
             # As root, the servers run under another account, which must be able to enter the folder.
             self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
             with exclusive(self.data_dir / "start.lock", timeout_s=self.timeout_s):
@@ -311,24 +277,24 @@ class Servers:
             raise
 
     def _stop(self) -> None:
-        endpoints = self._load()
+        endpoints = self._file.load()
         for server in self._servers(endpoints) if endpoints else ():
             server.stop(self.timeout_s)
 
-    def _prepare(self) -> _Endpoints:
-        known = self._load()
+    def _prepare(self) -> Endpoints:
+        known = self._file.load()
         upgrade.finish(self.data_dir / "postgres")
-        endpoints = self._with_usable_ports(known or _new_endpoints())
+        endpoints = self._with_usable_ports(known or new_endpoints())
         postgres = self._postgres(endpoints)
         if known is None and postgres.exists:
             # The old passwords were lost with servers.json. Only this project uses them, so new ones are set.
             if postgres.pid() is not None:
                 raise UsageError(
-                    f"{self._file} is missing while PostgreSQL is running: stop process {postgres.pid()} first"
+                    f"{self._file.path} is missing while PostgreSQL is running: stop process {postgres.pid()} first"
                 )
             postgres.set_password(endpoints.postgres.password)
         if endpoints != known:
-            self._save(endpoints)
+            self._file.save(endpoints)
         self._valkey(endpoints).configure()
         if not postgres.exists:
             postgres.create(password=endpoints.postgres.password, database=DATABASE, settings=LAPTOP_SETTINGS)
@@ -336,22 +302,22 @@ class Servers:
         postgres.clear_leftovers()
         return endpoints
 
-    def _with_usable_ports(self, endpoints: _Endpoints) -> _Endpoints:
+    def _with_usable_ports(self, endpoints: Endpoints) -> Endpoints:
         postgres, valkey = endpoints.postgres, endpoints.valkey
         if self._postgres(endpoints).pid() is None and not port_becomes_free(postgres.port):
             postgres = msgspec.structs.replace(postgres, port=free_port(other_than=valkey.port))
         if self._valkey(endpoints).pid() is None and not port_becomes_free(valkey.port):
             valkey = msgspec.structs.replace(valkey, port=free_port(other_than=postgres.port))
-        return _Endpoints(postgres, valkey)
+        return Endpoints(postgres, valkey)
 
     def _find_binaries(self) -> Binaries:
         self._binaries = self._binaries or find_binaries()
         return self._binaries
 
-    def _servers(self, endpoints: _Endpoints) -> tuple[Server, Server]:
+    def _servers(self, endpoints: Endpoints) -> tuple[Server, Server]:
         return self._valkey(endpoints), self._postgres(endpoints)
 
-    def _postgres(self, endpoints: _Endpoints) -> Postgres:
+    def _postgres(self, endpoints: Endpoints) -> Postgres:
         return Postgres(
             self._find_binaries().postgres_bin,
             self.data_dir / "postgres",
@@ -360,7 +326,7 @@ class Servers:
             durable=self.durable,
         )
 
-    def _valkey(self, endpoints: _Endpoints) -> Valkey:
+    def _valkey(self, endpoints: Endpoints) -> Valkey:
         return Valkey(
             self._find_binaries().valkey_server,
             self.data_dir / "valkey",
@@ -371,47 +337,11 @@ class Servers:
         )
 
     @property
-    def _file(self) -> Path:
-        return self.data_dir / "servers.json"
+    def _file(self) -> EndpointsFile:
+        return EndpointsFile(self.data_dir)
 
-    def _endpoints(self) -> _Endpoints:
-        endpoints = self._load()
+    def _endpoints(self) -> Endpoints:
+        endpoints = self._file.load()
         if endpoints is None:
             raise UsageError(f"there are no servers in {self.data_dir} yet: start them with `kraken-history up`")
         return endpoints
-
-    def _load(self) -> _Endpoints | None:
-        try:
-            return msgspec.json.decode(self._file.read_bytes(), type=_Endpoints)
-        except FileNotFoundError:
-            return None
-        except msgspec.MsgspecError as error:
-            raise UsageError(
-                f"cannot decode {self._file} ({error}): remove it, and the next start creates a new one"
-            ) from error
-
-    def _save(self, endpoints: _Endpoints) -> None:
-        draft = self._file.with_suffix(".new")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(endpoints)))
-            os.fsync(file.fileno())
-        draft.replace(self._file)
-
-
-def _new_endpoints() -> _Endpoints:
-    port = free_port()
-    return _Endpoints(
-        _Endpoint(port, secrets.token_hex(24)), _Endpoint(free_port(other_than=port), secrets.token_hex(24))
-    )
-
-
-@contextmanager
-def _os_errors_as_usage_errors(data_dir: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        may_not_write = isinstance(error, PermissionError) or error.errno == errno.EROFS
-        remedy = ": set KRAKEN_HISTORY_DATA_DIR to a folder of your own" if may_not_write else ""
-        raise UsageError(
-            f"cannot use the data directory {data_dir}: {error.strerror} ({error.filename or data_dir}){remedy}"
-        ) from error

@@ -21,6 +21,7 @@ from kraken_history.records import (
     RefusedTrade,
     TimeRange,
     UnreachableTrades,
+    UnreadableRow,
     unix_ns,
     utc_from_unix_ns,
 )
@@ -49,6 +50,7 @@ class TapePage(Struct, frozen=True):
         covered: Time of which the page shows every trade; None if it proves nothing.
         is_in_doubt: True if the page proves nothing, because it lacks a trade that is known.
         refused: Trades of the page with a value that is not valid.
+        unreadable: Rows of the page whose trade id cannot be read.
         unreachable: Trades between those of the page that Kraken does not show, because a page cannot hold all trades
             of their instant.
     """
@@ -64,6 +66,7 @@ class TapePage(Struct, frozen=True):
     is_in_doubt: bool = False
     refused: Sequence[RefusedTrade] = ()
     unreachable: Sequence[UnreachableTrades] = ()
+    unreadable: Sequence[UnreadableRow] = ()
 
     @property
     def ids(self) -> list[int]:
@@ -94,6 +97,7 @@ class TapePage(Struct, frozen=True):
             unidentified=self.unidentified + further.unidentified,
             covered=covered and time_range(max(covered.start, instant + _MICROSECOND), covered.end),
             unreachable=lost,
+            unreadable=[*self.unreadable, *further.unreadable],
         )
 
     def check(self) -> None:
@@ -125,7 +129,9 @@ class TapePage(Struct, frozen=True):
         """The page without its trades. It proves that nobody traded between ``since`` and the first of them."""
         first = self.trades[0].timestamp
         covered = self.covered and time_range(self.covered.start, first)
-        return msgspec.structs.replace(self, trades=(), refused=(), last=unix_ns(first), is_full=True, covered=covered)
+        return msgspec.structs.replace(
+            self, trades=(), refused=(), unreadable=(), last=unix_ns(first), is_full=True, covered=covered
+        )
 
 
 class TapeRequest(Struct, frozen=True):
@@ -178,6 +184,7 @@ class TapeRequest(Struct, frozen=True):
             answer.unidentified - answer.unidentified_again,
             time_range(start, self._complete_to(answer, asked_at)),
             refused=answer.refused,
+            unreadable=answer.unreadable,
         )
 
     def doubtful_page(self, answers: Sequence[TradesPage], asked_at: datetime) -> TapePage:
@@ -185,9 +192,11 @@ class TapeRequest(Struct, frozen=True):
         trades = {trade.id: trade for answer in answers for trade in answer.trades}
         ordered = sorted(trades.values(), key=lambda trade: trade.id)
         refused = [trade for answer in answers for trade in answer.refused]
+        unreadable = [row for answer in answers for row in answer.unreadable]
         return TapePage(
-            self.symbol, self.since, asked_at, ordered, self.since, False, 0, None, is_in_doubt=True, refused=refused
-        )
+            self.symbol, self.since, asked_at, ordered, self.since, False, 0, None, is_in_doubt=True, refused=refused,
+            unreadable=unreadable,
+        )  # fmt: skip
 
     def _complete_to(self, answer: TradesPage, asked_at: datetime) -> datetime:
         """Up to when an answer shows every trade: to its last one, or further if it is the last page.

@@ -4,7 +4,7 @@ Backfill, gap filling and healing all read here. :mod:`~kraken_history.fetching.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -28,7 +28,7 @@ from kraken_history.fetching.pages import (
 )
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
-from kraken_history.records import TimeRange, utc_from_unix_ns
+from kraken_history.records import TimeRange, UnreadableRow, utc_from_unix_ns
 from kraken_history.runtime import telemetry
 from kraken_history.storing.contested import settle_and_note, settle_symbol
 from kraken_history.storing.pages import NOTHING_MORE, Alongside, Part, StoredPage, write_page
@@ -145,7 +145,7 @@ class TapeReader:
         """
         alongside = also if page.is_in_doubt else _Covering(page, also)
         stored = await write_page(self._store, page.trades, refused=page.refused, also=alongside)
-        await self._put_aside(stored)
+        await self._put_aside(stored, page.unreadable if stored.parts else ())
         if not stored.parts:
             return stored
         telemetry.FETCHED_PAGES.labels(symbol=self._pair.symbol, work=self._work).inc()
@@ -175,8 +175,8 @@ class TapeReader:
             return None
         return await find_newest_held(self._pool, self._pair.symbol, asked_at - REST_LAG)
 
-    async def _put_aside(self, stored: Stored) -> None:
-        """Report the trades of a page that were not stored."""
+    async def _put_aside(self, stored: Stored, unreadable: Sequence[UnreadableRow]) -> None:
+        """Report the rows of a page that were not stored."""
         for trade in stored.refused:
             telemetry.REFUSED.labels(symbol=trade.symbol).inc()
             _log.error("refused_trade", symbol=trade.symbol, id=trade.id, reason=trade.reason)
@@ -184,7 +184,9 @@ class TapeReader:
             telemetry.REUSED.labels(symbol=self._pair.symbol).inc(len(stored.reused))
             first = stored.reused[0].id
             _log.error("ids_begin_again", symbol=self._pair.symbol, first=first, count=len(stored.reused))
-        await self._store.put_aside(stored.refused, stored.reused)
+        for row in unreadable:
+            _log.error("malformed_row", symbol=row.symbol, reason=row.reason)
+        await self._store.put_aside(stored.refused, stored.reused, unreadable)
 
     async def _note_absence(self, page: TapePage) -> None:
         absent = await note_passed_over(self._pool, page.symbol, passed_over(page), seen_at=page.asked_at)
@@ -228,8 +230,7 @@ async def fetch_trades_page(rest: KrakenRest, pair: Pair, since: int = 0) -> Tra
         KrakenBusy, KrakenRefused, ServiceUnavailable, MalformedMessage: As the client raises them.
         MisleadingPage: The page begins long before ``since``, or is full and does not advance.
     """
-    answer = await rest.fetch_trades_page(pair, since)
-    check_beginning(answer, pair.symbol, since)
+    answer = await _fetch_page(rest, pair, since)
     check_advance(pair.symbol, since, answer.last, is_full=answer.rows >= TRADES_PAGE)
     return answer
 
@@ -237,12 +238,45 @@ async def fetch_trades_page(rest: KrakenRest, pair: Pair, since: int = 0) -> Tra
 async def fetch_all_trades(rest: KrakenRest, pair: Pair, since: int = 0) -> AsyncIterator[TradesPage]:
     """Every page from ``since`` to the first one that is not full. Each repeats the last trades of the one before.
 
-    Nothing is stored, and no page is requested twice. Errors as :func:`fetch_trades_page`.
+    Nothing is stored, and no page is requested twice. If Kraken has more trades of one instant than a page holds, the
+    next page begins behind the instant, and a warning names the ids between the two.
+
+    Raises:
+        KrakenBusy, KrakenRefused, ServiceUnavailable, MalformedMessage: As the client raises them.
+        MisleadingPage: A page begins long before the requested time, or Kraken repeats one page for ever.
     """
+    page = await _fetch_page(rest, pair, since)
     while True:
-        page = await fetch_trades_page(rest, pair, since)
         if page.rows:
             yield page
         if page.rows < TRADES_PAGE:
             return
-        since = page.last
+        if page.last > since:
+            since = page.last
+            page = await _fetch_page(rest, pair, since)
+        else:
+            since, page = await _fetch_past_instant(rest, pair, since, page)
+
+
+async def _fetch_page(rest: KrakenRest, pair: Pair, since: int) -> TradesPage:
+    answer = await rest.fetch_trades_page(pair, since)
+    check_beginning(answer, pair.symbol, since)
+    return answer
+
+
+async def _fetch_past_instant(rest: KrakenRest, pair: Pair, since: int, stuck: TradesPage) -> tuple[int, TradesPage]:
+    """The page behind the instant ``since``, whose trades a full page cannot hold, and the cursor that it begins at."""
+    reached = _newest_id(stuck)
+    for step in _PAST_AN_INSTANT_NS:
+        further = await _fetch_page(rest, pair, since + step)
+        if _newest_id(further) > reached or not further.rows:
+            first = min((trade.id for trade in further.trades), default=reached + 1)
+            if first > reached + 1:
+                at = str(utc_from_unix_ns(since))
+                _log.warning("instant_overfull", symbol=pair.symbol, at=at, first=reached + 1, last=first - 1)
+            return since + step, further
+    raise MisleadingPage(pair.symbol, since, f"it is full and does not advance past {stuck.last}")
+
+
+def _newest_id(answer: TradesPage) -> int:
+    return max([0, *(trade.id for trade in answer.trades), *(trade.id for trade in answer.refused)])

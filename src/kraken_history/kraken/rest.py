@@ -20,6 +20,7 @@ from kraken_history.records import (
     HistoricalCandle,
     HistoricalTrade,
     RefusedTrade,
+    UnreadableRow,
     utc_from_unix_ns,
 )
 from kraken_history.symbols import CURRENCY, Pair, symbol_from_wsname
@@ -61,6 +62,7 @@ class TradesPage(Struct, frozen=True):
             read. They cannot be stored exactly once and are left out of ``trades``.
         unidentified_again: The number of these rows at ``since`` itself, which the page before had too.
         refused: Trades with a value that is not valid. The other trades of the page are not affected.
+        unreadable: Those of the unidentified rows that do not have a form of Kraken's: their id cannot be read.
     """
 
     trades: Sequence[HistoricalTrade]
@@ -68,6 +70,7 @@ class TradesPage(Struct, frozen=True):
     unidentified: int = 0
     unidentified_again: int = 0
     refused: Sequence[RefusedTrade] = ()
+    unreadable: Sequence[UnreadableRow] = ()
 
     @property
     def rows(self) -> int:
@@ -247,7 +250,7 @@ def _page(rows: list[Any], last: msgspec.Raw | None, symbol: str, since: int) ->
     read = read_rows(rows, symbol, since)
     # The newest row's printed time may lie above its true time. A slightly lower cursor skips no trade.
     cursor = max(read.newest - _LITTLE_NS, since) if last is None else int(msgspec.json.decode(last))
-    return TradesPage(read.trades, cursor, read.unidentified, read.unidentified_again, read.refused)
+    return TradesPage(read.trades, cursor, read.unidentified, read.unidentified_again, read.refused, read.unreadable)
 
 
 def decode_trade_row(row: bytes, symbol: str) -> HistoricalTrade:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from kraken_history.kraken.numbers import MOST_REFUSED_ALONE, canonical_of, checked_trade, is_possible_time
-from kraken_history.records import HistoricalTrade, RefusedTrade, Side, utc_from_unix_ns
+from kraken_history.records import HistoricalTrade, RefusedTrade, Side, UnreadableRow, utc_from_unix_ns
 
 # A row's time is a printed float64, up to a quarter of a microsecond off the nanoseconds of ``since``.
 _PRINT_NS = 500
@@ -26,6 +26,7 @@ class TradeRows(Struct, frozen=True):
         refused: Trades with a value that is not valid, and an id that can be read.
         unidentified: Number of rows without an id that can be read.
         unidentified_again: The number of these rows at the cursor itself.
+        unreadable: Those of the rows without an id that have a form which Kraken never used.
         newest: The newest time of all rows, or the cursor, in nanoseconds.
     """
 
@@ -33,6 +34,7 @@ class TradeRows(Struct, frozen=True):
     refused: Sequence[RefusedTrade]
     unidentified: int
     unidentified_again: int
+    unreadable: Sequence[UnreadableRow]
     newest: int
 
 
@@ -56,29 +58,44 @@ def read_rows(rows: Sequence[Any], symbol: str, since: int) -> TradeRows:
                 others.append((row, None if _is_without_id(row) else ValueError(f"expected a trade, got {row!s:.60}")))
         except _INVALID_ROW as error:
             others.append((row, error))
-    refused, unidentified, again = _set_apart(others, symbol, since)
+    refused, nameless, again = _set_apart(others, symbol, since)
     problem = next((error for _, error in others if error is not None), None)
     if problem is not None and not trades and (not refused or len(refused) > MOST_REFUSED_ALONE):
         raise problem
     newest = max([newest, *(moment for row, _ in others if (moment := _time_of(row)) is not None)])
-    return TradeRows(trades, refused, unidentified, again, newest)
+    return TradeRows(trades, refused, len(nameless), again, _unreadable(nameless, symbol), newest)
 
 
-def _set_apart(
-    rows: Sequence[tuple[Any, Exception | None]], symbol: str, since: int
-) -> tuple[list[RefusedTrade], int, int]:
-    """The refused trades of rows that are not valid, the number of rows without an id, and of those at ``since``."""
+_Row = tuple[Any, Exception | None]
+
+
+def _set_apart(rows: Sequence[_Row], symbol: str, since: int) -> tuple[list[RefusedTrade], list[_Row], int]:
+    """The refused trades of rows that are not valid, the rows without an id, and the number of those at ``since``."""
     refused: list[RefusedTrade] = []
-    unidentified = again = 0
+    nameless: list[_Row] = []
+    again = 0
     for row, error in rows:
         known = None if error is None else _refused(row, symbol, str(error) or type(error).__name__)
         if known is not None:
             refused.append(known)
             continue
         moment = _time_of(row)
-        unidentified += 1
+        nameless.append((row, error))
         again += moment is not None and moment - since < _PRINT_NS
-    return refused, unidentified, again
+    return refused, nameless, again
+
+
+def _unreadable(nameless: Sequence[_Row], symbol: str) -> list[UnreadableRow]:
+    found = []
+    for row, error in nameless:
+        if error is not None or (len(row) > 6 and row[6] != 0):
+            reason = f"expected a trade id, got {row[6]!r:.60}" if error is None else str(error) or type(error).__name__
+            found.append(UnreadableRow(symbol, reason, _text_of(row)))
+    return found
+
+
+def _text_of(row: Any) -> str:
+    return msgspec.json.encode(row).decode(errors="replace")
 
 
 def _is_without_id(row: list[Any]) -> bool:
@@ -125,7 +142,7 @@ def _refused(row: Any, symbol: str, reason: str) -> RefusedTrade | None:
         return None
     nanoseconds = _time_of(row)
     moment = None if nanoseconds is None else utc_from_unix_ns(nanoseconds)
-    return RefusedTrade(row[6], symbol, moment, reason, msgspec.json.encode(row).decode(errors="replace"))
+    return RefusedTrade(row[6], symbol, moment, reason, _text_of(row))
 
 
 def _nanoseconds(seconds: Decimal | int) -> int:

@@ -18,7 +18,14 @@ from msgspec.structs import astuple
 
 from kraken_history.database.connections import Connection
 from kraken_history.ledger import IdRanges
-from kraken_history.records import CandleSource, HistoricalCandle, HistoricalTrade, RefusedTrade, group_by_symbol
+from kraken_history.records import (
+    CandleSource,
+    HistoricalCandle,
+    HistoricalTrade,
+    RefusedTrade,
+    UnreadableRow,
+    group_by_symbol,
+)
 from kraken_history.storing.candle_changes import TouchedMinutes, note_touched
 from kraken_history.storing.candle_writing import add_to_candles, fullest, merge_candles
 from kraken_history.storing.contested import settle
@@ -52,8 +59,9 @@ class Stored(Struct, frozen=True):
     reused: Sequence[HistoricalTrade] = ()
 
 
-PutAside = Callable[[Sequence[RefusedTrade], Sequence[HistoricalTrade]], Awaitable[None]]
-"""Keeps trades that were not stored, for a person to see: refused ones, and others with a known id."""
+PutAside = Callable[[Sequence[RefusedTrade], Sequence[HistoricalTrade], Sequence[UnreadableRow]], Awaitable[None]]
+"""Keeps what was not stored, for a person to see: refused trades, others with a known id, and rows without a readable
+id."""
 
 
 class Store:
@@ -88,10 +96,15 @@ class Store:
         write = partial(write_within, trades=trades, candles=candles, candle_source=candle_source, refused=refused)
         return await self.transact(trades, candles, write)
 
-    async def put_aside(self, refused: Sequence[RefusedTrade], reused: Sequence[HistoricalTrade]) -> None:
-        """Pass on the trades of committed writes that were not stored, if there are any, and somebody keeps them."""
-        if self._put_aside is not None and (refused or reused):
-            await self._put_aside(refused, reused)
+    async def put_aside(
+        self,
+        refused: Sequence[RefusedTrade],
+        reused: Sequence[HistoricalTrade],
+        unreadable: Sequence[UnreadableRow] = (),
+    ) -> None:
+        """Pass on what committed writes did not store, if there is any, and somebody keeps it."""
+        if self._put_aside is not None and (refused or reused or unreadable):
+            await self._put_aside(refused, reused, unreadable)
 
     async def transact(
         self,

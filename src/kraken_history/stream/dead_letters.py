@@ -3,6 +3,8 @@
 They are kept until a person deletes them, and replayed on command.
 """
 
+import hashlib
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 
@@ -12,7 +14,7 @@ from redis.asyncio import Redis
 from kraken_history.errors import MalformedMessage
 from kraken_history.kraken.rest import decode_trade_row
 from kraken_history.kraken.websocket import Candles, Trades, decode_frame, frame_of_row
-from kraken_history.records import HistoricalTrade, RefusedTrade, group_by_symbol, utc_from_unix_ns
+from kraken_history.records import HistoricalTrade, RefusedTrade, UnreadableRow, group_by_symbol, utc_from_unix_ns
 from kraken_history.runtime import telemetry
 from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.stream import wire
@@ -25,6 +27,10 @@ REST = "rest"
 
 LARGEST_FIELD = 16 * 2**20
 """Bytes of a field that are kept: as many as a frame may have. What we publish ourselves is far smaller."""
+
+_MOST_REMEMBERED = 10_000
+"""Number of the newest rows without a readable id that are remembered, so that the next request of their page does not
+add them again."""
 
 _KNOWN_ID = "its id belongs to another stored trade, which is kept"
 
@@ -83,6 +89,18 @@ class DeadLetters:
         for trade in refused:
             fields = {b"row": trade.row.encode(errors="replace"), b"symbol": trade.symbol.encode()}
             await self.put(REST, str(trade.id), trade.reason, fields)
+
+    async def put_unreadable(self, rows: Sequence[UnreadableRow]) -> None:
+        """Add rows of pages of trades whose id cannot be read, each once, however often its page is requested."""
+        known = f"{self._prefix}:unreadable-rows"
+        for row in rows:
+            text = row.row.encode(errors="replace")
+            digest = hashlib.sha256(row.symbol.encode() + b" " + text).digest()
+            if await self._redis.zscore(known, digest) is None and await self.put(
+                REST, "", row.reason, {b"row": text, b"symbol": row.symbol.encode()}
+            ):
+                await self._redis.zadd(known, {digest: time.time()})
+                await self._redis.zremrangebyrank(known, 0, -_MOST_REMEMBERED - 1)
 
     async def put_reused(self, trades: Sequence[HistoricalTrade], *, shards: int) -> None:
         """Add trades whose ids belong to other stored trades: one letter per symbol."""
