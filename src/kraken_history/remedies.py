@@ -27,7 +27,7 @@ def moment_text(moment: datetime) -> str:
 
 
 def duration_text(duration: timedelta) -> str:
-    """A length of time in its two largest units: ``992 d 2 h``, ``3 h 12 min``, ``1 min 5 s``, ``0.3 s``."""
+    """A length of time in its two largest units: ``2,192 d 2 h``, ``3 h 12 min``, ``1 min 5 s``, ``0.3 s``."""
     seconds = duration.total_seconds()
     if seconds < 1:
         return f"{seconds:.1g} s"
@@ -36,7 +36,7 @@ def duration_text(duration: timedelta) -> str:
     for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
         count, left = divmod(left, length)
         if count or parts:
-            parts.append(f"{count} {unit}" if count else "")
+            parts.append(f"{count:,} {unit}" if count else "")
     return " ".join(part for part in parts[:2] if part)
 
 

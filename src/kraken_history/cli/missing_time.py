@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from kraken_history.records import TimeRange
-from kraken_history.remedies import fill_command
+from kraken_history.remedies import duration_text, fill_command
 
 SETTLES_WITHIN = timedelta(minutes=10)
 """Age up to which missing time is shown as not settled yet. The next trade settles it, or the worker, which looks every
@@ -81,19 +81,9 @@ def are_several(gaps: Iterable[Gap]) -> bool:
     return sum(gap.why == "missing" for gap in gaps) > 1
 
 
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
-
-
 def lasting(seconds: float) -> str:
-    """A duration in its two largest units, such as ``2 d 3 h``; the rest is cut off."""
-    left = int(seconds)
-    for at, (size, unit) in enumerate(_UNITS):
-        if left >= size:
-            rest = left % size
-            small, small_unit = _UNITS[at + 1] if at + 1 < len(_UNITS) else (1, "")
-            tail = f" {rest // small} {small_unit}" if small_unit and rest >= small else ""
-            return f"{left // size:,} {unit}{tail}"
-    return "0"
+    """A duration in its two largest units, such as ``2 d 3 h``; the rest is cut off. Less than a second is ``0``."""
+    return duration_text(timedelta(seconds=seconds)) if seconds >= 1 else "0"
 
 
 def percent(part: float, whole: float) -> str:
