@@ -24,6 +24,7 @@ from kraken_history.reading.measured_coverage import find_missing
 from kraken_history.reading.stored_extent import Extent, read_dropped, read_extents
 from kraken_history.records import TimeRange
 from kraken_history.runtime import liveness
+from kraken_history.runtime.liveness import SILENT_AFTER_S
 from kraken_history.runtime.processes import connect_redis
 from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.runtime.signs import AnySign, ConsumerSign, ProducerSign, Signs, WorkerSign
@@ -58,6 +59,7 @@ class Status(Struct, frozen=True):
 
     Attributes:
         dropped: By table, the time whose rows retention dropped.
+        ages_s: By name of a service, seconds since its last sign of life.
     """
 
     at: datetime
@@ -67,6 +69,7 @@ class Status(Struct, frozen=True):
     sizes: Sizes
     streams: Sequence[StreamState]
     services: Mapping[str, AnySign]
+    ages_s: Mapping[str, float]
     dead_letters: int
     asides: Mapping[str, Asides]
     failing_jobs: Sequence[FailingJob]
@@ -76,6 +79,11 @@ class Status(Struct, frozen=True):
         """The services of which there is no sign of life."""
         running = {name.partition(":")[0] for name in self.services}
         return [service for service in SERVICES if service not in running]
+
+    @property
+    def silent(self) -> dict[str, int]:
+        """By service that was probably killed: seconds since its last sign of life, which expires after 15."""
+        return {name: round(age_s) for name, age_s in self.ages_s.items() if age_s > SILENT_AFTER_S}
 
     @property
     def is_empty(self) -> bool:
@@ -128,8 +136,9 @@ async def fetch_status(endpoints: server_choice.Endpoints, settings: Settings) -
     finally:
         await connection.close()
     place = without_password(endpoints.database_url)
+    at = datetime.now(UTC)
     return Status(
-        datetime.now(UTC), place, symbols, dropped, sizes, streams, signs.by_name, dead_letters, asides, failing_jobs
+        at, place, symbols, dropped, sizes, streams, signs.by_name, signs.ages_s, dead_letters, asides, failing_jobs
     )
 
 
@@ -183,6 +192,7 @@ def as_record(status: Status) -> dict[str, object]:
         "streams": status.streams,
         "services": status.services,
         "not_running": status.not_running,
+        "silent_s": status.silent,
         "dead_letters": status.dead_letters,
         "failing_jobs": status.failing_jobs,
     }

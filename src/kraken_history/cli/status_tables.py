@@ -89,8 +89,10 @@ def _streams(status: Status) -> Table:
 def _services(status: Status) -> Table:
     table = _table("services", "service", "pid", "state", left=("state",))
     for name, sign in status.services.items():
-        style = "green" if sign.healthy else "red"
-        table.add_row(name, "" if sign.pid is None else str(sign.pid), Text(sign.state, style=style))
+        state, style = sign.state, "green" if sign.healthy else "red"
+        if name in status.silent:
+            state, style = f"no sign of life for {status.silent[name]} s: probably killed", "red"
+        table.add_row(name, "" if sign.pid is None else str(sign.pid), Text(state, style=style))
     for service in status.not_running:
         table.add_row(service, "", Text("not running", style="red"))
     return table

@@ -1,7 +1,7 @@
 """Writes and reads the sign of life that each running service leaves in Redis."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from redis.asyncio import Redis
@@ -18,6 +18,9 @@ HEALTH_PREFIX = f"{DEFAULT_PREFIX}:health:"
 BEAT_EVERY_S = 2.0
 
 BEAT_LASTS_S = 15
+
+SILENT_AFTER_S = 3 * BEAT_EVERY_S
+"""Age of a sign, in seconds, from which its service was probably killed: it should have written two more."""
 
 _LEAVE_WITHIN_S = 1.0  # the stop must not wait longer for a Redis that is away; the sign then expires by itself
 
@@ -68,13 +71,24 @@ async def _remove(redis: Redis, key: str, body: bytes) -> None:
 async def signs_of_life(redis: Redis) -> Signs:
     """The services that are alive now. An entry that cannot be decoded is included as unreadable, without an error."""
     bodies: dict[bytes, bytes] = {}
+    left_ms: dict[bytes, int] = {}
     cursor, prefix = 0, health_prefix(redis)
     while True:
         cursor, keys = await redis.scan(cursor, match=f"{prefix}*", count=_PAGE)
         if keys:
             # None: the key has expired since the SCAN, or is not a string.
             bodies |= {key: body for key, body in zip(keys, await redis.mget(keys), strict=True) if body is not None}
+            left_ms |= await _time_left(redis, keys)
         if not cursor:
             break
     names = {key: key.decode(errors="replace").removeprefix(prefix) for key in bodies}
-    return Signs({names[key]: decode_sign(names[key], bodies[key]) for key in sorted(bodies)})
+    ages_s = {names[key]: BEAT_LASTS_S - left_ms[key] / 1000 for key in bodies if left_ms[key] >= 0}
+    return Signs({names[key]: decode_sign(names[key], bodies[key]) for key in sorted(bodies)}, ages_s)
+
+
+async def _time_left(redis: Redis, keys: Sequence[bytes]) -> dict[bytes, int]:
+    """By key: milliseconds until it expires; negative if it does not, or has."""
+    async with redis.pipeline(transaction=False) as pipeline:
+        for key in keys:
+            pipeline.pttl(key)
+        return dict(zip(keys, await pipeline.execute(), strict=True))

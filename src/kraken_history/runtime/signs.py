@@ -131,9 +131,11 @@ class Signs(Struct, frozen=True):
 
     Attributes:
         by_name: In alphabetical order, by ``<service>:<name>``.
+        ages_s: By the same names, seconds since the sign was written, by the clock of Redis.
     """
 
     by_name: Mapping[str, AnySign]
+    ages_s: Mapping[str, float] = {}
 
     def of(self, kind: type[_S]) -> Iterator[_S]:
         """The signs of one service that could be read."""
