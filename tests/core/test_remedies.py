@@ -51,6 +51,7 @@ def test_a_name_with_characters_of_the_shell_stays_one_word() -> None:
     [
         (timedelta(days=992, hours=2, minutes=5), "992 d 2 h"),
         (timedelta(days=964), "964 d"),
+        (timedelta(days=2192, hours=2), "2,192 d 2 h"),
         (timedelta(days=1, minutes=5), "1 d"),
         (timedelta(hours=3, minutes=12, seconds=9), "3 h 12 min"),
         (timedelta(seconds=65), "1 min 5 s"),
