@@ -106,7 +106,7 @@ def slow_flushes(delay_ms: int) -> Iterator[None]:
         os.chmod(folder, 0o755)
         source, library = Path(folder) / "slow.c", Path(folder) / "slow.so"
         source.write_text(_SLOW_FLUSH)
-        command = ["cc", "-shared", "-fPIC", f"-DDELAY_MS={delay_ms}", "-o", library, source, "-ldl"]
+        command = ["cc", "-shared", "-fPIC", f"-DDELAY_MS={delay_ms}", "-o", str(library), str(source), "-ldl"]
         subprocess.run(command, check=True)
         os.environ["LD_PRELOAD"] = str(library)
         try:
@@ -166,11 +166,10 @@ async def measure_once(
     await pool.execute("TRUNCATE trades, candles, data_sync_status")
     await pool.execute("CHECKPOINT")
     await redis.flushall()
-    total = arguments.trades // (SYMBOLS_A_SHARD * MOST_SHARDS) * SYMBOLS_A_SHARD * MOST_SHARDS
     total = len(entries) * arguments.entry
     processes = [start_consumer(checkout, place, f"c{n}", shards, arguments.batch) for n in range(consumers)]
     try:
-        while len([key async for key in redis.scan_iter("kraken:health:consumer:*")]) < consumers:
+        while len([key async for key in redis.scan_iter("kraken:health:consumer:*")]) < consumers:  # noqa: ASYNC110 — as below
             await asyncio.sleep(0.05)
         await asyncio.sleep(5.0)  # for the consumers to share the streams
         started = time.perf_counter()
@@ -215,9 +214,7 @@ async def measure(arguments: argparse.Namespace) -> tuple[str, list[Figure]]:
                     for _ in range(arguments.rounds):
                         for name, checkout in checkouts.items():
                             measured[name].append(
-                                await measure_once(
-                                    checkout, place, redis, pool, entries, arguments, consumers, shards
-                                )
+                                await measure_once(checkout, place, redis, pool, entries, arguments, consumers, shards)
                             )
                     for name, rounds in measured.items():
                         speed, jobs = (statistics.median(values) for values in zip(*rounds, strict=True))
@@ -226,7 +223,7 @@ async def measure(arguments: argparse.Namespace) -> tuple[str, list[Figure]]:
 
 
 def _bytes(fields: wire.Fields) -> dict[bytes, bytes]:
-    return {k.encode() if isinstance(k, str) else k: v for k, v in fields.items()}  # type: ignore[misc]
+    return {k.encode() if isinstance(k, str) else k: v for k, v in fields.items()}
 
 
 def print_report(description: str, figures: Sequence[Figure]) -> None:

@@ -19,7 +19,7 @@ from kraken_history.errors import UsageError
 from kraken_history.kraken.rest import decode_asset_pairs, decode_result
 from kraken_history.records import HistoricalCandle
 from kraken_history.storing import candle_series
-from kraken_history.storing.candle_changes import CANDLES_CHANNEL
+from kraken_history.storing.announcing import CANDLES_CHANNEL
 from kraken_history.storing.store import Store
 from kraken_history.symbols import Pair
 from tests.csv_import.conftest import Import, no_kraken

@@ -10,10 +10,10 @@ from functools import partial
 import asyncpg
 import pytest
 
-from kraken_history.database.connections import create_pool, write_again
+from kraken_history.database.connections import Connection, create_pool, write_again
 from kraken_history.ledger import IdRanges
 from kraken_history.records import HistoricalTrade
-from kraken_history.storing.candle_changes import CANDLES_CHANNEL
+from kraken_history.storing.announcing import CANDLES_CHANNEL, announced_transaction
 from kraken_history.storing.candle_deltas import build_candles
 from kraken_history.storing.ledger_writing import lock_ledger, lock_symbol
 from kraken_history.storing.store import Store, write_within
@@ -172,7 +172,7 @@ async def test_followers_are_told_the_touched_minutes_after_the_commit(
         ]
         candles = [make_candle(NOON + timedelta(minutes=1))]
 
-        async with pool.acquire() as connection, connection.transaction():
+        async with pool.acquire() as connection, announced_transaction(connection):
             await write_within(connection, trades, candles, candle_source="ohlc")
             await follower.fetchval("SELECT 1")
             told_before = told.qsize()
@@ -193,6 +193,54 @@ async def test_a_write_that_changes_no_minute_tells_nobody(store: Store, migrate
         await follower.add_listener(CANDLES_CHANNEL, lambda *arguments: told.put_nowait(arguments[3]))
 
         await store.write([make_trade(1)])
+        await store.write([make_trade(2, NOON + timedelta(minutes=1))])
+        first = await asyncio.wait_for(told.get(), 10)
+
+        minute = int(NOON.timestamp()) + 60
+        assert first == f'[["BTC/USDT",{minute},{minute}]]'
+    finally:
+        await follower.close()
+
+
+async def test_a_notification_that_the_server_refuses_fails_no_write(
+    migrated_database_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader sat in a transaction until the queue was full: COMMIT failed, and 4,558 entries became dead letters."""
+    monkeypatch.setattr("kraken_history.storing.announcing._next_line_at", 0.0)
+    setup: asyncpg.Connection = await asyncpg.connect(migrated_database_url)
+    await setup.execute(
+        """
+        CREATE FUNCTION public.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+            RAISE 'too many notifications in the NOTIFY queue' USING ERRCODE = 'program_limit_exceeded';
+        END $$
+        """
+    )
+    await setup.execute(f"ALTER DATABASE {await setup.fetchval('SELECT current_database()')} "
+                        "SET search_path = public, pg_catalog")  # fmt: skip
+    await setup.close()
+
+    async with await create_pool(migrated_database_url, min_size=1, max_size=1) as pool:
+        for id_ in (1, 2):
+            await Store(pool).write([make_trade(id_)])
+        stored = await stored_trades(pool)
+
+    assert [trade.id for trade in stored] == [1, 2]
+    assert [record.getMessage() for record in caplog.records] == ["followers_not_notified"]
+    assert "NOTIFY queue" in caplog.records[0].error  # type: ignore[attr-defined]
+
+
+async def test_a_write_that_fails_notifies_nobody(store: Store, migrated_database_url: str) -> None:
+    async def fail(connection: Connection) -> None:
+        await write_within(connection, [make_trade(1)], [], candle_source="ohlc")
+        raise ZeroDivisionError
+
+    told: asyncio.Queue[object] = asyncio.Queue()
+    follower: asyncpg.Connection = await asyncpg.connect(migrated_database_url)
+    try:
+        await follower.add_listener(CANDLES_CHANNEL, lambda *arguments: told.put_nowait(arguments[3]))
+
+        with pytest.raises(ZeroDivisionError):
+            await store.transact([make_trade(1)], (), fail)
         await store.write([make_trade(2, NOON + timedelta(minutes=1))])
         first = await asyncio.wait_for(told.get(), 10)
 

@@ -33,7 +33,7 @@ from kraken_history.reading.missing import Gaps
 from kraken_history.reading.settling import Settled, Timing, read_settled
 from kraken_history.records import HistoricalCandle
 from kraken_history.runtime.tasks import end
-from kraken_history.storing.candle_changes import CANDLES_CHANNEL
+from kraken_history.storing.announcing import CANDLES_CHANNEL
 
 _DEFAULT = Timing()
 _PAGE_CANDLES = 5_000  # maximum number of candles per page, over all symbols

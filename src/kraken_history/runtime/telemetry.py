@@ -147,7 +147,18 @@ class Logger:
             self._plain.log(level, "%s %s", event, " ".join(f"{name}={value!r}" for name, value in fields.items()))
 
 
-logging.getLogger("kraken_history").addHandler(logging.NullHandler())
+class _Forwarding(logging.Handler):
+    """Passes events of the modules that a strategy imports too, which log without structlog, on to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if structlog.is_configured():
+            error = getattr(record, "error", None)
+            fields = {} if error is None else {"error": error}
+            component = record.name.removeprefix("kraken_history.")
+            structlog.get_logger(component=component).log(record.levelno, record.getMessage(), **fields)
+
+
+logging.getLogger("kraken_history").addHandler(_Forwarding())
 
 
 def get_logger(component: str) -> Logger:

@@ -6,6 +6,7 @@ import asyncpg
 
 from kraken_history.completeness.proven_time import as_multirange, find_proven_time
 from kraken_history.records import MINUTE, floor_minute
+from kraken_history.storing.announcing import announced_transaction
 from kraken_history.storing.candle_changes import TouchedMinutes, note_touched
 from kraken_history.storing.candle_rules import OF_TRADES, TRADE_IDS, VALUES, assigned, is_full_enough, row
 from kraken_history.storing.contested import NOTE_CORRECTED
@@ -37,7 +38,7 @@ async def _build_candles(pool: asyncpg.Pool, symbol: str, start: datetime, end: 
         if not await connection.fetchval(_HAS_TRADES, symbol, start, end):
             return 0
         await ensure_partitions(connection, "candles", [start])
-        async with connection.transaction():
+        async with announced_transaction(connection):
             await lock_symbol(connection, symbol)
             proven = as_multirange(await find_proven_time(connection, symbol, (start, end)))
             rows = await connection.fetch(_BUILD_CANDLES, symbol, start, end, proven)

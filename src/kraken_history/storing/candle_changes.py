@@ -8,9 +8,7 @@ import asyncpg
 import msgspec
 
 from kraken_history.database.connections import Connection
-
-CANDLES_CHANNEL = "kraken_history_candles"
-"""NOTIFY channel. Payload: a JSON array of ``[symbol, first minute, last minute]``, changed, in unix seconds."""
+from kraken_history.storing.announcing import announce
 
 _HOUR = timedelta(hours=1)
 _MOST_NOTIFIED = 100  # symbols per payload, which PostgreSQL limits to 8,000 bytes
@@ -51,7 +49,7 @@ async def note_candles(
     new: Mapping[str, int],
     stale: Mapping[str, str],
 ) -> None:
-    """Update the candles' sync status, and notify followers.
+    """Update the candles' sync status, and notify followers after the commit of an announced transaction.
 
     Args:
         spans: By symbol: the first and the last minute that changed.
@@ -65,22 +63,20 @@ async def note_candles(
         msgspec.json.encode(seconds[at : at + _MOST_NOTIFIED]).decode() for at in range(0, len(seconds), _MOST_NOTIFIED)
     ]
     counts, stales = [new[s] for s in symbols], [stale[s] for s in symbols]
-    await connection.execute(_NOTE_CANDLES, symbols, lows, highs, counts, stales, payloads, CANDLES_CHANNEL)
+    await connection.execute(_NOTE_CANDLES, symbols, lows, highs, counts, stales)
+    announce(connection, payloads)
 
 
 _NOTE_CANDLES = """
-    WITH noted AS (
-        INSERT INTO data_sync_status AS s
-            (symbol, data_type, oldest_timestamp, newest_timestamp, total_records, stale_ranges)
-        SELECT n.symbol, 'candles_1m', n.oldest, n.newest, n.count, n.stale::tstzmultirange
-        FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::text[])
-            AS n (symbol, oldest, newest, count, stale)
-        ON CONFLICT (symbol, data_type) DO UPDATE SET
-            oldest_timestamp = least(s.oldest_timestamp, excluded.oldest_timestamp),
-            newest_timestamp = greatest(s.newest_timestamp, excluded.newest_timestamp),
-            total_records = s.total_records + excluded.total_records,
-            stale_ranges = s.stale_ranges + excluded.stale_ranges,
-            last_sync_at = now()
-    )
-    SELECT pg_notify($7, payload) FROM unnest($6::text[]) AS payload
+    INSERT INTO data_sync_status AS s
+        (symbol, data_type, oldest_timestamp, newest_timestamp, total_records, stale_ranges)
+    SELECT n.symbol, 'candles_1m', n.oldest, n.newest, n.count, n.stale::tstzmultirange
+    FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::text[])
+        AS n (symbol, oldest, newest, count, stale)
+    ON CONFLICT (symbol, data_type) DO UPDATE SET
+        oldest_timestamp = least(s.oldest_timestamp, excluded.oldest_timestamp),
+        newest_timestamp = greatest(s.newest_timestamp, excluded.newest_timestamp),
+        total_records = s.total_records + excluded.total_records,
+        stale_ranges = s.stale_ranges + excluded.stale_ranges,
+        last_sync_at = now()
 """

@@ -23,6 +23,7 @@ from msgspec import Struct
 from kraken_history.completeness.covered_time import cover_candles
 from kraken_history.database.connections import Connection, write_again
 from kraken_history.records import MINUTE, CandleSource, TimeRange
+from kraken_history.storing.announcing import announced_transaction
 from kraken_history.storing.candle_changes import note_candles
 from kraken_history.storing.candle_rules import is_fuller
 from kraken_history.storing.candle_text import COLUMNS, Candles, copy_text
@@ -160,7 +161,7 @@ class _SeriesWriter:
     async def _copy(self) -> tuple[int, int] | None:
         """Copy straight into the table if the symbol has no candle in the time of the series; else return None."""
         series = self._series
-        async with self._connection.transaction():
+        async with announced_transaction(self._connection):
             await self._take_turn()
             if await self._connection.fetchval(_ANY_CANDLE, series.symbol, series.first, series.end):
                 return None
@@ -182,7 +183,7 @@ class _SeriesWriter:
                 writer of the symbol interferes, but all of them wait. A deadlock with the compression of the table may
                 still end it.
         """
-        async with self._connection.transaction():
+        async with announced_transaction(self._connection):
             await self._take_turn()
             await self._connection.execute(_MAKE_STAGE)
             await self._copy_into("staged_candles")

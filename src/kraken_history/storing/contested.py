@@ -22,6 +22,7 @@ from kraken_history.completeness.proven_time import find_proven_time
 from kraken_history.database.connections import Connection, write_again
 from kraken_history.intervals import Span
 from kraken_history.records import MINUTE
+from kraken_history.storing.announcing import announced_transaction
 from kraken_history.storing.candle_changes import TouchedMinutes, note_touched
 from kraken_history.storing.candle_rules import OF_TRADES, TRADE_IDS, VALUES, assigned
 from kraken_history.storing.ledger_writing import lock_symbol
@@ -90,7 +91,7 @@ async def settle_symbol(pool: asyncpg.Pool, symbol: str) -> int:
         async with pool.acquire() as connection:
             if not await connection.fetchval(_IS_CONTESTED, symbol):
                 return 0
-            async with connection.transaction():
+            async with announced_transaction(connection):
                 await lock_symbol(connection, symbol)
                 return await settle_and_note(connection, symbol)
 

@@ -21,6 +21,7 @@ from kraken_history.intervals import bucket_end, bucket_start
 from kraken_history.ledger import IdRanges
 from kraken_history.records import MINUTE, TimeRange
 from kraken_history.storing.aggregates import sole_refresher
+from kraken_history.storing.announcing import announced_transaction
 from kraken_history.storing.candle_changes import note_candles
 from kraken_history.storing.candle_checks import DROPPED, wrong_minutes
 from kraken_history.storing.candle_rules import OF_TRADES, TRADE_IDS, VALUES
@@ -206,7 +207,7 @@ async def _locked(pool: asyncpg.Pool, symbol: str, write: Callable[[Connection],
     """Call ``write`` in a transaction that holds the symbol's lock."""
 
     async def write_once() -> T:
-        async with pool.acquire() as connection, connection.transaction():
+        async with pool.acquire() as connection, announced_transaction(connection):
             await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")  # a generic plan locks all pieces
             await lock_symbol(connection, symbol)
             return await write(connection)

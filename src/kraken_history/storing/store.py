@@ -1,8 +1,9 @@
 """Writes a batch of trades, and of candles from other sources.
 
 One transaction: lock the symbols' ledger rows in order, select the trades whose ids the ledger lacks, COPY them,
-extend the ledger, add them to their candles, merge the other candles, notify. The ledger decides by (symbol, id)
-alone, so redelivery, two producers, or a backfill beside the live feed store no trade twice.
+extend the ledger, add them to their candles, merge the other candles. Followers are notified after the commit. The
+ledger decides by (symbol, id) alone, so redelivery, two producers, or a backfill beside the live feed store no trade
+twice.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ from kraken_history.records import (
     UnreadableRow,
     group_by_symbol,
 )
+from kraken_history.storing.announcing import announced_transaction
 from kraken_history.storing.candle_changes import TouchedMinutes, note_touched
 from kraken_history.storing.candle_writing import add_to_candles, fullest, merge_candles
 from kraken_history.storing.contested import settle
@@ -132,7 +134,7 @@ class Store:
         write: Callable[[Connection], Awaitable[T]],
     ) -> T:
         await self.ensure_partitions(connection, trades, candles)
-        async with connection.transaction():
+        async with announced_transaction(connection):
             return await write(connection)
 
     def forget_partitions(self) -> None:
