@@ -8,6 +8,7 @@ from functools import partial
 from redis.exceptions import RedisError
 
 from consumers.consumer import Consumer
+from consumers.sharing import SharedConsumer
 from kraken_history.clock import utc_now
 from kraken_history.database.connections import UNAVAILABLE, create_pool, leaving_in_time
 from kraken_history.database.migrations import check_schema
@@ -20,12 +21,15 @@ from kraken_history.runtime.signs import ConsumerSign
 from kraken_history.settings import Settings
 from kraken_history.storing.store import Store
 from kraken_history.stream import wire
+from kraken_history.stream.shards import claim_shards
 
 
 async def consume(settings: Settings, stop: asyncio.Event) -> None:
     """Store the entries of the streams until ``stop`` is set; then finish the batch, acknowledge it and return."""
     url = settings.require_database_url()
-    pool = await create_pool(url, min_size=1, max_size=2, command_timeout_s=settings.write_timeout_s)
+    pool = await create_pool(
+        url, min_size=1, max_size=settings.stream_shards + 1, command_timeout_s=settings.write_timeout_s
+    )
     async with leaving_in_time(pool, stop):
         async with pool.acquire() as connection:
             await check_schema(connection)
@@ -33,18 +37,33 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
         redis = await connect_redis(settings.require_redis_url())
         async with redis:
             jobs = JobQueue(queue_on(redis), heal_delay_s=settings.heal_delay_s)
-            shards, prefix = range(settings.stream_shards), prefix_of(redis)
-            consumer = Consumer(
-                redis,
-                Store(pool),
-                name=settings.consumer_name,
-                streams=[of_kind(n, prefix) for n in shards for of_kind in (wire.trades_stream, wire.candles_stream)],
-                batch_max_rows=settings.batch_max_rows,
-                batch_max_age_s=settings.batch_max_age_s,
-                reclaim_after_s=settings.reclaim_after_s,
-                dead_letters_max=settings.dead_letters_max,
-                shards=settings.stream_shards,
-                on_holes=jobs.heal_new_holes,
+            await claim_shards(redis, settings.stream_shards)
+            prefix, store = prefix_of(redis), Store(pool)
+
+            def consume(shard: int) -> Consumer:
+                return Consumer(
+                    redis,
+                    store,
+                    name=settings.consumer_name,
+                    streams=[wire.trades_stream(shard, prefix), wire.candles_stream(shard, prefix)],
+                    batch_max_rows=settings.batch_max_rows,
+                    batch_max_age_s=settings.batch_max_age_s,
+                    reclaim_after_s=settings.reclaim_after_s,
+                    dead_letters_max=settings.dead_letters_max,
+                    shards=settings.stream_shards,
+                    takes_over=True,
+                    on_holes=jobs.heal_new_holes,
+                )
+
+            async def can_store() -> bool:
+                try:
+                    await pool.execute("SELECT 1")
+                except UNAVAILABLE:
+                    return False
+                return True
+
+            consumer = SharedConsumer(
+                redis, consume, can_store, name=settings.consumer_name, shards=settings.stream_shards
             )
 
             beat = liveness.beat(redis, settings.consumer_name, partial(sign_of, consumer))
@@ -52,7 +71,7 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
             await run_until(finished, _consume_then(consumer, stop, finished), beat)
 
 
-def sign_of(consumer: Consumer) -> ConsumerSign:
+def sign_of(consumer: SharedConsumer) -> ConsumerSign:
     """The consumer's current sign of life."""
     return ConsumerSign(
         pid=os.getpid(),
@@ -62,10 +81,11 @@ def sign_of(consumer: Consumer) -> ConsumerSign:
         new_trades=consumer.new_trades,
         known_trades=consumer.known_trades,
         batches=consumer.batches,
+        shards=consumer.shards,
     )
 
 
-async def _consume_then(consumer: Consumer, stop: asyncio.Event, finished: asyncio.Event) -> None:
+async def _consume_then(consumer: SharedConsumer, stop: asyncio.Event, finished: asyncio.Event) -> None:
     await consumer.run(stop)
     finished.set()
 

@@ -45,6 +45,8 @@ class Consumer:
 
     Args:
         shards: Number of streams among which the symbols are divided.
+        takes_over: Begin with the pending entries of all other consumers of the group, because they do not read these
+            streams any more.
         on_holes: Called after commits that brought trades, with the missing ids of each symbol. Writing does not wait
             for it: the next call gets the latest ids of each symbol. Once writing has ended, it is not called.
     """
@@ -62,6 +64,7 @@ class Consumer:
         reclaim_after_s: float = 30.0,
         dead_letters_max: int = 100_000,
         shards: int = 1,
+        takes_over: bool = False,
         on_holes: OnHoles | None = None,
     ) -> None:
         self._redis = redis
@@ -71,6 +74,7 @@ class Consumer:
         self._reclaim_after_s = reclaim_after_s
         self._dead_letters = DeadLetters(redis, max_letters=dead_letters_max)
         self._shards = shards
+        self._takes_over = takes_over
         self._on_holes = on_holes
         self._due: asyncio.Queue[list[Entry] | None] = asyncio.Queue(maxsize=1)
         self._next_maintenance = 0.0
@@ -110,6 +114,9 @@ class Consumer:
                 if not self._groups_are_made:
                     await self._reader.ensure_groups()
                     self._groups_are_made = True
+                if self._takes_over:
+                    await self._reader.take_over()
+                    self._takes_over = False
                 await self._read_some()
                 backoff_s = 0.0
                 self._note_recovery("redis")

@@ -7,6 +7,8 @@ from msgspec import Struct
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+_PAGE = 500  # pending entries that one command lists or takes over
+
 
 class RawEntry(Struct, frozen=True):
     """An entry as Redis returns it. If it was deleted while pending, it has no fields."""
@@ -68,6 +70,20 @@ class GroupReader:
         return [
             RawEntry(stream.decode(), id_, fields or {}) for stream, entries in answer or () for id_, fields in entries
         ]
+
+    async def take_over(self) -> None:
+        """Make the pending entries of all other consumers of the group this consumer's own, and read them next."""
+        for stream in self._streams:
+            after = "-"
+            while True:
+                page = await self._redis.xpending_range(stream, self._group, min=after, max="+", count=_PAGE)
+                ids = [entry["message_id"] for entry in page if entry["consumer"] != self._consumer.encode()]
+                if ids:
+                    await self._redis.xclaim(stream, self._group, self._consumer, 0, ids, justid=True)
+                if len(page) < _PAGE:
+                    break
+                after = f"({page[-1]['message_id'].decode()}"
+        self.read_own_pending_again()
 
     async def reclaim(self, *, idle_s: float, count: int) -> list[RawEntry]:
         """Take over entries of all streams that have been pending for ``idle_s`` without an acknowledgement."""

@@ -21,7 +21,6 @@ from kraken_history.cli.demo_table import DemoTable
 from kraken_history.cli.progress import fetch_progress
 from kraken_history.cli.servers import Endpoints, embedded_redis_url, endpoints_that_are_set
 from kraken_history.cli.simulated import Simulated
-from kraken_history.cli.streams import fetch_streams
 from kraken_history.cli.verdict import TruthOfSymbol, Verdict, judge
 from kraken_history.database.connections import connect
 from kraken_history.embedded import Servers
@@ -29,6 +28,7 @@ from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
 from kraken_history.runtime.processes import connect_redis, run_until
 from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.settings import Settings
+from kraken_history.stream.backlog import fetch_streams
 
 READY_TIMEOUT_S = 90.0
 """Maximum seconds from the start of the services until all of them are healthy."""
@@ -152,7 +152,7 @@ class Demo:
             if (
                 all(newest.get(symbol) == expected.last_id for symbol, expected in truth.items())
                 and not any(of_symbol.missing for of_symbol in progress.values())
-                and all(state.is_drained for state in await fetch_streams(redis, shards=self._settings.stream_shards))
+                and all(state.is_drained for state in await fetch_streams(redis))
             ):
                 return True
             await asyncio.sleep(_REFRESH_S)

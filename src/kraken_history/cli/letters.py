@@ -13,6 +13,7 @@ from kraken_history.errors import MalformedMessage, UsageError
 from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
 from kraken_history.settings import Settings
 from kraken_history.stream.dead_letters import DeadLetter, DeadLetters
+from kraken_history.stream.shards import fetch_shards
 
 
 def run_list(settings: Settings, *, as_json: bool) -> None:
@@ -53,9 +54,10 @@ async def _replay(redis_url: str, settings: Settings, id_: str | None) -> tuple[
         chosen = [letter async for letter in dead_letters.list() if id_ in (None, letter.id)]
         if id_ is not None and not chosen:
             raise UsageError(f"there is no dead letter {id_}: `kraken-history dead-letters list` shows the ids")
+        shards = await fetch_shards(redis) or settings.stream_shards
         for letter in chosen:
             try:
-                await dead_letters.replay(letter, shards=settings.stream_shards)
+                await dead_letters.replay(letter, shards=shards)
                 replayed += 1
             except MalformedMessage as error:
                 sys.stderr.write(f"{letter.id}: {error.reason}\n")

@@ -7,12 +7,16 @@ import sys
 from redis.asyncio import Redis
 
 from kraken_history.cli import servers as server_choice
+from kraken_history.cli.stream_words import unread_words
 from kraken_history.database.migrations import migrate
 from kraken_history.embedded import Servers
 from kraken_history.errors import ServiceUnavailable
 from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
+from kraken_history.runtime.signs import WorkerSign
 from kraken_history.settings import Settings
+from kraken_history.stream.backlog import fetch_streams, nobody_reads
+from kraken_history.stream.shards import fetch_shards
 
 
 def run_migrate(settings: Settings) -> None:
@@ -61,14 +65,22 @@ async def _complaint(redis_url: str, service: str, name: str | None) -> str:
     redis: Redis
     async with await connect_redis(redis_url) as redis:
         signs = await liveness.signs_of_life(redis)
+        unread = await _unread_words(redis) if service != WorkerSign.service else ""
     wanted = {
         key: sign
         for key, sign in signs.by_name.items()
         if (key == f"{service}:{name}" if name else key.startswith(f"{service}:"))
     }
     if any(sign.healthy for sign in wanted.values()):
-        return ""
+        return unread
     if wanted:
         key, sign = next(iter(wanted.items()))
         return f"{key} is running but unhealthy: {sign.state}"
     return f"no sign of life of {service}{f':{name}' if name else ''} in the last {liveness.BEAT_LASTS_S} s"
+
+
+async def _unread_words(redis: Redis) -> str:
+    """The complaint about streams that nobody reads; empty if there are none, or nothing divides them yet."""
+    shards = await fetch_shards(redis)
+    unread = [] if shards is None else nobody_reads(await fetch_streams(redis), shards)
+    return unread_words(unread[0], shards or 0) if unread else ""

@@ -14,7 +14,6 @@ from kraken_history.cli.background_jobs import FailingJob, fetch_failing_jobs
 from kraken_history.cli.disk_sizes import Sizes, fetch_sizes
 from kraken_history.cli.instants import instant
 from kraken_history.cli.progress import Progress, fetch_progress
-from kraken_history.cli.streams import StreamState, fetch_streams
 from kraken_history.cli.symbol_state import FeedState, feed_state
 from kraken_history.completeness.covered_time import find_uncovered_time
 from kraken_history.database.connections import Connection, connect
@@ -30,6 +29,8 @@ from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.runtime.signs import AnySign, ConsumerSign, ProducerSign, Signs, WorkerSign
 from kraken_history.settings import Settings
 from kraken_history.stream import wire
+from kraken_history.stream.backlog import StreamState, fetch_streams, nobody_reads
+from kraken_history.stream.shards import fetch_shards
 from kraken_history.urls import without_password
 
 SERVICES = (ProducerSign.service, ConsumerSign.service, WorkerSign.service)
@@ -60,6 +61,7 @@ class Status(Struct, frozen=True):
     Attributes:
         dropped: By table, the time whose rows retention dropped.
         ages_s: By name of a service, seconds since its last sign of life.
+        shards: Number of shards into which the streams are divided.
     """
 
     at: datetime
@@ -68,6 +70,7 @@ class Status(Struct, frozen=True):
     dropped: Mapping[str, Sequence[TimeRange]]
     sizes: Sizes
     streams: Sequence[StreamState]
+    shards: int
     services: Mapping[str, AnySign]
     ages_s: Mapping[str, float]
     dead_letters: int
@@ -84,6 +87,11 @@ class Status(Struct, frozen=True):
     def silent(self) -> dict[str, int]:
         """By service that was probably killed: seconds since its last sign of life, which expires after 15."""
         return {name: round(age_s) for name, age_s in self.ages_s.items() if age_s > SILENT_AFTER_S}
+
+    @property
+    def read_by_nobody(self) -> list[StreamState]:
+        """Streams in which entries wait that no consumer reads."""
+        return nobody_reads(self.streams, self.shards)
 
     @property
     def is_empty(self) -> bool:
@@ -123,7 +131,8 @@ async def fetch_status(endpoints: server_choice.Endpoints, settings: Settings) -
     """The status now."""
     async with await connect_redis(endpoints.redis_url) as redis:
         signs = await liveness.signs_of_life(redis)
-        streams = await fetch_streams(redis, shards=settings.stream_shards)
+        streams = await fetch_streams(redis)
+        shards = await fetch_shards(redis) or settings.stream_shards
         dead_letters = await redis.xlen(wire.dead_letters_stream(prefix_of(redis)))
     connection = await connect(endpoints.database_url)
     try:
@@ -138,7 +147,18 @@ async def fetch_status(endpoints: server_choice.Endpoints, settings: Settings) -
     place = without_password(endpoints.database_url)
     at = datetime.now(UTC)
     return Status(
-        at, place, symbols, dropped, sizes, streams, signs.by_name, signs.ages_s, dead_letters, asides, failing_jobs
+        at,
+        place,
+        symbols,
+        dropped,
+        sizes,
+        streams,
+        shards,
+        signs.by_name,
+        signs.ages_s,
+        dead_letters,
+        asides,
+        failing_jobs,
     )
 
 
@@ -190,6 +210,8 @@ def as_record(status: Status) -> dict[str, object]:
         },
         "size_bytes": status.sizes,
         "streams": status.streams,
+        "shards": status.shards,
+        "read_by_nobody": sorted({state.stream for state in status.read_by_nobody}),
         "services": status.services,
         "not_running": status.not_running,
         "silent_s": status.silent,

@@ -12,6 +12,7 @@ from kraken_history.cli.backfill_progress import rough
 from kraken_history.cli.disk_sizes import readable
 from kraken_history.cli.missing_time import lasting
 from kraken_history.cli.status import Status
+from kraken_history.cli.stream_words import unread_words
 from kraken_history.cli.symbol_state import FeedState, in_words
 
 _WIDTH_IN_A_PIPE = 250
@@ -106,6 +107,8 @@ def _lines(status: Status) -> Iterator[Text]:
         f"on disk: {readable(sizes.database)}, of which trades {readable(sizes.trades)},"
         f" one-minute candles {readable(sizes.candles)}"
     )
+    for state in status.read_by_nobody:
+        yield Text(unread_words(state, status.shards), style="red")
     yield Text(f"dead letters: {status.dead_letters:,}")
     for symbol, asides in status.asides.items():
         yield Text(f"{symbol}: {asides.sentence}")

@@ -80,6 +80,7 @@ class ConsumerSign(Sign, frozen=True, kw_only=True):
         new_trades: Trades stored since the start.
         known_trades: Trades received since the start that were stored already.
         batches: Batches written since the start.
+        shards: The shards that it reads; None if it reads all, as 0.1 does.
     """
 
     service: ClassVar[str] = "consumer"
@@ -87,6 +88,7 @@ class ConsumerSign(Sign, frozen=True, kw_only=True):
     new_trades: Count = 0
     known_trades: Count = 0
     batches: Count = 0
+    shards: tuple[Count, ...] | None = None
 
 
 class WorkerSign(Sign, frozen=True, kw_only=True):

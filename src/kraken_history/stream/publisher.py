@@ -24,6 +24,7 @@ from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.runtime.tasks import end
 from kraken_history.stream import wire
 from kraken_history.stream.dead_letters import DeadLetters
+from kraken_history.stream.shards import claim_shards, keep_shards
 
 _LONGEST_BACKOFF_S = 2.0  # between two attempts while Redis is unavailable or a stream is full
 _LAST_WORD_S = 5.0  # to publish the rest when the publisher ends; less time than a service has to stop
@@ -36,6 +37,8 @@ _log = telemetry.get_logger("publisher")
 
 class Publisher:
     """Publishes into the streams of one Redis. ``async with`` runs it, and publishes the remaining records at its end.
+
+    If the streams are divided into another number of shards, ``async with`` raises ``UsageError``.
 
     Args:
         shards: Number of streams among which the symbols are divided; must be the same in every process.
@@ -81,6 +84,8 @@ class Publisher:
         """True while Redis is unavailable or a stream is full, so that records wait in the buffer."""
 
     async def __aenter__(self) -> "Publisher":
+        with suppress(RedisError, OSError):  # it is compared again before anything is published
+            await claim_shards(self._redis, self._shards)
         self._task = asyncio.create_task(self.run(), name="publisher")
         return self
 
@@ -182,14 +187,22 @@ class Publisher:
     async def _publish_the_rest(self, ends_at: float) -> None:
         """Publish the buffered records, or count them as dropped if that is not done by `ends_at`."""
         self._holds_running_candles = False
-        if not await self._publish_or_hold_back(ends_at):
-            self._let_go(len(self._trades))
-            telemetry.DISCARDED.labels(kind="candle").inc(len(self._candles))
-            telemetry.DEAD_LETTERS.labels(kept="false").inc(len(self._malformed) + len(self._refused))
+        is_published = False
+        try:
+            is_published = await self._publish_or_hold_back(ends_at)
+        finally:
+            if not is_published:
+                self._count_as_dropped()
+
+    def _count_as_dropped(self) -> None:
+        self._let_go(len(self._trades))
+        telemetry.DISCARDED.labels(kind="candle").inc(len(self._candles))
+        telemetry.DEAD_LETTERS.labels(kept="false").inc(len(self._malformed) + len(self._refused))
 
     async def _publish_or_hold_back(self, ends_at: float | None = None) -> bool:
         try:
             async with asyncio.timeout_at(ends_at), self._publishing:
+                await keep_shards(self._redis, self._shards)
                 reason = await self._publish()
         except (RedisError, OSError) as error:
             reason = f"{type(error).__name__}: {error}"

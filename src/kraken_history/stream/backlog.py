@@ -1,11 +1,16 @@
 """Lag and pending entries of the consumer groups on each stream."""
 
+import re
+from collections.abc import AsyncIterator, Iterable
+
 from msgspec import Struct
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.stream import wire
+
+_PAGE = 1000  # keys that one SCAN examines
 
 
 class StreamState(Struct, frozen=True):
@@ -25,16 +30,34 @@ class StreamState(Struct, frozen=True):
     pending: int
 
     @property
+    def shard(self) -> int:
+        """Number of the stream's shard."""
+        return int(self.stream.partition("{")[2].rstrip("}"))
+
+    @property
     def is_drained(self) -> bool:
         """Whether the group has read and acknowledged every entry."""
         return not self.lag and not self.pending
 
 
-async def fetch_streams(redis: Redis, *, shards: int) -> list[StreamState]:
-    """Every group of every stream of trades and candles; a stream that does not exist yet has no row."""
+async def fetch_streams(redis: Redis) -> list[StreamState]:
+    """Every group of every stream of trades and candles, also of streams that no process knows of any more."""
     prefix = prefix_of(redis)
-    names = [of_kind(n, prefix) for n in range(shards) for of_kind in (wire.trades_stream, wire.candles_stream)]
+    shards = {shard async for shard in _found_shards(redis, prefix)}
+    names = [of_kind(n, prefix) for n in sorted(shards) for of_kind in (wire.trades_stream, wire.candles_stream)]
     return [state for name in names for state in await _groups(redis, name)]
+
+
+async def _found_shards(redis: Redis, prefix: str) -> AsyncIterator[int]:
+    async for key in redis.scan_iter(f"{prefix}:*:{{*}}", count=_PAGE):
+        found = re.fullmatch(rf"{re.escape(prefix)}:(?:trades|candles):{{(\d{{1,9}})}}", key.decode(errors="replace"))
+        if found:
+            yield int(found[1])
+
+
+def nobody_reads(streams: Iterable[StreamState], shards: int) -> list[StreamState]:
+    """Those of the streams in which entries wait, and which no consumer of so many shards reads."""
+    return [state for state in streams if state.shard >= shards and not state.is_drained]
 
 
 async def _groups(redis: Redis, stream: str) -> list[StreamState]:
