@@ -27,9 +27,9 @@ from kraken_history.stream.shards import claim_shards
 async def consume(settings: Settings, stop: asyncio.Event) -> None:
     """Store the entries of the streams until ``stop`` is set; then finish the batch, acknowledge it and return."""
     url = settings.require_database_url()
-    pool = await create_pool(
-        url, min_size=1, max_size=settings.stream_shards + 1, command_timeout_s=settings.write_timeout_s
-    )
+    # A connection for each shard, because this consumer may be the only one.
+    most, patience_s = settings.stream_shards + 1, settings.write_timeout_s
+    pool = await create_pool(url, min_size=1, max_size=most, command_timeout_s=patience_s)
     async with leaving_in_time(pool, stop):
         async with pool.acquire() as connection:
             await check_schema(connection)

@@ -330,6 +330,31 @@ def test_a_service_is_healthy_if_one_instance_says_so(redis_url: str, background
     assert command("health", "worker").err == "no sign of life of worker in the last 15 s\n"
 
 
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+def test_streams_that_nobody_reads_are_shown(
+    migrated_database_url: str, redis_url: str, background: Background, command: Run
+) -> None:
+    """A producer with 4 shards and a consumer with 1 lost everything, and `health` said nothing."""
+
+    async def publish_elsewhere() -> None:
+        async with Redis.from_url(redis_url) as redis:
+            await redis.set("kraken:shards", 1)
+            await redis.xadd(wire.trades_stream(3), wire.encode([trade(1)]))
+
+    background.run(leave(redis_url, "a", CONSUMER))
+    before = command("health", "consumer", REDIS_URL=redis_url)
+    background.run(publish_elsewhere())
+    health = command("health", "consumer")
+    table = command("status", DATABASE_URL=migrated_database_url)
+    told = json.loads(command("status", "--json").out)
+
+    words = "nobody reads kraken:trades:{3}, in which 1 entries wait: the consumers read 1 shard(s)."
+    assert (before.code, health.code) == (0, 1)
+    assert health.err.startswith(words)
+    assert words in table.out
+    assert (told["shards"], told["read_by_nobody"]) == (1, ["kraken:trades:{3}"])
+
+
 def test_env_gives_what_is_set_quoted_for_the_shell(command: Run) -> None:
     outcome = command("env", DATABASE_URL="postgresql://me:a'b&c@h/x", REDIS_URL="redis://h/0")
 

@@ -33,7 +33,7 @@ def test_the_fields_that_status_prints_have_kept_their_names() -> None:
 
     assert names == {
         "producer:a": shared | {"system", "refused", "sessions", "published_trades", "let_go_trades", "last_ids"},
-        "consumer:b": shared | {"new_trades", "known_trades", "batches"},
+        "consumer:b": shared | {"new_trades", "known_trades", "batches", "shards"},
         "worker:c": shared | {"symbols", "history_days"},
     }
 
