@@ -23,6 +23,8 @@ from kraken_history.storing.store import Store
 from kraken_history.stream import wire
 from kraken_history.stream.shards import claim_shards
 
+_ANSWERS_WITHIN_S = 2.0  # a database that takes longer for nothing counts as away
+
 
 async def consume(settings: Settings, stop: asyncio.Event) -> None:
     """Store the entries of the streams until ``stop`` is set; then finish the batch, acknowledge it and return."""
@@ -57,7 +59,8 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
 
             async def can_store() -> bool:
                 try:
-                    await pool.execute("SELECT 1")
+                    async with asyncio.timeout(_ANSWERS_WITHIN_S):
+                        await pool.execute("SELECT 1")
                 except UNAVAILABLE:
                     return False
                 return True

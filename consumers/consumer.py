@@ -93,7 +93,12 @@ class Consumer:
     @property
     def is_well(self) -> bool:
         """False while Redis or the database fails, or while a call has had no answer for :data:`STUCK_AFTER_S`."""
-        return not self.trouble and not _is_stuck(self._writing_since) and not _is_stuck(self._telling_since)
+        return not self.trouble and not self.is_stuck and not _is_stuck(self._telling_since)
+
+    @property
+    def is_stuck(self) -> bool:
+        """True while a write has had no answer for :data:`STUCK_AFTER_S`."""
+        return _is_stuck(self._writing_since)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read and store until ``stop`` is set; then finish the batch, acknowledge it, and return.

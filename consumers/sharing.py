@@ -34,11 +34,12 @@ class SharedConsumer:
 
     A shard that is handed over is read to the end of its batch first, so that nothing is pending. The shards of a
     consumer that died are free when its leases expire; the next reader begins with its pending entries. A consumer
-    that cannot reach the database for ``gives_up_after_s``, while others can, leaves its shards to them.
+    that cannot reach the database for ``gives_up_after_s``, while others can, leaves its shards to them. So does one
+    whose write gets no answer, unless the database answers otherwise: then the write waits for a lock.
 
     Args:
         consume: Makes the consumer of a shard.
-        can_store: Whether the database answers. Called only while this consumer counts as unable to store.
+        can_store: Returns within seconds whether the database answers. Called only while writes fail.
         every_s: Seconds between two turns, in which leases are renewed, given back and taken.
         tries_again_after_s: Seconds for which a consumer that gave up leaves the shards to the others at least.
     """
@@ -66,6 +67,7 @@ class SharedConsumer:
         self._tries_again_after_s = tries_again_after_s
         self._leases = Leases(redis, name=name, shards=shards, lasts_s=lasts_s)
         self._readings: dict[int, _Reading] = {}
+        self._abandoned: set[asyncio.Task[None]] = set()
         self._ended = {"new_trades": 0, "known_trades": 0, "batches": 0}  # of shards that are read no more
         self._failing_since: float | None = None
         self._gave_up_at: float | None = None
@@ -124,7 +126,7 @@ class SharedConsumer:
                 await self._see_who_has_ended()
             await self._leave()
         finally:
-            await end(stopping, *(reading.task for reading in self._readings.values()))
+            await end(stopping, *self._abandoned, *(reading.task for reading in self._readings.values()))
 
     async def _take_turn_or_note_trouble(self) -> None:
         try:
@@ -144,20 +146,23 @@ class SharedConsumer:
         self._stop_lost(holders)
         # If nobody can store, moving a shard would not help.
         wanted = quota(self._name, held_counts(able, holders), self._shards) if able else len(self._readings)
-        self._hand_over_beyond(wanted)
+        await self._hand_over_beyond(wanted)
         await self._take_free(wanted, holders)
 
     async def _is_able(self) -> bool:
         now = time.monotonic()
-        is_failing = any("database" in reading.consumer.trouble for reading in self._readings.values())
+        consumers = [reading.consumer for reading in self._readings.values()]
+        is_failing = any("database" in consumer.trouble for consumer in consumers)
+        is_silent = any(consumer.is_stuck for consumer in consumers) and not await self._can_store()
         if self._gave_up_at is not None:
             has_waited = now - self._gave_up_at >= self._tries_again_after_s
-            is_back = not is_failing if self._readings else has_waited and await self._can_store()
+            is_back = not (is_failing or is_silent) if self._readings else has_waited and await self._can_store()
             if is_back:
                 self._gave_up_at = self._failing_since = None
             return is_back
         self._failing_since = (self._failing_since or now) if is_failing else None
-        if self._failing_since is not None and now - self._failing_since >= self._gives_up_after_s:
+        has_failed = self._failing_since is not None and now - self._failing_since >= self._gives_up_after_s
+        if has_failed or is_silent:
             self._gave_up_at = now
         return self._gave_up_at is None
 
@@ -168,11 +173,27 @@ class SharedConsumer:
                 _log.warning("lease_lost", shard=shard, holder=holders[shard])
                 reading.stop.set()
 
-    def _hand_over_beyond(self, wanted: int) -> None:
+    async def _hand_over_beyond(self, wanted: int) -> None:
         reading = [each for each in self._readings.values() if not each.stop.is_set()]
         for each in reading[wanted:]:
             _log.info("hands_over", shard=each.shard)
             each.stop.set()
+        if self._gave_up_at is not None:
+            for each in [each for each in self._readings.values() if each.stop.is_set()]:
+                await self._abandon(each)
+
+    async def _abandon(self, reading: _Reading) -> None:
+        """Give a lease back without waiting for a database that is away. The next reader gets the pending entries."""
+        reading.task.cancel()
+        self._abandoned.add(reading.task)
+        reading.task.add_done_callback(self._abandoned.discard)
+        self._forget(reading)
+        await self._leases.give_back([reading.shard])
+
+    def _forget(self, reading: _Reading) -> None:
+        del self._readings[reading.shard]
+        for what in self._ended:
+            self._ended[what] += getattr(reading.consumer, what)
 
     async def _take_free(self, wanted: int, holders: dict[int, str]) -> None:
         # Leases that are still ours without a reading are those of an earlier process of this name. One that expired
@@ -195,9 +216,7 @@ class SharedConsumer:
         ended = [reading for reading in self._readings.values() if reading.task.done()]
         for reading in ended:
             reading.task.result()
-            del self._readings[reading.shard]
-            for what in self._ended:
-                self._ended[what] += getattr(reading.consumer, what)
+            self._forget(reading)
         with suppress(RedisError, OSError):  # they expire
             await self._leases.give_back(reading.shard for reading in ended)
 

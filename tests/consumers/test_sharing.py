@@ -59,7 +59,7 @@ class Cluster:
             )
 
         async def can_store() -> bool:
-            return not getattr(database, "is_away", False)
+            return await database.answers() if isinstance(database, Halting) else True
 
         defaults: dict[str, Any] = {"every_s": self.every_s, "lasts_s": 0.6}
         consumer = SharedConsumer(link, consume, can_store, name=name, shards=self.shards, **(defaults | settings))
@@ -120,7 +120,13 @@ class Halting(Store):
         super().__init__(pool)
         self.is_away = False
         self.halts = False
+        self.does_not_answer = False
         self.writes = 0
+        self.asked = 0
+
+    async def answers(self) -> bool:
+        self.asked += 1
+        return not self.is_away and not self.does_not_answer
 
     async def write(
         self,
@@ -275,6 +281,38 @@ class TestSharing:
         store.is_away = False
         await until(lambda: cluster.are_shared(2, 2))
         await until(lambda: cluster.consumers["a"].is_well)
+
+    async def test_a_consumer_whose_writes_get_no_answer_leaves_its_shards_to_another(
+        self, cluster: Cluster, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("consumers.consumer.STUCK_AFTER_S", 0.2)
+        store = Halting(pool)
+        store.halts = store.does_not_answer = True
+        cluster.start("a", store=store)
+        await until(lambda: cluster.are_shared(4))
+        await publish(cluster.redis, trades(range(3), symbol_of(0)))
+        await until(lambda: store.writes)
+        cluster.start("b", lasts_s=60)
+
+        await until(lambda: len(cluster.consumers["b"].shards) == SHARDS)
+        await until(lambda: _stored(pool, [0, 1, 2]))
+
+    async def test_a_write_that_waits_for_a_lock_moves_no_shard(
+        self, cluster: Cluster, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("consumers.consumer.STUCK_AFTER_S", 0.1)
+        store = Halting(pool)
+        store.halts = True
+        cluster.start("a", store=store, lasts_s=60)
+        cluster.start("b", lasts_s=60)
+        await until(lambda: cluster.are_shared(2, 2))
+        shard = cluster.consumers["a"].shards[0]
+        await publish(cluster.redis, trades(range(3), symbol_of(shard)))
+        await until(lambda: not cluster.consumers["a"].is_well)
+        await until(lambda: store.asked > 3)
+
+        assert cluster.are_shared(2, 2)
+        assert shard in cluster.consumers["a"].shards
 
     async def test_the_only_consumer_keeps_its_shards_while_the_database_is_away(
         self, cluster: Cluster, pool: asyncpg.Pool
