@@ -57,7 +57,9 @@ class Settings(BaseSettings):
     silence_timeout_s: PositiveFloat = Field(
         10.0, description="a socket that is silent for so long is replaced: heartbeats come each second"
     )
-    stream_shards: PositiveInt = Field(1, description="number of streams that share the symbols; the same everywhere")
+    stream_shards: PositiveInt = Field(
+        1, description="number of streams that share the symbols; the same everywhere, at least one per consumer"
+    )
     stream_max_entries: PositiveInt = Field(
         200_000, description="number of entries in a stream at which the producer stops publishing"
     )
