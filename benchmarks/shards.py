@@ -103,7 +103,7 @@ def slow_flushes(delay_ms: int) -> Iterator[None]:
         yield
         return
     with tempfile.TemporaryDirectory(prefix="slow-flush-") as folder:
-        os.chmod(folder, 0o755)
+        os.chmod(folder, 0o755)  # noqa: S103 — PostgreSQL may run as another account
         source, library = Path(folder) / "slow.c", Path(folder) / "slow.so"
         source.write_text(_SLOW_FLUSH)
         command = ["cc", "-shared", "-fPIC", f"-DDELAY_MS={delay_ms}", "-o", str(library), str(source), "-ldl"]

@@ -12,6 +12,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from kraken_history.runtime.redis_connections import prefix_of
+from kraken_history.stream.shards import consumers_key
 
 
 def quota(name: str, held: Mapping[str, int], shards: int) -> int:
@@ -47,7 +48,7 @@ class Leases:
 
     async def report(self, *, is_able: bool) -> list[str]:
         """Report whether this consumer is able to store; return the names of those that are."""
-        names = await self._run(_REPORT, f"{self._prefix}:consumers", self._lasts_ms if is_able else "0")
+        names = await self._run(_REPORT, consumers_key(self._prefix), self._lasts_ms if is_able else "0")
         return [name.decode() for name in names]
 
     async def renew(self) -> dict[int, str]:
@@ -97,6 +98,7 @@ _REPORT = """
         redis.call('ZREM', KEYS[1], ARGV[1])
     else
         redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+        redis.call('PEXPIRE', KEYS[1], ARGV[2])
     end
     redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
     return redis.call('ZRANGE', KEYS[1], 0, -1)

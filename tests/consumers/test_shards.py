@@ -7,6 +7,7 @@ import sys
 import pytest
 from redis.asyncio import Redis
 
+from consumers.leases import Leases
 from kraken_history.runtime import liveness
 from kraken_history.runtime.signs import ConsumerSign, ProducerSign, encode_sign
 from kraken_history.stream import wire
@@ -57,6 +58,14 @@ async def test_another_number_is_refused_while_a_process_runs(redis: Redis, sign
     await redis.set(f"{liveness.HEALTH_PREFIX}{sign.service}:b", encode_sign(sign))
 
     with pytest.raises(WrongShards, match=f"a {sign.service} is running"):
+        await claim_shards(redis, 4)
+
+
+async def test_another_number_is_refused_while_a_consumer_holds_leases(redis: Redis) -> None:
+    await claim_shards(redis, 1)
+    await Leases(redis, name="a", shards=1).report(is_able=True)
+
+    with pytest.raises(WrongShards, match="a consumer is running"):
         await claim_shards(redis, 4)
 
 

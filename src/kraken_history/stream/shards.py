@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator
 from redis.asyncio import Redis
 
 from kraken_history.errors import UsageError
-from kraken_history.runtime.liveness import signs_of_life
+from kraken_history.runtime.liveness import health_prefix
 from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.runtime.signs import ConsumerSign, ProducerSign
 from kraken_history.stream.backlog import fetch_streams
+
+_PAGE = 1000  # keys that one SCAN examines
 
 
 class WrongShards(UsageError):
@@ -36,6 +38,11 @@ class WrongShards(UsageError):
 def shards_key(prefix: str) -> str:
     """Name of the key that holds the number."""
     return f"{prefix}:shards"
+
+
+def consumers_key(prefix: str) -> str:
+    """Name of the key that lists the consumers that can store. It expires when there are none."""
+    return f"{prefix}:consumers"
 
 
 async def fetch_shards(redis: Redis) -> int | None:
@@ -77,10 +84,11 @@ async def claim_shards(redis: Redis, shards: int) -> None:
 
 
 async def _obstacles(redis: Redis) -> AsyncIterator[str]:
-    signs = await signs_of_life(redis)
     for kind in (ProducerSign, ConsumerSign):
-        if any(isinstance(sign, kind) for sign in signs.by_name.values()):
+        async for _ in redis.scan_iter(f"{health_prefix(redis)}{kind.service}:*", count=_PAGE):
             yield f"a {kind.service} is running"
+    if await redis.exists(consumers_key(prefix_of(redis))):  # in a cluster, signs of life are in another Redis
+        yield "a consumer is running"
     for state in await fetch_streams(redis):
         if not state.is_drained:
             yield f"{state.lag + state.pending} entries wait in {state.stream}"
