@@ -162,6 +162,8 @@ class TestQuota:
         assert quota("c", {"a": 1, "b": 1}, 4) == 0
 
 
+# None of this depends on how tables are divided by time.
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 class TestSharing:
     async def test_consumers_that_come_and_stop_leave_each_a_fair_share(self, cluster: Cluster) -> None:
         cluster.start("a")
