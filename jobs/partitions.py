@@ -19,7 +19,7 @@ _log = telemetry.get_logger("worker")
 async def make_partitions(ctx: dict[str, Any]) -> int:
     """Create the partitions of today and the week ahead; return how many were missing."""
     context: WorkerContext = ctx["context"]
-    return await make_partitions_ahead(context.pool)
+    return await make_partitions_ahead(context.unhurried_pool)
 
 
 async def apply_retention(ctx: dict[str, Any]) -> int:
@@ -29,7 +29,7 @@ async def apply_retention(ctx: dict[str, Any]) -> int:
     if not cutoffs:
         return 0
     try:
-        dropped = await drop_old(context.pool, cutoffs, on_postponed=_log_postponed)
+        dropped = await drop_old(context.unhurried_pool, cutoffs, on_postponed=_log_postponed)
     except RefreshIsRunning:
         return 0
     if any(dropped.values()):

@@ -330,6 +330,16 @@ def test_a_service_is_healthy_if_one_instance_says_so(redis_url: str, background
     assert command("health", "worker").err == "no sign of life of worker in the last 15 s\n"
 
 
+def test_a_job_that_runs_for_long_is_told_by_health_and_status(
+    migrated_database_url: str, redis_url: str, background: Background, command: Run
+) -> None:
+    background.run(leave(redis_url, "a", sign(WORKER, jobs={"heal:BTC/USDT:5:9:": 1_020})))
+    healthy = command("health", "worker", REDIS_URL=redis_url, DATABASE_URL=migrated_database_url)
+
+    assert (healthy.code, healthy.err) == (0, "worker:a: heal:BTC/USDT:5:9: has run for 17 min\n")
+    assert "well; heal:BTC/USDT:5:9: has run for 17 min" in command("status").out
+
+
 def test_env_gives_what_is_set_quoted_for_the_shell(command: Run) -> None:
     outcome = command("env", DATABASE_URL="postgresql://me:a'b&c@h/x", REDIS_URL="redis://h/0")
 

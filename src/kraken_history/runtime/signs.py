@@ -37,10 +37,15 @@ class Sign(Struct, frozen=True, kw_only=True):
     version: int = VERSION
 
     @property
+    def remarks(self) -> list[str]:
+        """What a person should know although the service works, one line each."""
+        return []
+
+    @property
     def state(self) -> str:
         """``well``, or the reason why not."""
         if self.healthy:
-            return "well"
+            return "; ".join(["well", *self.remarks])
         return ", ".join(f"{place}: {reason}" for place, reason in self.trouble.items()) or "it reports no reason"
 
 
@@ -95,12 +100,18 @@ class WorkerSign(Sign, frozen=True, kw_only=True):
     Attributes:
         symbols: The symbols whose gaps it fills.
         history_days: Days of history that it fetches of each.
+        jobs: By id of a job that has run for minutes: for how many seconds.
     """
 
     service: ClassVar[str] = "worker"
 
     symbols: tuple[str, ...]
     history_days: Count
+    jobs: dict[str, Count] = {}
+
+    @property
+    def remarks(self) -> list[str]:
+        return [f"{id_} has run for {seconds / 60:.0f} min" for id_, seconds in self.jobs.items()]
 
 
 class UnreadableSign(Struct, frozen=True, kw_only=True):
@@ -114,6 +125,11 @@ class UnreadableSign(Struct, frozen=True, kw_only=True):
     unreadable: str
     pid: int | None = None
     healthy: bool = False
+
+    @property
+    def remarks(self) -> list[str]:
+        """None: see :class:`Sign`."""
+        return []
 
     @property
     def state(self) -> str:
