@@ -14,6 +14,7 @@ from kraken_history.database.migrations import check_schema
 from kraken_history.database.roles import check_may_store
 from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.runtime import liveness
+from kraken_history.runtime.clocks import Clocks
 from kraken_history.runtime.processes import connect_redis, run_service, run_until
 from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.runtime.signs import ConsumerSign
@@ -47,7 +48,7 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
                 on_holes=jobs.heal_new_holes,
             )
 
-            beat = liveness.beat(redis, settings.consumer_name, partial(sign_of, consumer))
+            beat = liveness.beat(redis, settings.consumer_name, partial(sign_of, consumer), Clocks())
             finished = asyncio.Event()
             await run_until(finished, _consume_then(consumer, stop, finished), beat)
 

@@ -32,6 +32,7 @@ from jobs.old_queue import take_over_old_jobs
 from jobs.outages import left_out, tried_again
 from jobs.partitions import apply_retention, make_partitions
 from jobs.patience import PatientRedis, log_redis_info
+from jobs.timing import Timing
 from jobs.watching import JobWatch
 from kraken_history.clock import utc_now
 from kraken_history.database.connections import create_pool, is_transient, leaving_in_time
@@ -57,6 +58,7 @@ from kraken_history.kraken.limiter import RateLimiter
 from kraken_history.kraken.resolver import Resolver
 from kraken_history.records import HistoricalTrade, RefusedTrade, UnreadableRow
 from kraken_history.runtime import liveness, telemetry
+from kraken_history.runtime.clocks import Clocks
 from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE, see_that_redis_answers
 from kraken_history.runtime.signs import WorkerSign
 from kraken_history.runtime.tasks import end
@@ -94,10 +96,13 @@ async def start(ctx: dict[str, Any]) -> None:
         await stack.aclose()
         _leave(error)
     context: WorkerContext = ctx["context"]
-    watch = JobWatch(ending.worker)
+    watch, clocks = JobWatch(ending.worker), Clocks(context.rest.clock)
+    look = partial(sign_of, context, watch)
+    await clocks.ask(ctx["redis"])
+    Timing(ending.worker, clocks.redis).take_over()
     ctx["background"] = [
         asyncio.create_task(watch.keep_looking()),
-        asyncio.create_task(liveness.beat(ctx["redis"], socket.gethostname(), partial(sign_of, context, watch))),
+        asyncio.create_task(liveness.beat(ctx["redis"], socket.gethostname(), look, clocks)),
         asyncio.create_task(keep_figures(context, ctx["redis"])),
         asyncio.create_task(look_names_up(ctx)),
     ]

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 from msgspec import Struct
 
+from kraken_history.clock import hint_of_clocks
 from kraken_history.records import AwareDatetime, Count, TradeId
 
 VERSION = 1
@@ -26,6 +27,7 @@ class Sign(Struct, frozen=True, kw_only=True):
         at: The time of writing, by the clock of the service's machine.
         healthy: False while the service cannot do its work.
         trouble: By server that the service needs: the reason why it cannot use it.
+        clock_ahead_s: By server, ``redis`` or ``kraken``: seconds by which the clock of the service's machine is ahead.
     """
 
     service: ClassVar[str]
@@ -34,12 +36,14 @@ class Sign(Struct, frozen=True, kw_only=True):
     at: AwareDatetime
     healthy: bool
     trouble: dict[str, str] = {}
+    clock_ahead_s: dict[str, float] = {}
     version: int = VERSION
 
     @property
     def remarks(self) -> list[str]:
         """What a person should know although the service works, one line each."""
-        return []
+        hint = hint_of_clocks(self.clock_ahead_s)
+        return [hint] if hint else []
 
     @property
     def state(self) -> str:
@@ -111,7 +115,7 @@ class WorkerSign(Sign, frozen=True, kw_only=True):
 
     @property
     def remarks(self) -> list[str]:
-        return [f"{id_} has run for {seconds / 60:.0f} min" for id_, seconds in self.jobs.items()]
+        return super().remarks + [f"{id_} has run for {seconds / 60:.0f} min" for id_, seconds in self.jobs.items()]
 
 
 class UnreadableSign(Struct, frozen=True, kw_only=True):
