@@ -32,6 +32,7 @@ from jobs.old_queue import take_over_old_jobs
 from jobs.outages import left_out, tried_again
 from jobs.partitions import apply_retention, make_partitions
 from jobs.patience import PatientRedis, log_redis_info
+from jobs.tails import TailWatch
 from jobs.timing import Timing
 from jobs.watching import JobWatch
 from kraken_history.clock import utc_now
@@ -104,6 +105,7 @@ async def start(ctx: dict[str, Any]) -> None:
         asyncio.create_task(watch.keep_looking()),
         asyncio.create_task(liveness.beat(ctx["redis"], socket.gethostname(), look, clocks)),
         asyncio.create_task(keep_figures(context, ctx["redis"])),
+        asyncio.create_task(TailWatch(context, ctx["redis"]).keep_looking()),
         asyncio.create_task(look_names_up(ctx)),
     ]
     await forget_jobs_at_work(ctx["redis"])

@@ -9,6 +9,7 @@ from datetime import datetime
 
 import aiohttp
 
+from kraken_history.completeness.leaps import NewestIds
 from kraken_history.errors import MalformedMessage
 from kraken_history.kraken.websocket import (
     Candles,
@@ -97,7 +98,7 @@ class Feed:
         self._on_connected = on_connected
         self._rng = rng or random.Random()
         self._failures = 0
-        self._last_ids: dict[str, int] = {}
+        self._last_ids = NewestIds()
         self._subscriptions = Subscriptions(self._names.symbols)
         self._list_asked_at: float | None = None
         self._found: list[str] | None = None
@@ -128,8 +129,8 @@ class Feed:
 
     @property
     def last_ids(self) -> dict[str, int]:
-        """Symbol → the highest trade id seen."""
-        return dict(self._last_ids)
+        """Symbol → the highest trade id seen, without ids that leap absurdly."""
+        return self._last_ids.by_symbol
 
     async def run(self) -> None:
         """Stay connected until cancelled. No network failure ends this."""
@@ -266,8 +267,7 @@ class Feed:
             case Trades(trades, _, refused, unreadable):
                 self._put_aside(refused, unreadable)
                 for trade in trades:
-                    if trade.id > self._last_ids.get(trade.symbol, -1):
-                        self._last_ids[trade.symbol] = trade.id
+                    self._last_ids.note(trade.symbol, trade.id, trade.timestamp)
                 self._publisher.add_trades(trades)
             case Candles(candles):
                 self._publisher.add_candles([candle for candle in candles if candle.interval_minutes == 1])
