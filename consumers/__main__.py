@@ -37,7 +37,7 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
             shards, prefix = range(settings.stream_shards), prefix_of(redis)
             consumer = Consumer(
                 redis,
-                Store(pool),
+                Store(pool, doubts_leaps=True),
                 name=settings.consumer_name,
                 streams=[of_kind(n, prefix) for n in shards for of_kind in (wire.trades_stream, wire.candles_stream)],
                 batch_max_rows=settings.batch_max_rows,

@@ -27,6 +27,7 @@ from jobs.figures import keep_figures
 from jobs.gaps import EVERY_MINUTES, fill_gap, fill_gaps, look_names_up
 from jobs.heal import heal, sweep
 from jobs.indicators import fetch_indicator_history, fetch_indicators
+from jobs.leaps import confirm, keep_confirming
 from jobs.longer_history import fetch_ohlc, fetch_ohlc_of_all
 from jobs.old_queue import take_over_old_jobs
 from jobs.outages import left_out, tried_again
@@ -42,6 +43,7 @@ from kraken_history.database.roles import check_is_owner
 from kraken_history.errors import HistoryError, UsageError
 from kraken_history.fetching.queue import (
     BACKFILL,
+    CONFIRM,
     FETCH_INDICATOR_HISTORY,
     FETCH_OHLC,
     FILL_GAP,
@@ -105,6 +107,7 @@ async def start(ctx: dict[str, Any]) -> None:
         asyncio.create_task(watch.keep_looking()),
         asyncio.create_task(liveness.beat(ctx["redis"], socket.gethostname(), look, clocks)),
         asyncio.create_task(keep_figures(context, ctx["redis"])),
+        asyncio.create_task(keep_confirming(context)),
         asyncio.create_task(TailWatch(context, ctx["redis"]).keep_looking()),
         asyncio.create_task(look_names_up(ctx)),
     ]
@@ -232,6 +235,7 @@ class WorkerSettings:
         func(left_out(sweep_backfills), name=SWEEP_BACKFILLS, keep_result=0),
         func(tried_again(fill_gap), name=FILL_GAP, keep_result=0, max_tries=_MAX_TRIES),
         func(tried_again(fetch_ohlc), name=FETCH_OHLC, keep_result=0, max_tries=_MAX_TRIES),
+        func(tried_again(confirm), name=CONFIRM, keep_result=0, max_tries=_MAX_TRIES),
         func(left_out(refresh_aggregates), name=REFRESH, keep_result=0, max_tries=1),
         func(fetch_indicator_history, name=FETCH_INDICATOR_HISTORY, keep_result=0, max_tries=1),
         func(import_csv, name=IMPORT_CSV, keep_result=0, max_tries=IMPORT_TRIES, timeout=TIMEOUT_S),

@@ -9,7 +9,6 @@ from datetime import datetime
 
 import aiohttp
 
-from kraken_history.completeness.leaps import NewestIds
 from kraken_history.errors import MalformedMessage
 from kraken_history.kraken.websocket import (
     Candles,
@@ -26,6 +25,7 @@ from kraken_history.kraken.websocket import (
     encode_ping,
     encode_subscribe,
 )
+from kraken_history.leaps import NewestIds
 from kraken_history.records import RefusedTrade
 from kraken_history.runtime import telemetry
 from kraken_history.runtime.clocks import OtherClock

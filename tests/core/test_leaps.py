@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from kraken_history.completeness.leaps import AT_ONCE, MOST, PER_SECOND, KnownTrade, NewestIds, leaps
+from kraken_history.leaps import AT_ONCE, MOST, PER_SECOND, KnownTrade, NewestIds, leaps
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 KNOWN = KnownTrade(109_116_693, NOON)

@@ -33,6 +33,7 @@ REFRESH = "refresh"
 FETCH_INDICATOR_HISTORY = "fetch-indicator-history"
 IMPORT_CSV = "import-csv"
 FETCH_OHLC = "fetch-ohlc"
+CONFIRM = "confirm"
 
 
 def _in_words(value: object) -> str:
@@ -48,7 +49,14 @@ decode_job = msgspec.msgpack.decode
 _REMEMBERED_S = 300.0  # a requested hole is not requested again within this time
 _MOST_REMEMBERED = 1_000  # requested holes per symbol
 _MOST_HEALED = 100  # runs of holes per symbol and sweep, newest first; later sweeps request the others
-_LATEST_S: Mapping[str, float] = {HEAL: 30.0, FILL_GAP: 30.0, FETCH_OHLC: 30.0, BACKFILL: 60.0, IMPORT_CSV: 120.0}
+_LATEST_S: Mapping[str, float] = {
+    HEAL: 30.0,
+    FILL_GAP: 30.0,
+    FETCH_OHLC: 30.0,
+    CONFIRM: 30.0,
+    BACKFILL: 60.0,
+    IMPORT_CSV: 120.0,
+}
 _LATEST_OF_OTHERS_S = 900.0
 """Seconds ahead of which no job is due, by its name and for all others: a little more than the longest delay of each.
 
@@ -257,6 +265,10 @@ class JobQueue:
     async def fetch_ohlc(self, symbol: str) -> bool:
         """Request the exchange's latest candles of each interval; return False if that is in the queue already."""
         return await self._arq.enqueue_job(FETCH_OHLC, symbol, _job_id=f"{FETCH_OHLC}:{symbol}") is not None
+
+    async def confirm(self, symbol: str) -> bool:
+        """Request that Kraken is asked about a symbol's waiting trades; False if that is in the queue already."""
+        return await self._arq.enqueue_job(CONFIRM, symbol, _job_id=f"{CONFIRM}:{symbol}") is not None
 
     async def refresh(self, *, delay_s: float = 0) -> bool:
         """Request a refresh of the longer intervals, after a burst; return False if it is in the queue already.

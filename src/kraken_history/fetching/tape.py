@@ -26,6 +26,7 @@ from kraken_history.fetching.pages import (
     check_beginning,
     passed_over,
     time_range,
+    without_doubted,
 )
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
@@ -131,6 +132,7 @@ class TapeReader:
             return request.page(first, asked_at)
         await asyncio.sleep(self._second_look_s)
         second, asked_at = await self._ask(since)
+        first, second = without_doubted(first, second), without_doubted(second, first)
         newest_held = await self._newest_held(second, asked_at)
         if request.is_contradicted(second, first=first, newest_held=newest_held):
             return request.doubtful_page([first, second], asked_at)

@@ -48,6 +48,11 @@ REFUSED = Counter(
 REUSED = Counter(
     "kraken_reused_ids", "Trades whose id belongs to another stored trade, which is kept, by symbol", ["symbol"]
 )
+WAITING = Counter(
+    "kraken_waiting_trades",
+    "Trades whose ids leap absurdly far, which wait until Kraken's REST API confirms them, by symbol",
+    ["symbol"],
+)
 WRITE_SECONDS = Histogram("kraken_write_seconds", "Seconds to write and commit one batch")
 FETCHED_PAGES = Counter(
     "kraken_fetched_pages", "REST pages fetched and stored, by the work that needed them", ["symbol", "work"]

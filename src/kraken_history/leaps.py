@@ -6,9 +6,12 @@ second, and more than 1,000 in the busiest millisecond that is known. An id beyo
 exchange or on the way. If it is none, nothing is lost: REST shows the trade, and then it is stored.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from msgspec import Struct
+
+from kraken_history.records import HistoricalTrade
 
 AT_ONCE = 100_000
 """Ids that a trade may be ahead in no time: a hundred times the trades of the busiest known millisecond."""
@@ -37,6 +40,51 @@ def leaps(trade_id: int, moment: datetime, *, known: KnownTrade | None) -> bool:
         return trade_id > MOST
     elapsed_s = abs((moment - known.timestamp).total_seconds())
     return abs(trade_id - known.id) > min(AT_ONCE + PER_SECOND * elapsed_s, MOST)
+
+
+def find_leaping(
+    trades: Sequence[HistoricalTrade], *, lowest: KnownTrade | None, highest: KnownTrade | None
+) -> set[int]:
+    """The ids of one symbol's trades that leap from the known ones, and from the others that do not leap.
+
+    Args:
+        lowest, highest: The ends of the known ids; None if none is known. Between them nothing leaps.
+    """
+    if not trades:
+        return set()
+    ids = [trade.id for trade in trades]
+    if (
+        lowest is not None
+        and highest is not None
+        and lowest.id - AT_ONCE <= min(ids) <= max(ids) <= highest.id + AT_ONCE
+    ):
+        return set()  # nearly always
+    found: set[int] = set()
+    known = highest
+    for trade in sorted(trades, key=lambda trade: trade.id):
+        if highest is None or trade.id > highest.id:
+            known = _known_after(trade, known, found)
+    known = lowest
+    if lowest is not None:
+        for trade in sorted(trades, key=lambda trade: -trade.id):
+            if trade.id < lowest.id:
+                known = _known_after(trade, known, found)
+    return found
+
+
+def _known_after(trade: HistoricalTrade, known: KnownTrade | None, found: set[int]) -> KnownTrade | None:
+    if leaps(trade.id, trade.timestamp, known=known):
+        found.add(trade.id)
+        return known
+    return KnownTrade(trade.id, trade.timestamp)
+
+
+def find_leaping_within(trades: Sequence[HistoricalTrade]) -> set[int]:
+    """The ids of one page's trades that leap from the others of it, of which the first is certain."""
+    if not trades:
+        return set()
+    first = KnownTrade(trades[0].id, trades[0].timestamp)
+    return find_leaping(trades, lowest=first, highest=first)
 
 
 class NewestIds:
