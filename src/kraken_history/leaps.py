@@ -38,8 +38,10 @@ def leaps(trade_id: int, moment: datetime, *, known: KnownTrade | None) -> bool:
     """
     if known is None:
         return trade_id > MOST
-    elapsed_s = abs((moment - known.timestamp).total_seconds())
-    return abs(trade_id - known.id) > min(AT_ONCE + PER_SECOND * elapsed_s, MOST)
+    ahead = abs(trade_id - known.id)
+    if ahead <= AT_ONCE:
+        return False
+    return ahead > min(AT_ONCE + PER_SECOND * abs((moment - known.timestamp).total_seconds()), MOST)
 
 
 def find_leaping(
