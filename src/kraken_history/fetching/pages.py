@@ -237,14 +237,24 @@ class TapeRequest(Struct, frozen=True):
 def without_doubted(answer: TradesPage, other: TradesPage) -> TradesPage:
     """An answer without the trades whose ids leap, unless the other answer shows them too.
 
-    They are counted as rows without an id: as such they prove nothing, and the page is as long as it was.
+    They count as rows whose id cannot be read: as such they prove nothing, the page is as long as it was, and they
+    become dead letters.
     """
     doubted = find_leaping_within(answer.trades) - {trade.id for trade in other.trades}
     if not doubted:
         return answer
     trades = [trade for trade in answer.trades if trade.id not in doubted]
-    unidentified = answer.unidentified + len(answer.trades) - len(trades)
-    return msgspec.structs.replace(answer, trades=trades, unidentified=unidentified)
+    unreadable = [
+        UnreadableRow(trade.symbol, f"its id {trade.id} leaps, and a second answer does not show it", str(trade))
+        for trade in answer.trades
+        if trade.id in doubted
+    ]
+    return msgspec.structs.replace(
+        answer,
+        trades=trades,
+        unidentified=answer.unidentified + len(unreadable),
+        unreadable=[*answer.unreadable, *unreadable],
+    )
 
 
 def time_range(start: datetime, end: datetime) -> TimeRange | None:
