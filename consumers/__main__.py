@@ -15,6 +15,7 @@ from kraken_history.database.migrations import check_schema
 from kraken_history.database.roles import check_may_store
 from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.runtime import liveness
+from kraken_history.runtime.clocks import Clocks
 from kraken_history.runtime.processes import connect_redis, run_service, run_until
 from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.runtime.signs import ConsumerSign
@@ -40,7 +41,7 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
         async with redis:
             jobs = JobQueue(queue_on(redis), heal_delay_s=settings.heal_delay_s)
             await claim_shards(redis, settings.stream_shards)
-            prefix, store = prefix_of(redis), Store(pool)
+            prefix, store = prefix_of(redis), Store(pool, doubts_leaps=True)
 
             def consume(shard: int) -> Consumer:
                 return Consumer(
@@ -69,7 +70,7 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
                 redis, consume, can_store, name=settings.consumer_name, shards=settings.stream_shards
             )
 
-            beat = liveness.beat(redis, settings.consumer_name, partial(sign_of, consumer))
+            beat = liveness.beat(redis, settings.consumer_name, partial(sign_of, consumer), Clocks())
             finished = asyncio.Event()
             await run_until(finished, _consume_then(consumer, stop, finished), beat)
 

@@ -294,6 +294,9 @@ class Consumer:
         _log.debug(
             "stored", new=stored.new_trades, known=stored.known_trades, missing=sum(map(len, stored.holes.values()))
         )
+        for symbol, group in group_by_symbol(stored.waiting).items():
+            telemetry.WAITING.labels(symbol=symbol).inc(len(group))
+            _log.error("id_leaps", symbol=symbol, first=group[0].id, count=len(group))
         self._untold |= stored.holes
         self._has_untold.set()
 

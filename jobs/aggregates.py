@@ -20,8 +20,8 @@ async def refresh_aggregates(ctx: dict[str, Any]) -> int:
     """
     context: WorkerContext = ctx["context"]
     try:
-        await settle_all(context.pool)
-        done = await refresh(context.pool)
+        await settle_all(context.unhurried_pool)
+        done = await refresh(context.unhurried_pool, now=context.rest.clock.now())
     except RefreshIsRunning:
         return 0
     if done:

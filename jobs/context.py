@@ -19,6 +19,8 @@ class WorkerContext(Struct):
     """Opened when the worker starts, closed when it stops.
 
     Attributes:
+        pool: For statements that take seconds.
+        long_pool: For statements that may take minutes, as in a refresh; None if ``pool`` has no limit.
         backfills: The symbols whose backfills this worker is running.
         names: Name in ``SYMBOLS`` → its symbol, for the names found so far.
     """
@@ -29,8 +31,14 @@ class WorkerContext(Struct):
     rest: KrakenRest
     pairs: Resolver
     jobs: JobQueue
+    long_pool: asyncpg.Pool | None = None
     backfills: set[str] = field(default_factory=set)
     names: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def unhurried_pool(self) -> asyncpg.Pool:
+        """The pool for statements that may take minutes."""
+        return self.pool if self.long_pool is None else self.long_pool
 
     @property
     def symbols(self) -> list[str]:

@@ -10,7 +10,6 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from jobs.context import WorkerContext
-from kraken_history.clock import utc_now
 from kraken_history.completeness.covered_time import find_uncovered_time
 from kraken_history.completeness.holes import count_missing
 from kraken_history.database.connections import is_transient
@@ -43,7 +42,7 @@ async def _note_all(context: WorkerContext, redis: Redis, reported: set[str]) ->
     signs = await liveness.signs_of_life(redis)
     _report_unreadable(signs, reported)
     wanted = dict.fromkeys(context.symbols, context.settings.history_days)
-    await note_uncovered(context.pool, wanted, live_ids=signs.live_ids, now=utc_now())
+    await note_uncovered(context.pool, wanted, live_ids=signs.live_ids, now=context.rest.clock.now())
     await note_missing(context.pool, context.symbols)
     await note_backfills(context.pool)
 

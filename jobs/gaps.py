@@ -7,7 +7,6 @@ from arq import Retry
 
 from jobs.context import WorkerContext
 from jobs.longer_history import fetch_ohlc_of_all
-from kraken_history.clock import utc_now
 from kraken_history.completeness.holes import find_due_holes
 from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable, UsageError
 from kraken_history.fetching.gaps import GapFiller, wants_candles
@@ -101,6 +100,6 @@ async def _fill_candles(filler: GapFiller, gap: DataGap) -> None:
 
 
 async def _ask_for_holes(context: WorkerContext, symbol: str) -> None:
-    missing = (await find_due_holes(context.pool, now=utc_now())).get(symbol)
+    missing = (await find_due_holes(context.pool, now=context.rest.clock.now())).get(symbol)
     if missing:
         await context.jobs.heal_holes({symbol: missing})

@@ -6,7 +6,6 @@ from typing import Any
 from arq import Retry
 
 from jobs.context import WorkerContext
-from kraken_history.clock import utc_now
 from kraken_history.completeness.holes import find_due_holes, missing_of
 from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable, UnknownSymbol
 from kraken_history.fetching.healing import heal as heal_hole
@@ -29,7 +28,7 @@ async def heal(ctx: dict[str, Any], symbol: str, first: int, stop: int, since: i
         if not await missing_of(context.pool, symbol, (first, stop)):
             return 0
         if since is None:
-            wanted_from = utc_now() - timedelta(days=context.settings.history_days)
+            wanted_from = context.rest.clock.now() - timedelta(days=context.settings.history_days)
             span = await wanted_span(context.pool, symbol, (first, stop), wanted_from=wanted_from)
             if span is None:
                 _log.debug("left_to_backfill", symbol=symbol, first=first)
@@ -58,4 +57,5 @@ async def sweep(ctx: dict[str, Any]) -> int:
     passed over are requested again after a minute. If Kraken passes over them again, they are proven absent.
     """
     context: WorkerContext = ctx["context"]
-    return await context.jobs.heal_holes(await find_due_holes(context.pool, now=utc_now()))
+    await context.jobs.bring_forward()
+    return await context.jobs.heal_holes(await find_due_holes(context.pool, now=context.rest.clock.now()))

@@ -6,7 +6,6 @@ from typing import Any
 from arq import Retry
 
 from jobs.context import WorkerContext
-from kraken_history.clock import utc_now
 from kraken_history.completeness.longer_cover import find_unasked
 from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable, UsageError
 from kraken_history.fetching.longer_history import ASKED_EVERY, fetch_longer_history
@@ -22,7 +21,7 @@ async def fetch_ohlc(ctx: dict[str, Any], symbol: str) -> int:
     context: WorkerContext = ctx["context"]
     try:
         pair = await context.pairs.find(symbol)
-        if not await find_unasked(context.pool, [pair.symbol], utc_now() - ASKED_EVERY):
+        if not await find_unasked(context.pool, [pair.symbol], context.rest.clock.now() - ASKED_EVERY):
             return 0  # several workers requested it, or it was requested again before it had run
         return sum((await fetch_longer_history(context.pool, context.store, context.rest, pair)).values())
     except (KrakenBusy, ServiceUnavailable) as error:
@@ -43,5 +42,5 @@ async def fetch_ohlc_of_all(ctx: dict[str, Any]) -> int:
 
 async def request_ohlc(context: WorkerContext, symbols: Sequence[str]) -> int:
     """Enqueue the job for those of the symbols that need it; return how many were not in the queue yet."""
-    due = await find_unasked(context.pool, symbols, utc_now() - ASKED_EVERY)
+    due = await find_unasked(context.pool, symbols, context.rest.clock.now() - ASKED_EVERY)
     return sum([await context.jobs.fetch_ohlc(symbol) for symbol in due])

@@ -19,17 +19,19 @@ _log = telemetry.get_logger("worker")
 async def make_partitions(ctx: dict[str, Any]) -> int:
     """Create the partitions of today and the week ahead; return how many were missing."""
     context: WorkerContext = ctx["context"]
-    return await make_partitions_ahead(context.pool)
+    return await make_partitions_ahead(context.unhurried_pool, now=context.rest.clock.now())
 
 
 async def apply_retention(ctx: dict[str, Any]) -> int:
     """Drop data older than the retention settings; return how many partitions or chunks were dropped."""
     context: WorkerContext = ctx["context"]
-    cutoffs = retention_cutoffs(context.settings, datetime.now(UTC))
-    if not cutoffs:
+    if not retention_cutoffs(context.settings, datetime.now(UTC)):
         return 0
+    # The earlier one of two clocks, because a clock that is ahead would drop data that is wanted.
+    now = min(await context.pool.fetchval("SELECT now()"), context.rest.clock.now())
+    cutoffs = retention_cutoffs(context.settings, now)
     try:
-        dropped = await drop_old(context.pool, cutoffs, on_postponed=_log_postponed)
+        dropped = await drop_old(context.unhurried_pool, cutoffs, on_postponed=_log_postponed)
     except RefreshIsRunning:
         return 0
     if any(dropped.values()):

@@ -27,10 +27,15 @@ from jobs.figures import keep_figures
 from jobs.gaps import EVERY_MINUTES, fill_gap, fill_gaps, look_names_up
 from jobs.heal import heal, sweep
 from jobs.indicators import fetch_indicator_history, fetch_indicators
+from jobs.leaps import confirm, keep_confirming
 from jobs.longer_history import fetch_ohlc, fetch_ohlc_of_all
 from jobs.old_queue import take_over_old_jobs
+from jobs.outages import left_out, tried_again
 from jobs.partitions import apply_retention, make_partitions
 from jobs.patience import PatientRedis, log_redis_info
+from jobs.tails import TailWatch
+from jobs.timing import Timing
+from jobs.watching import JobWatch
 from kraken_history.clock import utc_now
 from kraken_history.database.connections import create_pool, is_transient, leaving_in_time
 from kraken_history.database.migrations import check_schema
@@ -38,6 +43,7 @@ from kraken_history.database.roles import check_is_owner
 from kraken_history.errors import HistoryError, UsageError
 from kraken_history.fetching.queue import (
     BACKFILL,
+    CONFIRM,
     FETCH_INDICATOR_HISTORY,
     FETCH_OHLC,
     FILL_GAP,
@@ -55,6 +61,7 @@ from kraken_history.kraken.limiter import RateLimiter
 from kraken_history.kraken.resolver import Resolver
 from kraken_history.records import HistoricalTrade, RefusedTrade, UnreadableRow
 from kraken_history.runtime import liveness, telemetry
+from kraken_history.runtime.clocks import Clocks
 from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE, see_that_redis_answers
 from kraken_history.runtime.signs import WorkerSign
 from kraken_history.runtime.tasks import end
@@ -66,6 +73,11 @@ _log = telemetry.get_logger("worker")
 
 # arq's own ends the worker of a user who may not use INFO.
 setattr(arq.worker, "log_redis_info", log_redis_info)  # noqa: B010 — arq does not export it
+
+_LONG_STATEMENT_S = 3600.0
+"""Maximum seconds of one statement of a refresh, of retention or of an import: so long may none of them take."""
+
+_MOST_LONG = 4  # connections for such statements, in addition to one per job
 
 _MAX_TRIES = 100  # each stop of a worker counts as one; after the last, the sweep enqueues the job again
 
@@ -87,9 +99,16 @@ async def start(ctx: dict[str, Any]) -> None:
         await stack.aclose()
         _leave(error)
     context: WorkerContext = ctx["context"]
+    watch, clocks = JobWatch(ending.worker), Clocks(context.rest.clock)
+    look = partial(sign_of, context, watch)
+    await clocks.ask(ctx["redis"])
+    Timing(ending.worker, clocks.redis).take_over()
     ctx["background"] = [
-        asyncio.create_task(liveness.beat(ctx["redis"], socket.gethostname(), partial(sign_of, context))),
+        asyncio.create_task(watch.keep_looking()),
+        asyncio.create_task(liveness.beat(ctx["redis"], socket.gethostname(), look, clocks)),
         asyncio.create_task(keep_figures(context, ctx["redis"])),
+        asyncio.create_task(keep_confirming(context)),
+        asyncio.create_task(TailWatch(context, ctx["redis"]).keep_looking()),
         asyncio.create_task(look_names_up(ctx)),
     ]
     await forget_jobs_at_work(ctx["redis"])
@@ -132,8 +151,13 @@ async def forget_jobs_at_work(arq: ArqRedis) -> int:
 
 
 async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis, stop: asyncio.Event) -> WorkerContext:
-    pool = await create_pool(settings.require_database_url(), min_size=1, max_size=WorkerSettings.max_jobs + 1)
+    # A statement without a limit would outlive the job: asyncpg waits for the server to confirm a cancellation, for as
+    # long as a statement may take.
+    url, most = settings.require_database_url(), WorkerSettings.max_jobs + 1
+    pool = await create_pool(url, min_size=1, max_size=most, command_timeout_s=settings.write_timeout_s)
     await stack.enter_async_context(leaving_in_time(pool, stop))
+    long_pool = await create_pool(url, min_size=0, max_size=_MOST_LONG, command_timeout_s=_LONG_STATEMENT_S)
+    await stack.enter_async_context(leaving_in_time(long_pool, stop))
     async with pool.acquire() as connection:
         await check_schema(connection)
         await check_is_owner(connection)
@@ -143,7 +167,7 @@ async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis, stop: 
     store = Store(
         pool, put_aside=partial(keep_aside, DeadLetters(arq, max_letters=settings.dead_letters_max), settings)
     )
-    return WorkerContext(settings, pool, store, rest, Resolver(rest.fetch_asset_pairs), jobs)
+    return WorkerContext(settings, pool, store, rest, Resolver(rest.fetch_asset_pairs), jobs, long_pool)
 
 
 async def keep_aside(
@@ -162,12 +186,14 @@ async def keep_aside(
         _log.warning("dead_letters_not_kept", error=str(error))
 
 
-def sign_of(context: WorkerContext) -> WorkerSign:
+def sign_of(context: WorkerContext, watch: JobWatch) -> WorkerSign:
     """This worker's current sign of life."""
     return WorkerSign(
         pid=os.getpid(),
         at=utc_now(),
-        healthy=True,
+        healthy=not watch.trouble,
+        trouble=watch.trouble,
+        jobs=watch.long_jobs,
         symbols=tuple(context.symbols),
         history_days=context.settings.history_days,
     )
@@ -204,24 +230,25 @@ class WorkerSettings:
     """The settings that arq reads."""
 
     functions: ClassVar[list[Function | WorkerCoroutine]] = [
-        func(heal, name=HEAL, keep_result=0, max_tries=_MAX_TRIES),
-        func(backfill, name=BACKFILL, keep_result=0, max_tries=_MAX_TRIES),
-        func(sweep_backfills, name=SWEEP_BACKFILLS, keep_result=0),
-        func(fill_gap, name=FILL_GAP, keep_result=0, max_tries=_MAX_TRIES),
-        func(fetch_ohlc, name=FETCH_OHLC, keep_result=0, max_tries=_MAX_TRIES),
-        func(refresh_aggregates, name=REFRESH, keep_result=0, max_tries=1),
+        func(tried_again(heal), name=HEAL, keep_result=0, max_tries=_MAX_TRIES),
+        func(tried_again(backfill), name=BACKFILL, keep_result=0, max_tries=_MAX_TRIES),
+        func(left_out(sweep_backfills), name=SWEEP_BACKFILLS, keep_result=0),
+        func(tried_again(fill_gap), name=FILL_GAP, keep_result=0, max_tries=_MAX_TRIES),
+        func(tried_again(fetch_ohlc), name=FETCH_OHLC, keep_result=0, max_tries=_MAX_TRIES),
+        func(tried_again(confirm), name=CONFIRM, keep_result=0, max_tries=_MAX_TRIES),
+        func(left_out(refresh_aggregates), name=REFRESH, keep_result=0, max_tries=1),
         func(fetch_indicator_history, name=FETCH_INDICATOR_HISTORY, keep_result=0, max_tries=1),
         func(import_csv, name=IMPORT_CSV, keep_result=0, max_tries=IMPORT_TRIES, timeout=TIMEOUT_S),
     ]
     cron_jobs: ClassVar[list[CronJob]] = [
-        cron(sweep, second={0, 30}, run_at_startup=False, keep_result=0),
-        cron(refresh_aggregates, second=AFTER_GRACE_S, keep_result=0, max_tries=1),
-        cron(make_partitions, minute=7, keep_result=0),
-        cron(apply_retention, minute=37, keep_result=0, max_tries=1),
+        cron(left_out(sweep), second={0, 30}, run_at_startup=False, keep_result=0),
+        cron(left_out(refresh_aggregates), second=AFTER_GRACE_S, keep_result=0, max_tries=1),
+        cron(left_out(make_partitions), minute=7, keep_result=0),
+        cron(left_out(apply_retention), minute=37, keep_result=0, max_tries=1),
         cron(fetch_indicators, hour=0, minute=17, keep_result=0, max_tries=3),
-        cron(sweep_backfills, second={15, 45}, run_at_startup=False, keep_result=0),
-        cron(fetch_ohlc_of_all, minute=set(range(0, 60, EVERY_MINUTES)), run_at_startup=False, keep_result=0),
-        cron(fill_gaps, minute=set(range(0, 60, EVERY_MINUTES)), run_at_startup=False, keep_result=0),
+        cron(left_out(sweep_backfills), second={15, 45}, run_at_startup=False, keep_result=0),
+        cron(left_out(fetch_ohlc_of_all), minute=set(range(0, 60, EVERY_MINUTES)), run_at_startup=False, keep_result=0),
+        cron(left_out(fill_gaps), minute=set(range(0, 60, EVERY_MINUTES)), run_at_startup=False, keep_result=0),
     ]
     on_startup = start
     on_shutdown = finish

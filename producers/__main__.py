@@ -9,6 +9,7 @@ from functools import partial
 from kraken_history.clock import utc_now
 from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.runtime import liveness
+from kraken_history.runtime.clocks import Clocks, OtherClock
 from kraken_history.runtime.processes import connect_redis, run_service, run_until
 from kraken_history.runtime.signs import ProducerSign
 from kraken_history.settings import Settings
@@ -19,6 +20,7 @@ from producers.feed import Feed
 async def produce(settings: Settings, stop: asyncio.Event) -> None:
     """Publish until ``stop`` is set, then publish the remaining trades and candles."""
     redis = await connect_redis(settings.require_redis_url())
+    kraken = OtherClock()
     publisher = Publisher(
         redis,
         shards=settings.stream_shards,
@@ -27,6 +29,7 @@ async def produce(settings: Settings, stop: asyncio.Event) -> None:
         entry_max_trades=settings.entry_max_trades,
         buffer_max_trades=settings.publish_buffer_max_trades,
         dead_letters_max=settings.dead_letters_max,
+        now=kraken.now,
     )
     jobs = JobQueue(queue_on(redis), heal_delay_s=settings.heal_delay_s)
     connected = asyncio.Event()
@@ -37,6 +40,7 @@ async def produce(settings: Settings, stop: asyncio.Event) -> None:
         ack_timeout_s=settings.ack_timeout_s,
         silence_timeout_s=settings.silence_timeout_s,
         on_connected=connected.set,
+        clock=kraken,
     )
 
     async def ask_for_gaps() -> None:
@@ -47,7 +51,7 @@ async def produce(settings: Settings, stop: asyncio.Event) -> None:
             await jobs.fill_gaps_after_connecting(feed.symbols)
 
     async with redis, publisher:
-        beat = liveness.beat(redis, socket.gethostname(), partial(sign_of, feed, publisher))
+        beat = liveness.beat(redis, socket.gethostname(), partial(sign_of, feed, publisher), Clocks(kraken))
         await run_until(stop, feed.run(), publisher.failure(), beat, ask_for_gaps())
 
 

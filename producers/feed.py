@@ -5,6 +5,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 
 import aiohttp
 
@@ -13,6 +14,7 @@ from kraken_history.kraken.websocket import (
     Candles,
     Frame,
     Instruments,
+    Pong,
     Refused,
     Status,
     Subscribed,
@@ -23,8 +25,10 @@ from kraken_history.kraken.websocket import (
     encode_ping,
     encode_subscribe,
 )
+from kraken_history.leaps import NewestIds
 from kraken_history.records import RefusedTrade
 from kraken_history.runtime import telemetry
+from kraken_history.runtime.clocks import OtherClock
 from kraken_history.stream.publisher import Publisher
 from kraken_history.urls import without_account
 from producers.naming import Naming
@@ -58,6 +62,7 @@ class Feed:
         symbols: As WebSocket v2 writes them, or other names of the same pairs, which the feed looks up in Kraken's
             list of symbols; a symbol that Kraken refuses is looked up too.
         on_connected: Called each time a connection has its subscriptions answered; must not wait or raise.
+        clock: Kraken's clock, which its answers tell.
 
     Attributes:
         system: The matching engine's last reported state; empty before the first report.
@@ -79,8 +84,10 @@ class Feed:
         ask_again_every_s: float = ASK_AGAIN_EVERY_S,
         subscribe_again_after_s: float = SUBSCRIBE_AGAIN_AFTER_S,
         on_connected: Callable[[], None] | None = None,
+        clock: OtherClock | None = None,
         rng: random.Random | None = None,
     ) -> None:
+        self._clock = OtherClock() if clock is None else clock
         self._publisher = publisher
         self._url = url
         self._names = Naming(symbols)
@@ -91,7 +98,7 @@ class Feed:
         self._on_connected = on_connected
         self._rng = rng or random.Random()
         self._failures = 0
-        self._last_ids: dict[str, int] = {}
+        self._last_ids = NewestIds()
         self._subscriptions = Subscriptions(self._names.symbols)
         self._list_asked_at: float | None = None
         self._found: list[str] | None = None
@@ -122,8 +129,8 @@ class Feed:
 
     @property
     def last_ids(self) -> dict[str, int]:
-        """Symbol → the highest trade id seen."""
-        return dict(self._last_ids)
+        """Symbol → the highest trade id seen, without ids that leap absurdly."""
+        return self._last_ids.by_symbol
 
     async def run(self) -> None:
         """Stay connected until cancelled. No network failure ends this."""
@@ -260,8 +267,7 @@ class Feed:
             case Trades(trades, _, refused, unreadable):
                 self._put_aside(refused, unreadable)
                 for trade in trades:
-                    if trade.id > self._last_ids.get(trade.symbol, -1):
-                        self._last_ids[trade.symbol] = trade.id
+                    self._last_ids.note(trade.symbol, trade.id, trade.timestamp)
                 self._publisher.add_trades(trades)
             case Candles(candles):
                 self._publisher.add_candles([candle for candle in candles if candle.interval_minutes == 1])
@@ -272,11 +278,18 @@ class Feed:
             case Instruments(symbols):
                 self._look_into(symbols)
             case Subscribed():
+                self._note_time(frame.time)
                 self._subscriptions.accept(frame)
+            case Pong(told):
+                self._note_time(told)
             case Refused():
                 self._refused(frame)
-            case _:  # heartbeats, pongs and channels that were not subscribed
+            case _:  # heartbeats and channels that were not subscribed
                 pass
+
+    def _note_time(self, told: datetime | None) -> None:
+        if told is not None:
+            self._clock.note(told)
 
     def _put_aside(self, refused: Sequence[RefusedTrade], unreadable: Sequence[MalformedMessage]) -> None:
         for trade in refused:

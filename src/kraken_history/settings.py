@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     batch_max_rows: PositiveInt = Field(5_000, description="rows at which a batch is written")
     batch_max_age_s: PositiveFloat = Field(0.05, description="age of its oldest entry at which a batch is written")
     write_timeout_s: PositiveFloat = Field(
-        60.0, description="after so long without an answer the consumer cancels a statement and retries it"
+        60.0, description="after so long without an answer, consumers and short jobs cancel a statement and retry it"
     )
     reclaim_after_s: PositiveFloat = Field(
         30.0, description="idle time after which another consumer's entry is taken over"

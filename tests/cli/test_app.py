@@ -30,6 +30,7 @@ COMMANDS = (
     "runs show",
     "runs compare",
     "verify",
+    "remove-trade",
     "dead-letters list",
     "dead-letters replay",
     "indicators fetch",

@@ -355,6 +355,31 @@ def test_streams_that_nobody_reads_are_shown(
     assert (told["shards"], told["read_by_nobody"]) == (1, ["kraken:trades:{3}"])
 
 
+def test_a_job_that_runs_for_long_is_told_by_health_and_status(
+    migrated_database_url: str, redis_url: str, background: Background, command: Run
+) -> None:
+    background.run(leave(redis_url, "a", sign(WORKER, jobs={"heal:BTC/USDT:5:9:": 1_020})))
+    healthy = command("health", "worker", REDIS_URL=redis_url, DATABASE_URL=migrated_database_url)
+
+    assert (healthy.code, healthy.err) == (0, "worker:a: heal:BTC/USDT:5:9: has run for 17 min\n")
+    assert "well; heal:BTC/USDT:5:9: has run for 17 min" in command("status").out
+
+
+def test_a_clock_that_is_off_is_told_by_health_and_status(
+    migrated_database_url: str, redis_url: str, background: Background, command: Run
+) -> None:
+    # Nothing said so: status only showed two hours that were not fetched yet.
+    background.run(leave(redis_url, "a", sign(CONSUMER, clock_ahead_s={"redis": 3_600.4})))
+    healthy = command("health", "consumer", REDIS_URL=redis_url, DATABASE_URL=migrated_database_url)
+    hint = "the machine's clock is 60 min ahead of Redis': synchronise both, for example with chrony"
+
+    assert (healthy.code, healthy.err) == (0, f"consumer:a: {hint}\n")
+    assert f"well; {hint}" in command("status").out
+    told = json.loads(command("status", "--json").out)
+    assert told["services"]["consumer:a"]["clock_ahead_s"] == {"redis": 3_600.4}
+    assert abs(told["clock_ahead_s"]["redis"]) < 2
+
+
 def test_env_gives_what_is_set_quoted_for_the_shell(command: Run) -> None:
     outcome = command("env", DATABASE_URL="postgresql://me:a'b&c@h/x", REDIS_URL="redis://h/0")
 

@@ -104,7 +104,7 @@ def test_each_recorded_frame_of_btc_usd_is_what_it_is(recordings: Path) -> None:
     public = "Public market data subscriptions are unavailable on this endpoint. Try ws.kraken.com"
     assert frames[:7] == [
         Status("online", "2.0.10"),
-        Subscribed("trade", "BTC/USD", []),
+        Subscribed("trade", "BTC/USD", [], datetime(2026, 9, 25, 17, 48, 24, 746_032, UTC)),
         Refused("Currency pair not supported XBT/USD", "XBT/USD", "subscribe", None),
         Refused(private, "", "subscribe", None),
         Refused(public, "", "subscribe", None),
@@ -133,7 +133,12 @@ def test_each_recorded_frame_of_btc_usdt_is_what_it_is(recordings: Path) -> None
 
     assert frames[:4] == [
         Status("online", "2.0.10"),
-        Subscribed("ohlc", "BTC/USDT", ["timestamp is deprecated, use interval_begin"]),
+        Subscribed(
+            "ohlc",
+            "BTC/USDT",
+            ["timestamp is deprecated, use interval_begin"],
+            datetime(2026, 9, 10, 17, 44, 43, 105_248, UTC),
+        ),
         Refused("Currency pair not supported XBT/USDT", "XBT/USDT", "subscribe", None),
         Heartbeat(),
     ]
@@ -161,6 +166,11 @@ def rows_of(frame: bytes) -> list[list[str]]:
 
 def shortest(value: object) -> str:
     return str(value).rstrip("0").rstrip(".") if isinstance(value, Decimal) else str(value)
+
+
+@pytest.mark.parametrize("told", ['"yesterday"', "17", "null", '"2026-09-25T17:48:24"'])
+def test_an_answer_without_a_time_is_an_answer(told: str) -> None:
+    assert decode_frame(f'{{"method":"pong","time_out":{told}}}'.encode()) == Pong()
 
 
 def test_a_recorded_frame_decodes_from_text_as_from_bytes(recordings: Path) -> None:

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from kraken_history.database.connections import UNAVAILABLE, create_pool, leaving_in_time
 from kraken_history.runtime.liveness import BEAT_LASTS_S, HEALTH_PREFIX, beat, signs_of_life
 from kraken_history.runtime.processes import finish_in_time, run_until
-from kraken_history.runtime.signs import ConsumerSign, WorkerSign, encode_sign
+from kraken_history.runtime.signs import ConsumerSign, ProducerSign, WorkerSign, encode_sign
 from tests.support.proxy import Proxy
 from tests.support.signs import CONSUMER, PRODUCER, WORKER, sign
 from tests.support.waiting import until
@@ -59,7 +59,8 @@ async def test_a_service_leaves_a_sign_of_life_that_fades() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-        assert alive.by_name == {"producer:host": written}
+        (sign_of_life,) = alive.of(ProducerSign)
+        assert sign_of_life == sign(written, clock_ahead_s={"redis": sign_of_life.clock_ahead_s["redis"]})
         assert key == b"kraken:health:producer:host"
         assert 0 < left_s <= BEAT_LASTS_S
         assert not await is_anybody_alive(redis)

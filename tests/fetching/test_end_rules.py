@@ -139,3 +139,29 @@ async def test_an_end_that_the_second_look_confirms_is_the_end(pool: asyncpg.Poo
         assert await by_backfill(pool, rest) == "done"
 
     assert len(kraken.requests) == 2
+
+
+POISON = row(2**62, 995.5)
+FULL_BUT_ONE = page(FIRST, *(row(2 + n, 1 + n) for n in range(998)), POISON, last=(BEGIN_S + 999) * NS)
+
+
+@pytest.mark.parametrize("who", FETCHES)
+async def test_an_id_that_leaps_is_believed_only_if_a_second_answer_shows_it(pool: asyncpg.Pool, who: str) -> None:
+    await Store(pool).write(decode_trades_page(decode_result(200, page(FIRST).encode()), BTC.symbol, since=0).trades)
+    answers = (FULL_BUT_ONE, full_page(1, 0), SHORT)
+    async with scripted_kraken(*answers) as kraken, KrakenRest(kraken.url, NoLimit(), attempts=1) as rest:
+        assert await FETCHES[who](pool, rest) == "done"
+
+    assert len(kraken.requests) == 3
+    assert await pool.fetchval("SELECT count(*) FROM trades WHERE id < 4001") == 1991
+    assert await pool.fetchval("SELECT max(id) FROM trades") == 4001
+
+
+@pytest.mark.parametrize("who", FETCHES)
+async def test_an_id_that_leaps_in_both_answers_is_krakens(pool: asyncpg.Pool, who: str) -> None:
+    await Store(pool).write(decode_trades_page(decode_result(200, page(FIRST).encode()), BTC.symbol, since=0).trades)
+    answers = (page(FIRST, POISON, LAST), page(FIRST, POISON, LAST))
+    async with scripted_kraken(*answers) as kraken, KrakenRest(kraken.url, NoLimit(), attempts=1) as rest:
+        await FETCHES[who](pool, rest)
+
+    assert await pool.fetchval("SELECT max(id) FROM trades") == 2**62

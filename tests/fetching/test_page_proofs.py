@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from kraken_history.clock import CLOCK_SLACK
-from kraken_history.fetching.pages import REST_LAG, TapeRequest, passed_over
+from kraken_history.fetching.pages import REST_LAG, TapeRequest, passed_over, without_doubted
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
 from kraken_history.ledger import IdRanges
 from kraken_history.records import HistoricalTrade, TimeRange, unix_ns
@@ -77,3 +77,16 @@ def test_a_page_that_lacks_a_stored_trade_is_believed_only_for_the_time_that_it_
 
     assert request.is_doubtful(answer(3), asked_at=ASKED_AT, newest_held=held) is is_doubtful
     assert request.is_contradicted(answer(3), first=answer(3), newest_held=held) is is_doubtful
+
+
+def test_an_id_that_leaps_counts_as_unreadable_unless_the_other_answer_shows_it() -> None:
+    leaping = make_trade(2**62, NOON + SECOND)
+    shown = TradesPage([make_trade(1, NOON), leaping, make_trade(3, NOON + 2 * SECOND)], 5)
+    other = TradesPage([make_trade(1, NOON), make_trade(2, NOON + SECOND), make_trade(3, NOON + 2 * SECOND)], 5)
+
+    (row,) = without_doubted(shown, other).unreadable
+    assert [trade.id for trade in without_doubted(shown, other).trades] == [1, 3]
+    assert without_doubted(shown, other).rows == shown.rows
+    assert str(2**62) in row.reason
+    assert without_doubted(shown, shown) is shown
+    assert without_doubted(other, shown) is other

@@ -12,11 +12,13 @@ class Asides(Struct, frozen=True):
         refused: Trades with a value that is not valid.
         unreachable: Missing ids that REST cannot show, because more than a page of trades share their instant.
         reused_ids: Ids under which Kraken sent another trade than the stored one.
+        waiting: Trades whose ids leap absurdly far, which wait until Kraken confirms them.
     """
 
     refused: int = 0
     unreachable: int = 0
     reused_ids: int = 0
+    waiting: int = 0
 
     @property
     def sentence(self) -> str:
@@ -25,6 +27,7 @@ class Asides(Struct, frozen=True):
             (self.refused, "trade(s) refused because of a value that is not valid"),
             (self.unreachable, "missing trade(s) that Kraken's REST API cannot show"),
             (self.reused_ids, "id(s) under which Kraken sent a second trade, which was not stored"),
+            (self.waiting, "trade(s) whose ids leap absurdly far, which wait until Kraken confirms them"),
         )
         return ", ".join(f"{count:,} {words}" for count, words in found if count)
 
@@ -32,20 +35,25 @@ class Asides(Struct, frozen=True):
 async def fetch_asides(connection: Connection) -> dict[str, Asides]:
     """By symbol; symbols of which no trade was put aside are left out."""
     rows = await connection.fetch(_ASIDES)
-    return {row["symbol"]: Asides(row["refused"], row["unreachable"], row["reused_ids"]) for row in rows}
+    return {
+        row["symbol"]: Asides(row["refused"], row["unreachable"], row["reused_ids"], row["waiting"]) for row in rows
+    }
 
 
 _ASIDES = """
     SELECT symbol, sum(refused)::bigint AS refused, sum(unreachable)::bigint AS unreachable,
-           sum(reused_ids)::bigint AS reused_ids
+           sum(reused_ids)::bigint AS reused_ids, sum(waiting)::bigint AS waiting
     FROM (
-        SELECT symbol, count(*) AS refused, 0 AS unreachable, 0 AS reused_ids FROM refused_trades GROUP BY symbol
+        SELECT symbol, count(*) AS refused, 0 AS unreachable, 0 AS reused_ids, 0 AS waiting
+        FROM refused_trades GROUP BY symbol
         UNION ALL
-        SELECT u.symbol, 0, sum(upper(r) - lower(r)), 0
+        SELECT u.symbol, 0, sum(upper(r) - lower(r)), 0, 0
         FROM (SELECT symbol, range_agg(r) AS ids FROM unreachable_trades, unnest(ids) AS r GROUP BY symbol) AS u
         JOIN data_sync_status s ON s.symbol = u.symbol AND s.data_type = 'trades'
         CROSS JOIN LATERAL unnest(u.ids - s.id_ranges - s.absent_id_ranges) AS r GROUP BY u.symbol
         UNION ALL
-        SELECT symbol, 0, 0, sum(upper(r) - lower(r)) FROM reused_ids, unnest(ids) AS r GROUP BY symbol
+        SELECT symbol, 0, 0, sum(upper(r) - lower(r)), 0 FROM reused_ids, unnest(ids) AS r GROUP BY symbol
+        UNION ALL
+        SELECT symbol, 0, 0, 0, count(*) FROM waiting_trades GROUP BY symbol
     ) AS counts GROUP BY symbol ORDER BY symbol
 """

@@ -40,12 +40,11 @@ def run_env(settings: Settings) -> None:
 
 
 def run_health(settings: Settings, service: str, name: str | None) -> int:
-    """0 if Redis holds a healthy sign of life of the service; otherwise print the reason."""
-    complaint = asyncio.run(_complaint(_redis_url(settings), service, name))
-    if complaint:
-        sys.stderr.write(f"{complaint}\n")
-        return EXIT_FAILED
-    return 0
+    """0 if Redis holds a healthy sign of life of the service, whose remarks are printed; otherwise print the reason."""
+    complaint, remarks = asyncio.run(_complaint(_redis_url(settings), service, name))
+    for line in [complaint] if complaint else remarks:
+        sys.stderr.write(f"{line}\n")
+    return EXIT_FAILED if complaint else 0
 
 
 def _redis_url(settings: Settings) -> str:
@@ -61,7 +60,8 @@ def _redis_url(settings: Settings) -> str:
     return server_choice.embedded_redis_url(servers, settings)
 
 
-async def _complaint(redis_url: str, service: str, name: str | None) -> str:
+async def _complaint(redis_url: str, service: str, name: str | None) -> tuple[str, list[str]]:
+    """Why the service is not healthy, and what else a person should know about it."""
     redis: Redis
     async with await connect_redis(redis_url) as redis:
         signs = await liveness.signs_of_life(redis)
@@ -72,11 +72,12 @@ async def _complaint(redis_url: str, service: str, name: str | None) -> str:
         if (key == f"{service}:{name}" if name else key.startswith(f"{service}:"))
     }
     if any(sign.healthy for sign in wanted.values()):
-        return unread
+        remarks = [f"{key}: {remark}" for key, sign in wanted.items() for remark in sign.remarks]
+        return unread, remarks
     if wanted:
         key, sign = next(iter(wanted.items()))
-        return f"{key} is running but unhealthy: {sign.state}"
-    return f"no sign of life of {service}{f':{name}' if name else ''} in the last {liveness.BEAT_LASTS_S} s"
+        return f"{key} is running but unhealthy: {sign.state}", []
+    return f"no sign of life of {service}{f':{name}' if name else ''} in the last {liveness.BEAT_LASTS_S} s", []
 
 
 async def _unread_words(redis: Redis) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 from msgspec import Struct
@@ -23,6 +23,7 @@ from kraken_history.reading.measured_coverage import find_missing
 from kraken_history.reading.stored_extent import Extent, read_dropped, read_extents
 from kraken_history.records import TimeRange
 from kraken_history.runtime import liveness
+from kraken_history.runtime.clocks import Clocks
 from kraken_history.runtime.liveness import SILENT_AFTER_S
 from kraken_history.runtime.processes import connect_redis
 from kraken_history.runtime.redis_connections import prefix_of
@@ -59,9 +60,11 @@ class Status(Struct, frozen=True):
     """Everything that ``status`` shows.
 
     Attributes:
+        at: By the clock of the database.
         dropped: By table, the time whose rows retention dropped.
         ages_s: By name of a service, seconds since its last sign of life.
         shards: Number of shards into which the streams are divided.
+        clock_ahead_s: By server: seconds by which the clock of this machine is ahead.
     """
 
     at: datetime
@@ -76,6 +79,7 @@ class Status(Struct, frozen=True):
     dead_letters: int
     asides: Mapping[str, Asides]
     failing_jobs: Sequence[FailingJob]
+    clock_ahead_s: Mapping[str, float] = {}
 
     @property
     def not_running(self) -> list[str]:
@@ -131,13 +135,16 @@ async def fetch_status(endpoints: server_choice.Endpoints, settings: Settings) -
     """The status now."""
     async with await connect_redis(endpoints.redis_url) as redis:
         signs = await liveness.signs_of_life(redis)
+        clocks = Clocks()
+        await clocks.ask(redis)
         streams = await fetch_streams(redis)
         shards = await fetch_shards(redis) or settings.stream_shards
         dead_letters = await redis.xlen(wire.dead_letters_stream(prefix_of(redis)))
     connection = await connect(endpoints.database_url)
     try:
         await check_schema(connection)
-        symbols = await _fetch_symbols(connection, signs, settings)
+        now: datetime = await connection.fetchval("SELECT now()")
+        symbols = await _fetch_symbols(connection, signs, settings, now)
         dropped = await read_dropped(connection)
         sizes = await fetch_sizes(connection)
         asides = await fetch_asides(connection)
@@ -145,9 +152,8 @@ async def fetch_status(endpoints: server_choice.Endpoints, settings: Settings) -
     finally:
         await connection.close()
     place = without_password(endpoints.database_url)
-    at = datetime.now(UTC)
     return Status(
-        at,
+        now,
         place,
         symbols,
         dropped,
@@ -159,11 +165,11 @@ async def fetch_status(endpoints: server_choice.Endpoints, settings: Settings) -
         dead_letters,
         asides,
         failing_jobs,
+        clocks.ahead_s,
     )
 
 
-async def _fetch_symbols(connection: Connection, signs: Signs, settings: Settings) -> list[Symbol]:
-    now = datetime.now(UTC)
+async def _fetch_symbols(connection: Connection, signs: Signs, settings: Settings, now: datetime) -> list[Symbol]:
     known = await fetch_progress(connection)
     extents = await read_extents(connection)
     wanted_days = signs.wanted_days or {
@@ -217,6 +223,7 @@ def as_record(status: Status) -> dict[str, object]:
         "silent_s": status.silent,
         "dead_letters": status.dead_letters,
         "failing_jobs": status.failing_jobs,
+        "clock_ahead_s": status.clock_ahead_s,
     }
 
 

@@ -14,6 +14,7 @@ from kraken_history.cli.missing_time import lasting
 from kraken_history.cli.status import Status
 from kraken_history.cli.stream_words import unread_words
 from kraken_history.cli.symbol_state import FeedState, in_words
+from kraken_history.clock import hint_of_clocks
 
 _WIDTH_IN_A_PIPE = 250
 _NAMES = {"trades": "trades", "candles": "one-minute candles"}
@@ -109,6 +110,8 @@ def _lines(status: Status) -> Iterator[Text]:
     )
     for state in status.read_by_nobody:
         yield Text(unread_words(state, status.shards), style="red")
+    if hint := hint_of_clocks(status.clock_ahead_s):
+        yield Text(f"here, {hint}", style="red")
     yield Text(f"dead letters: {status.dead_letters:,}")
     for symbol, asides in status.asides.items():
         yield Text(f"{symbol}: {asides.sentence}")

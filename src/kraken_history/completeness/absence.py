@@ -29,6 +29,7 @@ async def note_passed_over(pool: asyncpg.Pool, symbol: str, ids: IdRanges, *, se
         locked = await connection.fetchval(_LOCK, symbol)
         if locked is None:
             return IdRanges()
+        await connection.execute(_FORGET_FUTURE, symbol, seen_at + APART)
         proven = await connection.fetchval(_PROVE, symbol, ids.as_multirange(), seen_at - APART)
         await connection.execute(_KEEP, symbol, ids.as_multirange(), seen_at)
         await connection.execute(_FORGET_KNOWN, symbol)
@@ -36,18 +37,25 @@ async def note_passed_over(pool: asyncpg.Pool, symbol: str, ids: IdRanges, *, se
 
 
 async def find_waiting(pool: asyncpg.Pool, *, now: datetime) -> Mapping[str, IdRanges]:
-    """By symbol, the ids passed over less than :data:`APART` ago: another request now would prove nothing."""
+    """By symbol, the ids passed over less than :data:`APART` ago: another request now would prove nothing.
+
+    Times in the future do not count: the clock that noted them was wrong.
+    """
     rows = await pool.fetch(
         """
         SELECT symbol, range_agg(r) AS ids FROM absence_evidence, unnest(ids) AS r
-        WHERE seen_at > $1 GROUP BY symbol
+        WHERE seen_at > $1 AND seen_at <= $2 GROUP BY symbol
         """,
         now - APART,
+        now + APART,
     )
     return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["ids"]) for row in rows}
 
 
 _LOCK = "SELECT symbol FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades' FOR UPDATE"
+
+# Noted by a host whose clock was ahead. It would keep the ids waiting until that time comes.
+_FORGET_FUTURE = "DELETE FROM absence_evidence WHERE symbol = $1 AND seen_at > $2"
 
 _PROVE = """
     WITH old AS (

@@ -1,6 +1,6 @@
 """The missing trade ids: the holes in the ledger."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import asyncpg
@@ -75,6 +75,18 @@ async def find_held_to(pool: asyncpg.Pool, symbol: str, trade_id: int) -> int:
         trade_id,
     )
     return trade_id + 1 if held_to is None else held_to
+
+
+async def find_newest_ids(pool: asyncpg.Pool, symbols: Sequence[str]) -> dict[str, int]:
+    """By symbol, the highest stored id; symbols without a trade are left out."""
+    rows = await pool.fetch(
+        """
+        SELECT symbol, upper(id_ranges) - 1 AS id FROM data_sync_status
+        WHERE symbol = ANY ($1) AND data_type = 'trades' AND NOT isempty(id_ranges)
+        """,
+        symbols,
+    )
+    return {row["symbol"]: row["id"] for row in rows}
 
 
 async def find_newest_held(pool: asyncpg.Pool, symbol: str, until: datetime) -> datetime | None:

@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 from msgspec import Struct
 
-from kraken_history.clock import CLOCK_SLACK, Clock, utc_now
+from kraken_history.clock import CLOCK_SLACK, Clock
 from kraken_history.completeness.covered_time import (
     are_minutes_covered,
     cover_minutes,
@@ -85,7 +85,7 @@ class GapFiller:
         find_pair: Finds the pair of a name, for example :meth:`kraken_history.kraken.resolver.Resolver.find`.
         symbols: Under any of their names.
         history_days: Days of history that are wanted.
-        now: Kraken's clock.
+        now: Kraken's clock; by default as its answers tell it.
         second_look_s: Seconds before a page in doubt is requested again.
         kraken_rest_url, limiter, max_connections: With a URL only, as :func:`open_tools` takes them.
     """
@@ -99,7 +99,7 @@ class GapFiller:
         *,
         symbols: Sequence[str] = DEFAULT_SYMBOLS,
         history_days: int = 30,
-        now: Clock = utc_now,
+        now: Clock | None = None,
         second_look_s: float = SECOND_LOOK_S,
         kraken_rest_url: str = KRAKEN_REST_URL,
         limiter: Limiter | None = None,
@@ -121,7 +121,7 @@ class GapFiller:
             )
         self._symbols = symbols
         self._history_days = history_days
-        self._now = now
+        self._given_now = now
         self._second_look_s = second_look_s
 
     async def start(self) -> None:
@@ -167,6 +167,9 @@ class GapFiller:
     @property
     def _find_pair(self) -> FindPair:
         return self._open_tools.find_pair
+
+    def _now(self) -> datetime:
+        return self._rest.clock.now() if self._given_now is None else self._given_now()
 
     async def detect_gaps(
         self, min_gap_minutes: float = MIN_GAP_MINUTES, *, live_ids: Mapping[str, int] | None = None
@@ -329,7 +332,7 @@ class GapFiller:
         while since is not None:
             healed = await heal(
                 self._pool, self._store, self._rest, pair, hole,
-                since=since, max_pages=1, now=self._now, second_look_s=self._second_look_s,
+                since=since, max_pages=1, now=self._given_now, second_look_s=self._second_look_s,
             )  # fmt: skip
             tally.trades += healed.stored
             tally.candles += healed.candles
@@ -362,7 +365,7 @@ class GapFiller:
 
     def _reader(self, work: Work, pair: Pair) -> TapeReader:
         return TapeReader(
-            self._pool, self._store, self._rest, pair, work=work, now=self._now, second_look_s=self._second_look_s
+            self._pool, self._store, self._rest, pair, work=work, now=self._given_now, second_look_s=self._second_look_s
         )
 
     async def _our_symbols(self) -> list[str]:
@@ -438,7 +441,7 @@ async def run_gap_filler(
     max_concurrent: int = 3,
     kraken_rest_url: str = KRAKEN_REST_URL,
     limiter: Limiter | None = None,
-    now: Clock = utc_now,
+    now: Clock | None = None,
 ) -> GapSummary:
     """Fill all gaps of a database, for a program that is about to use it. Needs no Redis.
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import asyncpg
 from msgspec import Struct
 
-from kraken_history.clock import Clock, utc_now
+from kraken_history.clock import Clock
 from kraken_history.completeness.hole_times import HoleSpan, locate, since_before
 from kraken_history.completeness.holes import missing_of
 from kraken_history.fetching.backfill_targets import is_of_a_backfill
@@ -73,7 +73,7 @@ async def heal(
     *,
     since: int | None = None,
     max_pages: int = 20,
-    now: Clock = utc_now,
+    now: Clock | None = None,
     second_look_s: float = SECOND_LOOK_S,
 ) -> Healed:
     """Fetch the ids of ``hole`` that are still missing, page by page; each page is stored before the next request.

@@ -15,6 +15,7 @@ from msgspec import Struct
 from kraken_history.clock import CLOCK_SLACK
 from kraken_history.errors import IncompletePage, MisleadingPage
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
+from kraken_history.leaps import find_leaping_within
 from kraken_history.ledger import IdRanges
 from kraken_history.records import (
     HistoricalTrade,
@@ -153,11 +154,13 @@ class TapeRequest(Struct, frozen=True):
     after: datetime | None = None
 
     def is_doubtful(self, answer: TradesPage, *, asked_at: datetime, newest_held: datetime | None) -> bool:
-        """True if the answer claims to be the last page, but must be confirmed by a second one.
+        """True if the answer must be confirmed by a second one: it claims to be the last page, or an id in it leaps.
 
         Args:
             newest_held: Time of the newest stored trade that a last page must show; None if none is known.
         """
+        if find_leaping_within(answer.trades):
+            return True
         if answer.rows >= TRADES_PAGE:
             return False
         wanted = self.until and min(self.until, asked_at)
@@ -229,6 +232,29 @@ class TapeRequest(Struct, frozen=True):
             times = [trade.timestamp for trade in answer.refused if trade.timestamp is not None]
             return unix_ns(max([answer.trades[-1].timestamp, *times]))
         return answer.last if answer.rows else self.since
+
+
+def without_doubted(answer: TradesPage, other: TradesPage) -> TradesPage:
+    """An answer without the trades whose ids leap, unless the other answer shows them too.
+
+    They count as rows whose id cannot be read: as such they prove nothing, the page is as long as it was, and they
+    become dead letters.
+    """
+    doubted = find_leaping_within(answer.trades) - {trade.id for trade in other.trades}
+    if not doubted:
+        return answer
+    trades = [trade for trade in answer.trades if trade.id not in doubted]
+    unreadable = [
+        UnreadableRow(trade.symbol, f"its id {trade.id} leaps, and a second answer does not show it", str(trade))
+        for trade in answer.trades
+        if trade.id in doubted
+    ]
+    return msgspec.structs.replace(
+        answer,
+        trades=trades,
+        unidentified=answer.unidentified + len(unreadable),
+        unreadable=[*answer.unreadable, *unreadable],
+    )
 
 
 def time_range(start: datetime, end: datetime) -> TimeRange | None:

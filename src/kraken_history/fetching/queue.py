@@ -5,10 +5,13 @@ A job is only a reminder. When it runs, it reads from the database what to do, s
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 from arq.connections import ArqRedis, RedisSettings
+from arq.jobs import Job
+from arq.utils import to_ms
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
@@ -16,6 +19,7 @@ from redis.exceptions import RedisError
 from kraken_history.errors import UsageError
 from kraken_history.kraken.rest import TRADES_PAGE
 from kraken_history.ledger import IdRange, IdRanges, neighbourhoods
+from kraken_history.records import unix_ns, utc_from_unix_ns
 from kraken_history.runtime import telemetry
 from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.runtime.redis_urls import EXAMPLE, read_redis_url
@@ -29,6 +33,7 @@ REFRESH = "refresh"
 FETCH_INDICATOR_HISTORY = "fetch-indicator-history"
 IMPORT_CSV = "import-csv"
 FETCH_OHLC = "fetch-ohlc"
+CONFIRM = "confirm"
 
 
 def _in_words(value: object) -> str:
@@ -44,6 +49,19 @@ decode_job = msgspec.msgpack.decode
 _REMEMBERED_S = 300.0  # a requested hole is not requested again within this time
 _MOST_REMEMBERED = 1_000  # requested holes per symbol
 _MOST_HEALED = 100  # runs of holes per symbol and sweep, newest first; later sweeps request the others
+_LATEST_S: Mapping[str, float] = {
+    HEAL: 30.0,
+    FILL_GAP: 30.0,
+    FETCH_OHLC: 30.0,
+    CONFIRM: 30.0,
+    BACKFILL: 60.0,
+    IMPORT_CSV: 120.0,
+}
+_LATEST_OF_OTHERS_S = 900.0
+"""Seconds ahead of which no job is due, by its name and for all others: a little more than the longest delay of each.
+
+If one is, a clock was wrong when it was requested: that of an older version's host, or Redis' own.
+"""
 _SETTLING_S = 2.0  # for the consumer to store the first trades of a connection
 
 _log = telemetry.get_logger("job-queue")
@@ -68,12 +86,30 @@ class QueueRedis(ArqRedis):
 
     arq lets one choose the name of its queue, but not of its keys: ``arq:job:…``, ``arq:in-progress:…``,
     ``arq:retry:…`` and ``arq:result:…`` are the same for every application. So these names change on their way.
+
+    A job is due by the clock of Redis. With arq it is due by the clock of the host that requested it, and taken by the
+    clock of the worker.
     """
 
     def __init__(self, pool: ConnectionPool) -> None:
         super().__init__(pool_or_conn=pool, job_serializer=encode_job, job_deserializer=decode_job)
         self.prefix = prefix_of(self)
         self.default_queue_name = queue_name(self.prefix)
+
+    async def enqueue_job(
+        self,
+        function: str,
+        *args: Any,
+        _defer_until: datetime | None = None,
+        _defer_by: float | timedelta | None = None,
+        _expires: float | timedelta | None = None,
+        **options: Any,
+    ) -> Job | None:
+        """As arq's; ``_defer_until`` is a time of Redis' clock."""
+        now = await _now_of(self)
+        due = now + timedelta(milliseconds=to_ms(_defer_by) or 0) if _defer_until is None else _defer_until
+        lasts = max(due - now, timedelta()) + timedelta(milliseconds=self.expires_extra_ms)
+        return await super().enqueue_job(function, *args, _defer_until=due, _expires=_expires or lasts, **options)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """As redis-py's."""
@@ -85,6 +121,12 @@ class QueueRedis(ArqRedis):
         pipeline = _PrefixingPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
         pipeline.prefix = self.prefix
         return pipeline
+
+
+async def _now_of(redis: Redis) -> datetime:
+    """The clock of Redis."""
+    seconds, microseconds = await redis.time()
+    return utc_from_unix_ns((seconds * 1_000_000 + microseconds) * 1_000)
 
 
 class _PrefixingPipeline(Pipeline):
@@ -224,12 +266,33 @@ class JobQueue:
         """Request the exchange's latest candles of each interval; return False if that is in the queue already."""
         return await self._arq.enqueue_job(FETCH_OHLC, symbol, _job_id=f"{FETCH_OHLC}:{symbol}") is not None
 
+    async def confirm(self, symbol: str) -> bool:
+        """Request that Kraken is asked about a symbol's waiting trades; False if that is in the queue already."""
+        return await self._arq.enqueue_job(CONFIRM, symbol, _job_id=f"{CONFIRM}:{symbol}") is not None
+
     async def refresh(self, *, delay_s: float = 0) -> bool:
         """Request a refresh of the longer intervals, after a burst; return False if it is in the queue already.
 
         Without this request, the worker refreshes them within a minute.
         """
         return await self._arq.enqueue_job(REFRESH, _job_id=REFRESH, _defer_by=delay_s) is not None
+
+    async def bring_forward(self) -> int:
+        """Make jobs due that are due much later than any job is requested for; return how many.
+
+        They would not run until that time, while their ids keep others from requesting the same work.
+        """
+        now_ms = unix_ns(await _now_of(self._arq)) // 1_000_000
+        queue, late = self._arq.default_queue_name, []
+        for id_, due_ms in await self._arq.zrange(queue, 0, -1, withscores=True):
+            latest_s = _LATEST_S.get(id_.decode().partition(":")[0], _LATEST_OF_OTHERS_S)
+            if due_ms > now_ms + 1_000 * latest_s:
+                late.append(id_)
+        if late:
+            # XX and LT: a job that has ended meanwhile is not added, and none becomes later.
+            await self._arq.zadd(queue, dict.fromkeys(late, now_ms), xx=True, lt=True)
+            _log.warning("jobs_brought_forward", count=len(late), first=late[0].decode())
+        return len(late)
 
     async def _ranges_in_queue(self) -> dict[str, list[IdRange]]:
         """By symbol, the id ranges of queued and running jobs. arq removes a job from the queue when it ends."""

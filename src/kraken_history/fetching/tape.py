@@ -4,13 +4,14 @@ Backfill, gap filling and healing all read here. :mod:`~kraken_history.fetching.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 import asyncpg
 
-from kraken_history.clock import Clock, utc_now
+from kraken_history.clock import Clock
 from kraken_history.completeness.absence import note_passed_over
 from kraken_history.completeness.covered_time import cover
 from kraken_history.completeness.holes import find_newest_held
@@ -25,6 +26,7 @@ from kraken_history.fetching.pages import (
     check_beginning,
     passed_over,
     time_range,
+    without_doubted,
 )
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
@@ -59,7 +61,7 @@ class TapeReader:
 
     Args:
         work: The work that needs the pages; a label of the metrics.
-        now: Kraken's clock.
+        now: Kraken's clock; by default as its answers tell it.
         second_look_s: Seconds before a page in doubt is requested again.
     """
 
@@ -71,7 +73,7 @@ class TapeReader:
         pair: Pair,
         *,
         work: Work,
-        now: Clock = utc_now,
+        now: Clock | None = None,
         second_look_s: float = SECOND_LOOK_S,
     ) -> None:
         self._pool = pool
@@ -79,7 +81,7 @@ class TapeReader:
         self._rest = rest
         self._pair = pair
         self._work = work
-        self._now = now
+        self._given_now = now
         self._second_look_s = second_look_s
 
     async def read(
@@ -130,6 +132,7 @@ class TapeReader:
             return request.page(first, asked_at)
         await asyncio.sleep(self._second_look_s)
         second, asked_at = await self._ask(since)
+        first, second = without_doubted(first, second), without_doubted(second, first)
         newest_held = await self._newest_held(second, asked_at)
         if request.is_contradicted(second, first=first, newest_held=newest_held):
             return request.doubtful_page([first, second], asked_at)
@@ -164,8 +167,11 @@ class TapeReader:
         return await self._ask_once(since)
 
     async def _ask_once(self, since: int) -> tuple[TradesPage, datetime]:
-        asked_at = self._now()
+        asked_at = None if self._given_now is None else self._given_now()
+        begun_s = time.monotonic()
         answer = await self._rest.fetch_trades_page(self._pair, since)
+        if asked_at is None:  # only now, because this answer may be the first that tells Kraken's time
+            asked_at = self._rest.clock.now() - timedelta(seconds=time.monotonic() - begun_s)
         check_beginning(answer, self._pair.symbol, since)
         return answer, asked_at
 

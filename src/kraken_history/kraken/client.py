@@ -1,7 +1,9 @@
 """Calls to Kraken's public REST API, spaced, retried, and decoded."""
 
+import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Protocol
 
@@ -24,6 +26,7 @@ from kraken_history.kraken.rest import (
     refusal_of,
 )
 from kraken_history.runtime import telemetry
+from kraken_history.runtime.clocks import OtherClock
 from kraken_history.runtime.http_bodies import BodyTooLong, read_body
 from kraken_history.symbols import CURRENCY, TOKENIZED_ASSET, Pair
 from kraken_history.urls import without_account
@@ -56,12 +59,16 @@ class KrakenRest:
 
     Args:
         attempts: Number of times a call is made while Kraken is busy or unreachable, before the error is raised.
+
+    Attributes:
+        clock: Kraken's clock, from the header ``Date`` of its answers.
     """
 
     def __init__(self, base_url: str, limiter: Limiter, *, attempts: int = 5) -> None:
         self._base_url = base_url.rstrip("/")
         self._limiter = limiter
         self._attempts = attempts
+        self.clock = OtherClock()
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "KrakenRest":
@@ -136,6 +143,7 @@ class KrakenRest:
         if self._http is None:
             raise RuntimeError("use the client inside `async with`")
         url = f"{self._base_url}/0/public/{endpoint}"
+        asked_at_s = time.monotonic()
         try:
             async with self._http.get(url, params=parameters) as response:
                 body = await read_body(response, LONGEST_ANSWER)
@@ -145,12 +153,27 @@ class KrakenRest:
             )
             unavailable.__cause__ = error
             return _Trouble(unavailable, Refusal())
+        told = _time_of(response.headers)
+        if told is not None:
+            self.clock.note(told, asked_at_s=asked_at_s)
         try:
             return decode_result(response.status, body)
         except KrakenBusy as error:
             retry_after = response.headers.get("Retry-After")
-            now = datetime.now(UTC)
+            now = self.clock.now()
             return _Trouble(error, refusal_of(error.errors, status=response.status, retry_after=retry_after, now=now))
+
+
+def _time_of(headers: Mapping[str, str]) -> datetime | None:
+    """When an answer was sent: the time in ``Date``, plus the age of a cached answer; None if it does not say."""
+    try:
+        made = parsedate_to_datetime(headers.get("Date", ""))
+        age = timedelta(
+            seconds=int(headers.get("Age", 0)), milliseconds=500
+        )  # whole seconds, so half of one on average
+        return made.replace(tzinfo=made.tzinfo or UTC) + age
+    except (ValueError, OverflowError):
+        return None
 
 
 def _class_of(pair: Pair) -> Mapping[str, str]:

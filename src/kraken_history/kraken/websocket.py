@@ -75,11 +75,16 @@ class Instruments(Struct, frozen=True):
 
 
 class Subscribed(Struct, frozen=True):
-    """Kraken accepted one symbol of one channel; it acknowledges each symbol separately."""
+    """Kraken accepted one symbol of one channel; it acknowledges each symbol separately.
+
+    Attributes:
+        time: Kraken's time; None if the frame has none.
+    """
 
     channel: str
     symbol: str
     warnings: Sequence[str]
+    time: datetime | None = None
 
 
 class Refused(Struct, frozen=True):
@@ -96,7 +101,13 @@ class Heartbeat(Struct, frozen=True):
 
 
 class Pong(Struct, frozen=True):
-    """The answer to a ping."""
+    """The answer to a ping.
+
+    Attributes:
+        time: Kraken's time; None if the frame has none.
+    """
+
+    time: datetime | None = None
 
 
 class Ignored(Struct, frozen=True):
@@ -119,6 +130,7 @@ class _Envelope(Struct):
     req_id: int | None = None
     data: msgspec.Raw = msgspec.Raw()
     result: msgspec.Raw = msgspec.Raw()
+    time_out: Any = None
 
 
 class _TradeRow(Struct):
@@ -267,11 +279,19 @@ def _decode_answer(envelope: _Envelope) -> Frame:
     if envelope.error or envelope.success is False:
         return Refused(envelope.error or "no reason given", envelope.symbol, envelope.method, envelope.req_id)
     if envelope.method == "pong":
-        return Pong()
+        return Pong(_time_of(envelope))
     if envelope.method == "subscribe":
         result = _ack_result.decode(envelope.result)
-        return Subscribed(result.channel, result.symbol, result.warnings)
+        return Subscribed(result.channel, result.symbol, result.warnings, _time_of(envelope))
     return Ignored(envelope.method)
+
+
+def _time_of(answer: _Envelope) -> datetime | None:
+    """When Kraken sent an answer; None if it does not say. Nothing but the comparison of clocks depends on it."""
+    try:
+        return _cut_to_microseconds(answer.time_out)
+    except (*_INVALID, TypeError):
+        return None
 
 
 def frame_of_row(row: str) -> bytes:

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from msgspec.structs import replace
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, WatchError
 
+from kraken_history.runtime.clocks import Clocks
 from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.runtime.signs import Sign, Signs, decode_sign, encode_sign
 from kraken_history.runtime.telemetry import get_logger
@@ -32,18 +34,22 @@ def health_prefix(redis: Redis) -> str:
     return f"{prefix_of(redis)}:health:"
 
 
-async def beat(redis: Redis, name: str, look: Callable[[], Sign]) -> None:
+async def beat(redis: Redis, name: str, look: Callable[[], Sign], clocks: Clocks | None = None) -> None:
     """Write a sign of life every two seconds until cancelled, and then remove it.
 
     If the process is killed, the sign expires 15 seconds after the last write.
 
     Args:
         look: Returns the sign as of now.
+        clocks: Asked for the time of Redis before each sign, which tells how far this machine's clock is off.
     """
     key, body = "", b""
+    clocks = clocks or Clocks()
     try:
         while True:
-            sign = look()
+            with suppress(RedisError, OSError):  # the write fails next, and says so
+                await clocks.ask(redis)
+            sign = replace(look(), clock_ahead_s=clocks.ahead_s)
             key, body = f"{health_prefix(redis)}{sign.service}:{name}", encode_sign(sign)
             try:
                 await redis.set(key, body, ex=BEAT_LASTS_S)

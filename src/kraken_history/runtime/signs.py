@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 from msgspec import Struct
 
+from kraken_history.clock import hint_of_clocks
 from kraken_history.records import AwareDatetime, Count, TradeId
 
 VERSION = 1
@@ -26,6 +27,7 @@ class Sign(Struct, frozen=True, kw_only=True):
         at: The time of writing, by the clock of the service's machine.
         healthy: False while the service cannot do its work.
         trouble: By server that the service needs: the reason why it cannot use it.
+        clock_ahead_s: By server, ``redis`` or ``kraken``: seconds by which the clock of the service's machine is ahead.
     """
 
     service: ClassVar[str]
@@ -34,13 +36,20 @@ class Sign(Struct, frozen=True, kw_only=True):
     at: AwareDatetime
     healthy: bool
     trouble: dict[str, str] = {}
+    clock_ahead_s: dict[str, float] = {}
     version: int = VERSION
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should know although the service works, one line each."""
+        hint = hint_of_clocks(self.clock_ahead_s)
+        return [hint] if hint else []
 
     @property
     def state(self) -> str:
         """``well``, or the reason why not."""
         if self.healthy:
-            return "well"
+            return "; ".join(["well", *self.remarks])
         return ", ".join(f"{place}: {reason}" for place, reason in self.trouble.items()) or "it reports no reason"
 
 
@@ -97,12 +106,18 @@ class WorkerSign(Sign, frozen=True, kw_only=True):
     Attributes:
         symbols: The symbols whose gaps it fills.
         history_days: Days of history that it fetches of each.
+        jobs: By id of a job that has run for minutes: for how many seconds.
     """
 
     service: ClassVar[str] = "worker"
 
     symbols: tuple[str, ...]
     history_days: Count
+    jobs: dict[str, Count] = {}
+
+    @property
+    def remarks(self) -> list[str]:
+        return super().remarks + [f"{id_} has run for {seconds / 60:.0f} min" for id_, seconds in self.jobs.items()]
 
 
 class UnreadableSign(Struct, frozen=True, kw_only=True):
@@ -116,6 +131,11 @@ class UnreadableSign(Struct, frozen=True, kw_only=True):
     unreadable: str
     pid: int | None = None
     healthy: bool = False
+
+    @property
+    def remarks(self) -> list[str]:
+        """None: see :class:`Sign`."""
+        return []
 
     @property
     def state(self) -> str:

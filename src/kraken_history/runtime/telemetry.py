@@ -16,7 +16,8 @@ LONGEST_TEXT = 2_000
 """Characters of one field of a logged event; the rest is cut off."""
 
 # Each name has one meaning in every process. prometheus_client appends ``_total`` to the names of counters, which each
-# process counts by itself from its start. Gauges are read from the database, by the workers alone: all show the same.
+# process counts by itself from its start. Gauges are read from the database, by the workers alone: all show the same;
+# except the difference of clocks, which each process measures.
 FRAMES = Counter("kraken_frames", "WebSocket frames received, by kind", ["kind"])
 MALFORMED = Counter(
     "kraken_malformed_messages", "WebSocket frames and stream entries that could not be decoded", ["where"]
@@ -47,6 +48,11 @@ REFUSED = Counter(
 REUSED = Counter(
     "kraken_reused_ids", "Trades whose id belongs to another stored trade, which is kept, by symbol", ["symbol"]
 )
+WAITING = Counter(
+    "kraken_waiting_trades",
+    "Trades whose ids leap absurdly far, which wait until Kraken's REST API confirms them, by symbol",
+    ["symbol"],
+)
 WRITE_SECONDS = Histogram("kraken_write_seconds", "Seconds to write and commit one batch")
 FETCHED_PAGES = Counter(
     "kraken_fetched_pages", "REST pages fetched and stored, by the work that needed them", ["symbol", "work"]
@@ -73,6 +79,9 @@ BACKFILL_REACHED = Gauge(
 )
 BACKFILL_REMAINING = Gauge(
     "kraken_backfill_remaining_seconds", "Seconds between a backfill's position and its target end", ["symbol"]
+)
+CLOCK_AHEAD = Gauge(
+    "kraken_clock_ahead_seconds", "Seconds by which the clock of this machine is ahead of that of a server", ["server"]
 )
 
 

@@ -5,8 +5,12 @@ Every write of trades or candles first locks the ledger of its symbols, until th
 
 from collections.abc import Mapping, Sequence
 
+import asyncpg
+from msgspec import Struct
+
 from kraken_history.completeness.unreachable import UNREACHABLE_IDS
 from kraken_history.database.connections import Connection
+from kraken_history.leaps import KnownTrade
 from kraken_history.ledger import IdRange, IdRanges
 from kraken_history.records import HistoricalTrade
 
@@ -17,6 +21,19 @@ The worker's sweep reads them all.
 """
 
 
+class Held(Struct, frozen=True):
+    """The ids that a symbol's ledger holds.
+
+    Attributes:
+        ids: Those between the lowest and the highest offered id.
+        lowest, highest: The ends of all; None if there are none.
+    """
+
+    ids: IdRanges
+    lowest: KnownTrade | None
+    highest: KnownTrade | None
+
+
 async def lock_symbol(connection: Connection, symbol: str) -> None:
     """Make all other writers of a symbol's trades and candles wait until the end of the transaction."""
     await lock_ledger(connection, [symbol], {})
@@ -24,15 +41,23 @@ async def lock_symbol(connection: Connection, symbol: str) -> None:
 
 async def lock_ledger(
     connection: Connection, symbols: list[str], by_symbol: Mapping[str, Sequence[HistoricalTrade]]
-) -> dict[str, IdRanges]:
-    """Lock the symbols until the end of the transaction; return the held ids between the lowest and highest offered."""
+) -> dict[str, Held]:
+    """Lock the symbols until the end of the transaction; return what their ledgers hold."""
     spans = [_span(by_symbol.get(symbol, ())) for symbol in symbols]
     arguments = (symbols, [span[0] for span in spans], [span[1] for span in spans])
     rows = await connection.fetch(_LOCK_LEDGER, *arguments)
     if len(rows) < len(symbols):
         await connection.execute(_OPEN_LEDGER, symbols)
         rows = await connection.fetch(_LOCK_LEDGER, *arguments)
-    return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["held"]) for row in rows}
+    return {row["symbol"]: _held(row) for row in rows}
+
+
+def _held(row: asyncpg.Record) -> Held:
+    ends = [
+        None if row[name] is None or row[moment] is None else KnownTrade(row[name], row[moment])
+        for name, moment in (("lowest", "oldest"), ("highest", "newest"))
+    ]
+    return Held(IdRanges((r.lower, r.upper) for r in row["held"]), *ends)
 
 
 def _span(trades: Sequence[HistoricalTrade]) -> IdRange:
@@ -43,7 +68,9 @@ def _span(trades: Sequence[HistoricalTrade]) -> IdRange:
 # ORDER BY makes all writers lock in the same order. If a symbol is new, none is locked here: a writer that held the
 # others while it opens the new one could deadlock. Only the part of the ledger near the batch is transferred.
 _LOCK_LEDGER = """
-    SELECT s.symbol, s.id_ranges * int8multirange(int8range(w.low, w.high)) AS held
+    SELECT s.symbol, s.id_ranges * int8multirange(int8range(w.low, w.high)) AS held,
+           lower(s.id_ranges) AS lowest, s.oldest_timestamp AS oldest,
+           upper(s.id_ranges) - 1 AS highest, s.newest_timestamp AS newest
     FROM data_sync_status s
     JOIN unnest($1::text[], $2::bigint[], $3::bigint[]) AS w (symbol, low, high) USING (symbol)
     WHERE s.data_type = 'trades' AND cardinality($1) = (

@@ -77,6 +77,44 @@ async def remove_repeated(pool: asyncpg.Pool, symbol: str, ids: IdRanges) -> lis
     return [row["timestamp"] for row in again]
 
 
+async def remove_trade(pool: asyncpg.Pool, symbol: str, trade_id: int, reason: str) -> list[datetime]:
+    """Delete a stored trade, keep it in ``removed_trades``, and rebuild its minute; return its time, or its times.
+
+    Its id is missing afterwards if it lies between stored ones, so that Kraken's own trade of this id is fetched.
+    """
+    rows: list[asyncpg.Record] = []
+    ids = IdRanges([(trade_id, trade_id + 1)])
+    async with pool.acquire() as connection:
+        for piece in await find_pieces(connection, "trades"):
+            rows += await connection.fetch(_ROWS_OF_IDS, symbol, piece.start, piece.end, ids.as_multirange())
+    times = [row["timestamp"] for row in rows]
+    if times:
+        await _locked(
+            pool, symbol, partial(_remove, symbol=symbol, trade_id=trade_id, times=sorted(times), reason=reason)
+        )
+    # Also without a row: an earlier call may have ended in between.
+    await correct_ledger(pool, symbol, ids, [], [])
+    return times
+
+
+async def _remove(
+    connection: Connection, *, symbol: str, trade_id: int, times: Sequence[datetime], reason: str
+) -> None:
+    await connection.execute(_KEEP_REMOVED, symbol, trade_id, times[0], times[-1], reason)
+    await connection.execute(_DELETE_TRADES, symbol, times, [trade_id] * len(times), times[0], times[-1])
+    for minute in sorted({bucket_start(moment, MINUTE) for moment in times}):
+        window = symbol, [minute], minute, minute + MINUTE
+        if not await connection.fetchval(_IS_OF_TRADES, symbol, minute):
+            continue
+        await connection.execute(_DELETE_MINUTES, *window)
+        built = await connection.execute(_BUILD_MINUTES, *window)
+        hour = bucket_start(minute, _HOUR)
+        stale = f"{{[{hour},{hour + _HOUR})}}"
+        await note_candles(
+            connection, {symbol: (minute, minute)}, {symbol: 0 if built.endswith(" 1") else -1}, {symbol: stale}
+        )
+
+
 async def join_ledger(pool: asyncpg.Pool, symbol: str, ids: IdRanges) -> None:
     """Add ids that have a row to the ledger."""
 
@@ -223,6 +261,16 @@ _ROWS_OF_IDS = """
 _DELETE_TRADES = """
     DELETE FROM trades t USING unnest($2::timestamptz[], $3::bigint[]) AS d (timestamp, id)
     WHERE t.symbol = $1 AND t.timestamp = d.timestamp AND t.id = d.id AND t.timestamp BETWEEN $4 AND $5
+"""
+
+_KEEP_REMOVED = """
+    INSERT INTO removed_trades (symbol, id, timestamp, price, volume, side, order_type, misc, reason)
+    SELECT symbol, id, timestamp, price, volume, side, order_type, misc, $5 FROM trades
+    WHERE symbol = $1 AND id = $2 AND timestamp BETWEEN $3 AND $4
+"""
+
+_IS_OF_TRADES = """
+    SELECT source = 'trades' FROM candles WHERE symbol = $1 AND interval_minutes = 1 AND timestamp = $2
 """
 
 _COUNT = "(SELECT coalesce(sum(upper(r) - lower(r)), 0) FROM unnest({ids}) AS r)"

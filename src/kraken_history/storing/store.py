@@ -34,6 +34,7 @@ from kraken_history.storing.contested import settle
 from kraken_history.storing.ledger_writing import extend_ledger, lock_ledger
 from kraken_history.storing.partitions import ensure_partitions
 from kraken_history.storing.refusals import differ, note_refused, note_reused
+from kraken_history.storing.waiting import hold_back
 
 T = TypeVar("T")
 
@@ -51,6 +52,7 @@ class Stored(Struct, frozen=True):
         refused: Refused trades of the batch that were not recorded before.
         reused: Known trades of the batch that are other trades than the stored ones with their ids, if their ids were
             not recorded before. The stored ones are kept.
+        waiting: Trades of the batch that are not stored yet, because their ids leap, and that did not wait before.
     """
 
     new_trades: int
@@ -59,6 +61,7 @@ class Stored(Struct, frozen=True):
     holes: dict[str, IdRanges]
     refused: Sequence[RefusedTrade] = ()
     reused: Sequence[HistoricalTrade] = ()
+    waiting: Sequence[HistoricalTrade] = ()
 
 
 PutAside = Callable[[Sequence[RefusedTrade], Sequence[HistoricalTrade], Sequence[UnreadableRow]], Awaitable[None]]
@@ -71,10 +74,13 @@ class Store:
 
     Args:
         put_aside: Called after commits that recorded trades which are not stored; see :meth:`put_aside`.
+        doubts_leaps: :meth:`write` keeps trades apart whose ids leap absurdly far from the stored ones, until Kraken's
+            REST API confirms them. Not for trades that come from there.
     """
 
-    def __init__(self, pool: asyncpg.Pool, *, put_aside: PutAside | None = None) -> None:
+    def __init__(self, pool: asyncpg.Pool, *, put_aside: PutAside | None = None, doubts_leaps: bool = False) -> None:
         self._pool = pool
+        self._doubts_leaps = doubts_leaps
         self._put_aside = put_aside
         self._days_with_partitions: set[datetime] = set()
 
@@ -95,7 +101,14 @@ class Store:
             asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver raises them.
                 :func:`kraken_history.database.connections.is_transient` decides which may succeed later.
         """
-        write = partial(write_within, trades=trades, candles=candles, candle_source=candle_source, refused=refused)
+        write = partial(
+            write_within,
+            trades=trades,
+            candles=candles,
+            candle_source=candle_source,
+            refused=refused,
+            doubts_leaps=self._doubts_leaps,
+        )
         return await self.transact(trades, candles, write)
 
     async def put_aside(
@@ -161,14 +174,19 @@ async def write_within(
     *,
     candle_source: CandleSource,
     refused: Sequence[RefusedTrade] = (),
+    doubts_leaps: bool = False,
 ) -> Stored:
     """As :meth:`Store.write`, inside a transaction of the caller."""
     merged = fullest(candles, candle_source)
-    by_symbol = group_by_symbol(trades)
+    by_symbol: Mapping[str, Sequence[HistoricalTrade]] = group_by_symbol(trades)
     symbols = sorted(by_symbol.keys() | {candle.symbol for candle in merged} | {trade.symbol for trade in refused})
     if not symbols:
         return Stored(0, 0, 0, {})
-    held = await lock_ledger(connection, symbols, by_symbol)
+    ledgers = await lock_ledger(connection, symbols, by_symbol)
+    held = {symbol: ledger.ids for symbol, ledger in ledgers.items()}
+    waiting: Sequence[HistoricalTrade] = ()
+    if doubts_leaps:
+        by_symbol, waiting = await hold_back(connection, by_symbol, ledgers)
     new = {symbol: unheld for symbol, group in by_symbol.items() if (unheld := _unheld(group, held[symbol]))}
     reused = await _find_reused(connection, by_symbol, held, new)
     new_count = sum(map(len, new.values()))
@@ -188,15 +206,15 @@ async def write_within(
         minutes.add(await merge_candles(connection, merged, candle_source))
     if minutes:
         await note_touched(connection, minutes)
-    known_count = len(trades) - new_count
-    return Stored(new_count, known_count, sum(minutes.new.values()), holes, newly_refused, reused)
+    known_count = sum(map(len, by_symbol.values())) - new_count
+    return Stored(new_count, known_count, sum(minutes.new.values()), holes, newly_refused, reused, waiting)
 
 
 async def copy_new_trades(connection: Connection, trades: Sequence[HistoricalTrade]) -> None:
     """As :func:`write_within`, without ledger and candles: for a trial that is rolled back."""
     by_symbol = group_by_symbol(trades)
     held = await lock_ledger(connection, sorted(by_symbol), by_symbol)
-    added = [trade for symbol, group in by_symbol.items() for trade in _unheld(group, held[symbol])]
+    added = [trade for symbol, group in by_symbol.items() for trade in _unheld(group, held[symbol].ids)]
     if added:
         await _copy_trades(connection, added)
 

@@ -34,6 +34,8 @@ add them again."""
 
 _KNOWN_ID = "its id belongs to another stored trade, which is kept"
 
+_UNKNOWN = "its id leaps absurdly far from the stored ones, and Kraken's REST API does not know it"
+
 _log = telemetry.get_logger("dead-letters")
 
 
@@ -107,6 +109,11 @@ class DeadLetters:
         for symbol, group in group_by_symbol(trades).items():
             stream = wire.trades_stream(wire.shard_of(symbol, shards), self._prefix)
             await self.put(stream, f"{group[0].id}", f"{symbol} {group[0].id}: {_KNOWN_ID}", wire.encode(group))
+
+    async def put_unknown(self, trade: HistoricalTrade, *, shards: int) -> None:
+        """Add a trade whose id leaps, and that Kraken does not confirm."""
+        stream = wire.trades_stream(wire.shard_of(trade.symbol, shards), self._prefix)
+        await self.put(stream, f"{trade.id}", f"{trade.symbol} {trade.id}: {_UNKNOWN}", wire.encode([trade]))
 
     async def list(self) -> AsyncIterator[DeadLetter]:
         """All dead letters, oldest first."""
