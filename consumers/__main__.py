@@ -9,7 +9,8 @@ from redis.exceptions import RedisError
 
 from consumers.consumer import Consumer
 from kraken_history.clock import utc_now
-from kraken_history.database.connections import UNAVAILABLE, create_pool, leaving_in_time
+from kraken_history.database.connections import create_pool, leaving_in_time
+from kraken_history.database.failures import UNAVAILABLE
 from kraken_history.database.migrations import check_schema
 from kraken_history.database.roles import check_may_store
 from kraken_history.fetching.queue import JobQueue, queue_on

@@ -11,13 +11,13 @@ from redis.exceptions import RedisError
 
 from consumers.batch import Batch, Entry
 from consumers.group import GroupReader, RawEntry
-from kraken_history.database.connections import is_transient
+from kraken_history.database.failures import DATA_ERRORS, is_transient
 from kraken_history.errors import MalformedMessage
 from kraken_history.ledger import IdRanges
 from kraken_history.records import HistoricalTrade, group_by_symbol
 from kraken_history.runtime import telemetry
 from kraken_history.runtime.tasks import end
-from kraken_history.storing.sifting import DATA_ERRORS, sift
+from kraken_history.storing.sifting import sift
 from kraken_history.storing.store import Store, Stored
 from kraken_history.stream import wire
 from kraken_history.stream.dead_letters import DeadLetters

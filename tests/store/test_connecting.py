@@ -8,7 +8,8 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from kraken_history.database.connections import connect, connection_error, create_pool, is_transient
+from kraken_history.database.connections import connect, connection_error, create_pool
+from kraken_history.database.failures import is_transient
 from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
 from kraken_history.urls import without_password
 

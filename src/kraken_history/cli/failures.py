@@ -7,7 +7,7 @@ import sys
 import asyncpg
 from redis.exceptions import RedisError
 
-from kraken_history.database.connections import UNAVAILABLE
+from kraken_history.database.failures import UNAVAILABLE
 from kraken_history.errors import CoverageError, HistoryError, UnknownInterval, UsageError
 from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE
 from kraken_history.runtime.redis_connections import refuses_for_now
