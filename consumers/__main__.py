@@ -9,10 +9,11 @@ from redis.exceptions import RedisError
 
 from consumers.consumer import Consumer
 from kraken_history.clock import utc_now
-from kraken_history.database.connections import create_pool, leaving_in_time
+from kraken_history.database.connections import connection_error, create_pool, leaving_in_time
 from kraken_history.database.failures import UNAVAILABLE
 from kraken_history.database.migrations import check_schema
 from kraken_history.database.roles import check_may_store
+from kraken_history.database.watching import SessionWatch, watching
 from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.runtime import liveness
 from kraken_history.runtime.processes import connect_redis, run_service, run_until
@@ -26,11 +27,17 @@ from kraken_history.stream import wire
 async def consume(settings: Settings, stop: asyncio.Event) -> None:
     """Store the entries of the streams until ``stop`` is set; then finish the batch, acknowledge it and return."""
     url = settings.require_database_url()
-    pool = await create_pool(url, min_size=1, max_size=2, command_timeout_s=settings.write_timeout_s)
+    watch = SessionWatch()
+    pool = await create_pool(
+        url, min_size=1, max_size=2, command_timeout_s=settings.write_timeout_s, sessions=watch.sessions
+    )
     async with leaving_in_time(pool, stop):
-        async with pool.acquire() as connection:
-            await check_schema(connection)
-            await check_may_store(connection)
+        try:
+            async with pool.acquire() as connection:
+                await check_schema(connection)
+                await check_may_store(connection)
+        except UNAVAILABLE as error:
+            raise connection_error(error, url) from error
         redis = await connect_redis(settings.require_redis_url())
         async with redis:
             jobs = JobQueue(queue_on(redis), heal_delay_s=settings.heal_delay_s)
@@ -48,18 +55,22 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
                 on_holes=jobs.heal_new_holes,
             )
 
-            beat = liveness.beat(redis, settings.consumer_name, partial(sign_of, consumer))
+            beat = liveness.beat(redis, settings.consumer_name, partial(sign_of, consumer, watch))
             finished = asyncio.Event()
-            await run_until(finished, _consume_then(consumer, stop, finished), beat)
+            async with watching(url, watch):
+                await run_until(finished, _consume_then(consumer, stop, finished), beat)
 
 
-def sign_of(consumer: Consumer) -> ConsumerSign:
+def sign_of(consumer: Consumer, watch: SessionWatch) -> ConsumerSign:
     """The consumer's current sign of life."""
+    trouble = dict(consumer.trouble)
+    if watch.wait:  # rather than that the last try had no answer
+        trouble["database"] = watch.wait
     return ConsumerSign(
         pid=os.getpid(),
         at=utc_now(),
-        healthy=consumer.is_well,
-        trouble=consumer.trouble,
+        healthy=consumer.is_well and not watch.wait,
+        trouble=trouble,
         new_trades=consumer.new_trades,
         known_trades=consumer.known_trades,
         batches=consumer.batches,

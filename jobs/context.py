@@ -31,6 +31,15 @@ class WorkerContext(Struct):
     jobs: JobQueue
     backfills: set[str] = field(default_factory=set)
     names: dict[str, str] = field(default_factory=dict)
+    unhurried_pool: asyncpg.Pool | None = None
+
+    @property
+    def long_pool(self) -> asyncpg.Pool:
+        """For statements that may take long: imports, refreshes and retention.
+
+        In ``pool``, a statement without an answer ends after WRITE_TIMEOUT_S, so that no job waits for ever.
+        """
+        return self.pool if self.unhurried_pool is None else self.unhurried_pool
 
     @property
     def symbols(self) -> list[str]:

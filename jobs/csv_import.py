@@ -75,7 +75,7 @@ class _LastWords:
 
 
 async def _import(context: WorkerContext, paths: Sequence[str], symbol: str | None) -> int:
-    importer = CsvImporter(context.pool, context.rest.fetch_asset_pairs, symbol=symbol)
+    importer = CsvImporter(context.long_pool, context.rest.fetch_asset_pairs, symbol=symbol)
     outcomes: list[Imported | Skipped | CsvError] = []
     with found_files(map(Path, paths)) as (files, refused):
         for error in refused:

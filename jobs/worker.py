@@ -1,6 +1,7 @@
 """The arq worker: ``arq jobs.worker.WorkerSettings``."""
 
 import asyncio
+import inspect
 import os
 import socket
 import sys
@@ -31,10 +32,13 @@ from jobs.longer_history import fetch_ohlc, fetch_ohlc_of_all
 from jobs.old_queue import take_over_old_jobs
 from jobs.partitions import apply_retention, make_partitions
 from jobs.patience import PatientRedis, log_redis_info
+from jobs.patient_jobs import leave_if_read_only
 from kraken_history.clock import utc_now
-from kraken_history.database.connections import create_pool, is_transient, leaving_in_time
+from kraken_history.database.connections import connection_error, create_pool, leaving_in_time
+from kraken_history.database.failures import UNAVAILABLE, is_transient
 from kraken_history.database.migrations import check_schema
 from kraken_history.database.roles import check_is_owner
+from kraken_history.database.watching import SessionWatch, watching
 from kraken_history.errors import HistoryError, UsageError
 from kraken_history.fetching.queue import (
     BACKFILL,
@@ -67,6 +71,7 @@ _log = telemetry.get_logger("worker")
 # arq's own ends the worker of a user who may not use INFO.
 setattr(arq.worker, "log_redis_info", log_redis_info)  # noqa: B010 — arq does not export it
 
+_MOST_LONG_JOBS = 4  # imports, the refresh, retention
 _MAX_TRIES = 100  # each stop of a worker counts as one; after the last, the sweep enqueues the job again
 
 
@@ -107,7 +112,7 @@ async def request_known_work(ctx: dict[str, Any], *, again_after_s: float = 3.0)
     for request in (fetch_ohlc_of_all, sweep, fill_gaps, make_partitions, sweep_backfills):
         while True:
             try:
-                await request(ctx)
+                await inspect.unwrap(request)(ctx)  # not for a turn only
                 break
             except Exception as error:
                 if not is_transient(error):
@@ -115,6 +120,7 @@ async def request_known_work(ctx: dict[str, Any], *, again_after_s: float = 3.0)
                 if not is_waiting:
                     _log.warning("waiting", server="database", error=str(error) or type(error).__name__)
                 is_waiting = True
+                await leave_if_read_only(ctx, error)
             await asyncio.sleep(again_after_s)
     if is_waiting:
         _log.info("going_on", server="database")
@@ -132,18 +138,32 @@ async def forget_jobs_at_work(arq: ArqRedis) -> int:
 
 
 async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis, stop: asyncio.Event) -> WorkerContext:
-    pool = await create_pool(settings.require_database_url(), min_size=1, max_size=WorkerSettings.max_jobs + 1)
+    url = settings.require_database_url()
+    watch = SessionWatch()
+    pool = await create_pool(
+        url,
+        min_size=1,
+        max_size=WorkerSettings.max_jobs + 1,
+        command_timeout_s=settings.write_timeout_s,
+        sessions=watch.sessions,
+    )
     await stack.enter_async_context(leaving_in_time(pool, stop))
-    async with pool.acquire() as connection:
-        await check_schema(connection)
-        await check_is_owner(connection)
+    await stack.enter_async_context(watching(url, watch))
+    long_pool = await create_pool(url, min_size=0, max_size=_MOST_LONG_JOBS, sessions=watch.sessions)
+    await stack.enter_async_context(leaving_in_time(long_pool, stop))
+    try:
+        async with pool.acquire() as connection:
+            await check_schema(connection)
+            await check_is_owner(connection)
+    except UNAVAILABLE as error:
+        raise connection_error(error, url) from error
     limiter = RateLimiter(arq, settings.pacing)
     rest = await stack.enter_async_context(KrakenRest(settings.kraken_rest_url, limiter))
     jobs = JobQueue(arq, heal_delay_s=settings.heal_delay_s)
     store = Store(
         pool, put_aside=partial(keep_aside, DeadLetters(arq, max_letters=settings.dead_letters_max), settings)
     )
-    return WorkerContext(settings, pool, store, rest, Resolver(rest.fetch_asset_pairs), jobs)
+    return WorkerContext(settings, pool, store, rest, Resolver(rest.fetch_asset_pairs), jobs, unhurried_pool=long_pool)
 
 
 async def keep_aside(

@@ -25,6 +25,11 @@ def complain(error: Exception) -> int:
             message = f"--{error}"  # named as the option, like the other options
         case HistoryError():
             message = str(error)
+        case asyncpg.ReadOnlySQLTransactionError():
+            message = (
+                f"expected a database that takes writes, got a standby, or one that is read-only ({error}):"
+                " give DATABASE_URL the primary, or all hosts, separated by commas"
+            )
         case asyncpg.PostgresError():
             message = f"the database reported an error: {error}"
         case RedisError() if refuses_for_now(error):

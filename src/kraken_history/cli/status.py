@@ -21,6 +21,7 @@ from kraken_history.database.connections import Connection, connect
 from kraken_history.database.migrations import check_schema
 from kraken_history.kraken.pairs import find_symbol
 from kraken_history.reading.measured_coverage import find_missing
+from kraken_history.reading.replicas import read_replica_lag
 from kraken_history.reading.stored_extent import Extent, read_dropped, read_extents
 from kraken_history.records import TimeRange
 from kraken_history.runtime import liveness
@@ -60,6 +61,7 @@ class Status(Struct, frozen=True):
     Attributes:
         dropped: By table, the time whose rows retention dropped.
         ages_s: By name of a service, seconds since its last sign of life.
+        replica_lag_s: If the database is a standby: seconds by which it is behind its primary.
     """
 
     at: datetime
@@ -73,6 +75,7 @@ class Status(Struct, frozen=True):
     dead_letters: int
     asides: Mapping[str, Asides]
     failing_jobs: Sequence[FailingJob]
+    replica_lag_s: float | None = None
 
     @property
     def not_running(self) -> list[str]:
@@ -133,12 +136,14 @@ async def fetch_status(endpoints: server_choice.Endpoints, settings: Settings) -
         sizes = await fetch_sizes(connection)
         asides = await fetch_asides(connection)
         failing_jobs = await fetch_failing_jobs(connection)
+        lag_s = await read_replica_lag(connection)
     finally:
         await connection.close()
     place = without_password(endpoints.database_url)
     at = datetime.now(UTC)
+    by_name, ages_s = signs.by_name, signs.ages_s
     return Status(
-        at, place, symbols, dropped, sizes, streams, signs.by_name, signs.ages_s, dead_letters, asides, failing_jobs
+        at, place, symbols, dropped, sizes, streams, by_name, ages_s, dead_letters, asides, failing_jobs, lag_s
     )
 
 
@@ -183,6 +188,7 @@ def as_record(status: Status) -> dict[str, object]:
     return {
         "at": instant(status.at),
         "database": status.database,
+        "replica_lag_s": status.replica_lag_s,
         "symbols": {symbol.stored.symbol: _symbol_record(symbol, status) for symbol in status.symbols},
         "dropped": {
             table: [{"start": instant(each.start), "end": instant(each.end)} for each in ranges]

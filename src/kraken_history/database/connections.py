@@ -8,12 +8,13 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from kraken_history.database import sessions
 from kraken_history.database.failures import UNAVAILABLE, is_transient
+from kraken_history.database.lost_clients import settings_of_a_writer
 from kraken_history.database.poolers import (
     NO_DECOMPRESSION_LIMIT,
     PooledConnection,
@@ -64,6 +65,7 @@ async def create_pool(
     max_size: int,
     command_timeout_s: float | None = None,
     for_reading: bool = False,
+    sessions: WeakSet[asyncpg.Connection] | None = None,
 ) -> asyncpg.Pool:
     """Open a pool, with the errors of :func:`connect`.
 
@@ -73,7 +75,8 @@ async def create_pool(
             partition of a table, 737 locks instead of 7 for a year of days. Also close a connection whose network
             went silent for :data:`SILENCE_S`; a writer waits twice as long, because a COPY that waits for a lock looks
             the same as a silent network. If the URL has several hosts, a writer chooses one that takes writes. Its
-            sessions end themselves on the server (``sessions``).
+            sessions end themselves on the server (:mod:`~kraken_history.database.lost_clients`).
+        sessions: A set to which the connections are added that have a session of their own: a writer's, without pooler.
     """
     logger = logging.getLogger("asyncpg.pool")
     logger.addFilter(_in_one_line)
@@ -88,7 +91,7 @@ async def create_pool(
             max_size=max_size,
             command_timeout=command_timeout_s,
             reset=_leave_as_it_is,
-            **(_behind_a_pooler(arguments, for_reading) if is_pooled else _direct(url, for_reading)),
+            **(_behind_a_pooler(arguments, for_reading) if is_pooled else _direct(url, for_reading, sessions)),
         )
     except Exception as error:
         raise connection_error(error, database_url) from error
@@ -143,10 +146,12 @@ async def _is_pooled(arguments: dict[str, Any], given: bool | None) -> bool:
     return connection.is_pooled
 
 
-def _direct(url: DatabaseUrl, for_reading: bool) -> dict[str, Any]:
-    settings = sessions.settings_of_a_writer(url.settings)
+def _direct(url: DatabaseUrl, for_reading: bool, sessions: WeakSet[asyncpg.Connection] | None) -> dict[str, Any]:
+    settings = settings_of_a_writer(url.settings)
 
     async def prepare_for_writing(connection: PoolConnectionProxy) -> None:
+        if sessions is not None:
+            sessions.add(owner_of(connection))
         _notice_silence(connection, within_s=_WRITERS_SILENCE_S)
         await connection.execute(settings)
 

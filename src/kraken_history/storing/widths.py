@@ -44,7 +44,7 @@ def by_days(
 
 def halved(rows: Rows) -> list[Rows] | None:
     """Two parts of half as many days; None if all rows are of one day."""
-    days = {row.timestamp.date() for row in (*rows.trades, *rows.candles)}
+    days = {trade.timestamp.date() for trade in rows.trades} | {candle.timestamp.date() for candle in rows.candles}
     if len(days) < 2:
         return None
     return by_days(rows.trades, rows.candles, most_days=-(-len(days) // 2))
