@@ -6,13 +6,12 @@ for which all other writers wait. The client cannot end it, because it is gone. 
 
 from collections.abc import Mapping
 
-from kraken_history.database.poolers import LONGEST_IDLE_S, NO_DECOMPRESSION_LIMIT
+from kraken_history.database.poolers import NO_DECOMPRESSION_LIMIT, limit_idle
 
 _SILENCE_S = 15  # of the network, until the server's kernel gives a client up
 _CHECK_S = 5  # while a statement runs, between two looks whether its client is still connected
 
 _SETTINGS = {
-    "idle_in_transaction_session_timeout": f"'{LONGEST_IDLE_S}s'",
     # A session in the middle of a COPY waits for its client, and is not idle. The kernel's probes end it.
     "tcp_keepalives_idle": str(_SILENCE_S // 3),
     "tcp_keepalives_interval": str(_SILENCE_S // 3),
@@ -28,6 +27,8 @@ def settings_of_a_writer(given: Mapping[str, str]) -> str:
         given: Settings that the URL asks for. They are left as they are.
     """
     wanted = [f"SET {name} = {value}" for name, value in _SETTINGS.items() if name not in given]
+    if "idle_in_transaction_session_timeout" not in given:
+        wanted.append(limit_idle(is_local=False))
     if "client_connection_check_interval" not in given:
         wanted.append(_CHECK_CLIENT)
     return "; ".join([f"SET {NO_DECOMPRESSION_LIMIT}", *wanted])

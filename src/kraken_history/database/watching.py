@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from kraken_history.database.connections import connect
 from kraken_history.database.failures import UNAVAILABLE
+from kraken_history.database.poolers import is_pooled
 from kraken_history.errors import HistoryError
 from kraken_history.runtime.tasks import end
 
@@ -64,15 +65,17 @@ async def watching(database_url: str, watch: SessionWatch) -> AsyncIterator[None
 async def _keep_looking(database_url: str, watch: SessionWatch) -> None:
     while True:
         with suppress(HistoryError, asyncpg.PostgresError, *UNAVAILABLE):
-            await _look_until_it_fails(database_url, watch)
+            if not await _look_until_it_fails(database_url, watch):
+                return
         watch.wait = ""
         await asyncio.sleep(EVERY_S)
 
 
-async def _look_until_it_fails(database_url: str, watch: SessionWatch) -> None:
+async def _look_until_it_fails(database_url: str, watch: SessionWatch) -> bool:
+    """Return False if there is a pooler, and thus nothing to watch. Otherwise it ends by an error only."""
     beside = await connect(database_url, for_writing=True)
     try:
-        while True:
+        while not is_pooled(beside):
             await asyncio.sleep(EVERY_S)
             # Before the question, so that a connection of a later session does not count as ended.
             ours = {each.get_server_pid(): each for each in watch.sessions if not each.is_closed()}
@@ -82,6 +85,7 @@ async def _look_until_it_fails(database_url: str, watch: SessionWatch) -> None:
                 ours[pid].terminate()
                 watch.given_up += 1
             watch.wait = in_words(there.values())
+        return False
     finally:
         beside.terminate()
 
