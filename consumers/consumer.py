@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from consumers.batch import Batch, Entry
 from consumers.group import GroupReader, RawEntry
-from consumers.setbacks import MOST_HELD, HeldBack
+from consumers.setbacks import MOST_HELD, HeldBack, divide_by_days
 from kraken_history.database.failures import DATA_ERRORS, MAY_BE_THE_BATCH, is_transient
 from kraken_history.errors import MalformedMessage
 from kraken_history.ledger import IdRanges
@@ -163,7 +163,15 @@ class Consumer:
 
     async def _write(self) -> None:
         while (entries := await self._due.get()) is not None:
-            await self._store_and_acknowledge(entries)
+            await self._store_and_acknowledge(self._without_wide(entries))
+
+    def _without_wide(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Hold back entries of many days, which take long, so that they are stored beside the others."""
+        at_once, later = divide_by_days(entries, most_later=MOST_HELD - len(self._held))
+        for entry in later:
+            key = (entry.stream, entry.id)
+            self._held.setdefault(key, HeldBack(entry, "", time.monotonic(), self.batches, tries=0, failures=0))
+        return at_once
 
     async def _store_and_acknowledge(self, entries: Sequence[Entry]) -> None:
         stored = await self._store_when_possible(entries)

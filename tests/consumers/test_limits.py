@@ -1,8 +1,10 @@
 """Limits of the server: of locks, memory and others. They are no fault of the data, until others can be stored."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -11,11 +13,14 @@ from redis.asyncio import Redis
 from consumers import setbacks
 from consumers.batch import Entry
 from consumers.consumer import Consumer
-from consumers.setbacks import HeldBack
-from kraken_history.storing.store import Store
+from consumers.setbacks import HeldBack, divide_by_days
+from kraken_history.records import HistoricalTrade
+from kraken_history.storing.store import Store, Stored
+from kraken_history.storing.widths import MOST_DAYS
 from kraken_history.stream import wire
 from kraken_history.stream.dead_letters import DeadLetters
 from tests.support.database import stored_ids
+from tests.support.examples import NOON, make_trade
 from tests.support.records import trades
 from tests.support.streams import STREAMS, is_settled, pending, publish
 from tests.support.waiting import until
@@ -100,6 +105,46 @@ async def test_an_entry_that_is_held_back_stays_pending_at_a_stop(pool: asyncpg.
         await until(lambda: consumer.new_trades)
 
     assert await pending(redis) == 1
+
+
+async def test_entries_of_many_days_are_stored_beside_the_others(
+    pool: asyncpg.Pool, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = [make_trade(1 + n, NOON - timedelta(days=n), "100", symbol="THIN/USD") for n in range(3 * MOST_DAYS)]
+    writes: list[set[str]] = []
+    write = Store.write
+
+    async def noted(self: Store, some: Sequence[HistoricalTrade], *others: Any, **more: Any) -> Stored:
+        writes.append({trade.symbol for trade in some})
+        return await write(self, some, *others, **more)
+
+    monkeypatch.setattr(Store, "write", noted)
+    await publish(redis, wide, trades([1, 2]))
+    async with consuming(redis, pool):
+        await until(lambda: is_settled(redis))
+
+    assert writes == [{"BTC/USDT"}, {"THIN/USD"}]
+    assert len(await stored_ids(pool)) == len(wide) + 2
+
+
+def entry(number: int, *days: int) -> Entry:
+    rows = [make_trade(number, NOON + timedelta(days=day), "100") for day in days]
+    return Entry(STREAMS[0], f"{number}-0".encode(), rows, [], {})
+
+
+def test_entries_of_few_days_are_stored_at_once() -> None:
+    entries = [entry(number, number % MOST_DAYS) for number in range(100)]
+
+    assert divide_by_days(entries, most_later=10) == (entries, ())
+    assert divide_by_days([], most_later=10) == ([], ())
+
+
+def test_the_newest_entries_are_stored_first_and_a_bounded_number_waits() -> None:
+    old, wide, new = entry(1, -500), entry(2, *range(-400, -300)), entry(3, 0)
+
+    assert divide_by_days([old, wide, new], most_later=10) == ([old, new], [wide])
+    assert divide_by_days([old, wide, new], most_later=0) == ([old, wide, new], [])
+    assert divide_by_days([wide, old], most_later=1) == ([old], [wide])
 
 
 def test_a_try_counts_against_an_entry_only_if_others_were_stored_meanwhile() -> None:

@@ -1,6 +1,7 @@
 """Writers that are lost in the middle of a transaction, and what the server and the service do about it."""
 
 import asyncio
+from contextlib import suppress
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -42,6 +43,8 @@ async def test_the_url_may_set_another_limit(migrated_database_url: str) -> None
             await connection.execute(lock)  # and then nothing more comes
             async with asyncio.timeout(10):
                 assert await other.fetchval(lock) == 1
+            with suppress(asyncpg.InterfaceError):  # it has been closed already
+                connection.terminate()
 
 
 async def fall_silent_within_a_transaction(pool: asyncpg.Pool, proxy: Proxy) -> None:
