@@ -22,6 +22,7 @@ from kraken_history.settings import Settings
 from kraken_history.storing.store import Store
 from tests.support.command import Run
 from tests.support.database import stored_ids
+from tests.support.followed import take
 from tests.support.records import NOON, trades
 from tests.support.replication import Pair, run_on
 from tests.support.streams import is_settled, publish
@@ -132,7 +133,31 @@ async def test_a_reader_is_told_how_far_its_standby_is_behind(pair: Pair) -> Non
                 return ((await on_standby.health_check()).replica_lag_s or 0) > 0
 
             await until(is_behind)
-            assert await on_standby.get_trades("BTC/USDT", NOON, NOON + timedelta(hours=1), gaps="ignore")
+
+
+async def test_reads_of_a_standby_keep_their_promises(pair: Pair) -> None:
+    start, end = NOON, NOON + timedelta(minutes=5)
+    async with (
+        await create_pool(pair.primary_url, min_size=1, max_size=1) as pool,
+        HistoricalDataProvider(pair.standby_url) as on_standby,
+        HistoricalDataProvider(pair.primary_url) as on_primary,
+    ):
+        await Store(pool).write(trades(range(1, 40)))
+        early = await pool.fetchval("SELECT clock_timestamp()")
+        await Store(pool).write(trades(range(40, 60)))
+        await pair.caught_up()
+        followed = on_standby.follow_candles(["BTC/USDT"], 1, start=start, grace_s=0, poll_s=0.05)
+        first = await take(followed, 4)
+        await followed.aclose()
+
+        assert [candle.timestamp for candle in first] == [start + timedelta(minutes=n) for n in range(4)]
+        assert await on_standby.get_coverage("BTC/USDT", start, end) == await on_primary.get_coverage(
+            "BTC/USDT", start, end
+        )
+        for as_of in (None, early):
+            candles = await on_standby.get_candles("BTC/USDT", 1, start, end, gaps="ignore", as_of=as_of)
+            assert candles == await on_primary.get_candles("BTC/USDT", 1, start, end, gaps="ignore", as_of=as_of)
+            assert candles
 
 
 def test_a_command_that_writes_says_that_the_database_is_a_standby(pair: Pair, command: Run, tmp_path: Path) -> None:
