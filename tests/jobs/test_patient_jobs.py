@@ -56,7 +56,7 @@ async def test_a_job_on_a_standby_leaves_its_connections() -> None:
     job, _ = failing(asyncpg.ReadOnlySQLTransactionError("read-only"))
 
     with pytest.raises(Retry):
-        await again_soon(job)({"context": SimpleNamespace(pool=pool)})
+        await again_soon(job)({"context": SimpleNamespace(pool=pool, long_pool=Pool())})
 
     assert pool.expired == 1
 
