@@ -10,9 +10,11 @@ from redis.exceptions import RedisError
 from consumers.consumer import Consumer
 from consumers.sharing import SharedConsumer
 from kraken_history.clock import utc_now
-from kraken_history.database.connections import UNAVAILABLE, create_pool, leaving_in_time
+from kraken_history.database.connections import connection_error, create_pool, leaving_in_time
+from kraken_history.database.failures import UNAVAILABLE
 from kraken_history.database.migrations import check_schema
 from kraken_history.database.roles import check_may_store
+from kraken_history.database.watching import SessionWatch, watching
 from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.runtime import liveness
 from kraken_history.runtime.clocks import Clocks
@@ -31,12 +33,15 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
     """Store the entries of the streams until ``stop`` is set; then finish the batch, acknowledge it and return."""
     url = settings.require_database_url()
     # A connection for each shard, because this consumer may be the only one.
-    most, patience_s = settings.stream_shards + 1, settings.write_timeout_s
-    pool = await create_pool(url, min_size=1, max_size=most, command_timeout_s=patience_s)
+    most, patience_s, watch = settings.stream_shards + 1, settings.write_timeout_s, SessionWatch()
+    pool = await create_pool(url, min_size=1, max_size=most, command_timeout_s=patience_s, sessions=watch.sessions)
     async with leaving_in_time(pool, stop):
-        async with pool.acquire() as connection:
-            await check_schema(connection)
-            await check_may_store(connection)
+        try:
+            async with pool.acquire() as connection:
+                await check_schema(connection)
+                await check_may_store(connection)
+        except UNAVAILABLE as error:
+            raise connection_error(error, url) from error
         redis = await connect_redis(settings.require_redis_url())
         async with redis:
             jobs = JobQueue(queue_on(redis), heal_delay_s=settings.heal_delay_s)
@@ -70,18 +75,22 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
                 redis, consume, can_store, name=settings.consumer_name, shards=settings.stream_shards
             )
 
-            beat = liveness.beat(redis, settings.consumer_name, partial(sign_of, consumer), Clocks())
+            beat = liveness.beat(redis, settings.consumer_name, partial(sign_of, consumer, watch), Clocks())
             finished = asyncio.Event()
-            await run_until(finished, _consume_then(consumer, stop, finished), beat)
+            async with watching(url, watch):
+                await run_until(finished, _consume_then(consumer, stop, finished), beat)
 
 
-def sign_of(consumer: SharedConsumer) -> ConsumerSign:
+def sign_of(consumer: SharedConsumer, watch: SessionWatch) -> ConsumerSign:
     """The consumer's current sign of life."""
+    trouble = dict(consumer.trouble)
+    if watch.wait:  # rather than that the last try had no answer
+        trouble["database"] = watch.wait
     return ConsumerSign(
         pid=os.getpid(),
         at=utc_now(),
-        healthy=consumer.is_well,
-        trouble=consumer.trouble,
+        healthy=consumer.is_well and not watch.wait,
+        trouble=trouble,
         new_trades=consumer.new_trades,
         known_trades=consumer.known_trades,
         batches=consumer.batches,

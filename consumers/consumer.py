@@ -11,13 +11,14 @@ from redis.exceptions import RedisError
 
 from consumers.batch import Batch, Entry
 from consumers.group import GroupReader, RawEntry
-from kraken_history.database.connections import is_transient
+from consumers.setbacks import MOST_HELD, HeldBack, divide_by_days
+from kraken_history.database.failures import DATA_ERRORS, MAY_BE_THE_BATCH, is_transient
 from kraken_history.errors import MalformedMessage
 from kraken_history.ledger import IdRanges
 from kraken_history.records import HistoricalTrade, group_by_symbol
 from kraken_history.runtime import telemetry
 from kraken_history.runtime.tasks import end
-from kraken_history.storing.sifting import DATA_ERRORS, sift
+from kraken_history.storing.sifting import sift
 from kraken_history.storing.store import Store, Stored
 from kraken_history.stream import wire
 from kraken_history.stream.dead_letters import DeadLetters
@@ -29,6 +30,8 @@ OnHoles = Callable[[dict[str, IdRanges]], Awaitable[None]]
 _READ_COUNT = 200
 _IDLE_BLOCK_S = 0.5
 _LONGEST_BACKOFF_S = 5.0
+_LONGEST_DATABASE_BACKOFF_S = 2.0  # less: what is not stored after an outage is late, and one try costs little
+_HELD_POLL_S = 0.5
 _MAINTENANCE_EVERY_S = 5.0
 
 STUCK_AFTER_S = 15.0
@@ -81,6 +84,7 @@ class Consumer:
         self._groups_are_made = False
         self._stop = asyncio.Event()
         self._writing_since: float | None = None
+        self._held: dict[tuple[str, bytes], HeldBack] = {}
         self._untold: dict[str, IdRanges] = {}
         self._has_untold = asyncio.Event()
         self._telling_since: float | None = None
@@ -108,9 +112,9 @@ class Consumer:
         self._stop = stop
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._read())
-            telling = tasks.create_task(self._tell_holes())
+            beside = [tasks.create_task(self._tell_holes()), tasks.create_task(self._try_held_again())]
             await self._write()
-            await end(telling)
+            await end(*beside)
 
     async def _read(self) -> None:
         backoff_s = 0.0
@@ -171,7 +175,15 @@ class Consumer:
 
     async def _write(self) -> None:
         while (entries := await self._due.get()) is not None:
-            await self._store_and_acknowledge(entries)
+            await self._store_and_acknowledge(self._without_wide(entries))
+
+    def _without_wide(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Hold back entries of many days, which take long, so that they are stored beside the others."""
+        at_once, later = divide_by_days(entries, most_later=MOST_HELD - len(self._held))
+        for entry in later:
+            key = (entry.stream, entry.id)
+            self._held.setdefault(key, HeldBack(entry, "", time.monotonic(), self.batches, tries=0, failures=0))
+        return at_once
 
     async def _store_and_acknowledge(self, entries: Sequence[Entry]) -> None:
         stored = await self._store_when_possible(entries)
@@ -186,13 +198,23 @@ class Consumer:
         candles = [candle for entry in entries for candle in entry.candles]
         refused = [trade for entry in entries for trade in entry.refused]
         try:
-            return await self._when_possible(partial(self._store.write, trades, candles, refused=refused))
+            write = partial(self._store.write, trades, candles, refused=refused)
+            return await self._when_possible(write, raising=MAY_BE_THE_BATCH)
         except DATA_ERRORS as error:
             await self._split(entries, error)
             return None
+        except MAY_BE_THE_BATCH as error:
+            await self._split_or_hold(entries, error)
+            return None
 
-    async def _when_possible(self, write: Callable[[], Awaitable[T]]) -> T | None:
-        """Use the database, and wait while it is away. Return None if it is still away at a stop."""
+    async def _when_possible(
+        self, write: Callable[[], Awaitable[T]], *, raising: tuple[type[Exception], ...] = ()
+    ) -> T | None:
+        """Use the database, and wait while it is away. Return None if it is still away at a stop.
+
+        Args:
+            raising: Errors that are raised as long as there is room for entries that are held back.
+        """
         backoff_s = 0.0
         while True:
             started = self._writing_since = time.monotonic()
@@ -204,12 +226,14 @@ class Consumer:
             except Exception as error:
                 if isinstance(error, DATA_ERRORS) or not is_transient(error):
                     raise
+                if isinstance(error, raising) and len(self._held) < MOST_HELD:
+                    raise
                 self._note_trouble("database", error)
             finally:
                 self._writing_since = None
             if self._stop.is_set():
                 return None  # not acknowledged, so Redis delivers the entries again
-            backoff_s = min(max(2 * backoff_s, 0.1), _LONGEST_BACKOFF_S)
+            backoff_s = min(max(2 * backoff_s, 0.1), _LONGEST_DATABASE_BACKOFF_S)
             await self._pause(backoff_s)
 
     async def _split(self, entries: Sequence[Entry], error: Exception) -> None:
@@ -220,6 +244,47 @@ class Consumer:
         half = len(entries) // 2
         await self._store_and_acknowledge(entries[:half])
         await self._store_and_acknowledge(entries[half:])
+
+    async def _split_or_hold(self, entries: Sequence[Entry], error: Exception) -> None:
+        """Halve the entries until each that meets a limit of the server is alone; hold that one back."""
+        if len(entries) > 1:
+            await self._split(entries, error)
+            return
+        [entry] = entries
+        reason = f"{type(error).__name__}: {error}"
+        self._note_trouble("database", error)
+        self._held.setdefault(
+            (entry.stream, entry.id), HeldBack(entry, reason, time.monotonic() + _HELD_POLL_S, self.batches)
+        )
+
+    async def _try_held_again(self) -> None:
+        """Store the entries that are held back, while others are stored. At a stop they stay pending in Redis."""
+        while not self._stop.is_set():
+            for key, held in list(self._held.items()):
+                if held.due_s <= time.monotonic() and await self._is_settled(held):
+                    del self._held[key]
+            await self._pause(_HELD_POLL_S)
+
+    async def _is_settled(self, held: HeldBack) -> bool:
+        """Try an entry that is held back; return whether it is stored or put aside."""
+        entry = held.entry
+        try:
+            stored = await self._store.write(entry.trades, entry.candles, refused=entry.refused)
+        except Exception as error:
+            if isinstance(error, DATA_ERRORS):
+                await self._store_by_rows(entry, error)
+                return True
+            if not is_transient(error):
+                raise
+            held.note_failure(f"{type(error).__name__}: {error}", now_s=time.monotonic(), stored=self.batches)
+            if held.is_hopeless:
+                await self._bury(entry.stream, entry.id, held.reason, entry.fields)
+            return held.is_hopeless
+        await self._put_reused_aside(stored.reused)
+        await self._acknowledge([(entry.stream, entry.id)])
+        self._report(stored)
+        self._note_recovery("database")
+        return True
 
     async def _store_by_rows(self, entry: Entry, error: Exception) -> None:
         """Store the rows of an entry that the database accepts, and put the others aside.

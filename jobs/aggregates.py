@@ -3,6 +3,7 @@
 from typing import Any
 
 from jobs.context import WorkerContext
+from jobs.patient_jobs import within_its_turn
 from kraken_history.runtime import telemetry
 from kraken_history.storing.aggregates import RefreshIsRunning, refresh
 from kraken_history.storing.contested import settle_all
@@ -13,6 +14,7 @@ AFTER_GRACE_S = 12
 _log = telemetry.get_logger("worker")
 
 
+@within_its_turn
 async def refresh_aggregates(ctx: dict[str, Any]) -> int:
     """Refresh the stale windows; return how many. If another refresh runs, return 0: it does the same work.
 

@@ -6,6 +6,7 @@ from arq import Retry
 
 from jobs.context import WorkerContext
 from jobs.longer_history import request_ohlc
+from jobs.patient_jobs import again_soon, within_its_turn
 from kraken_history.errors import KrakenBusy, ServiceUnavailable, UnknownSymbol
 from kraken_history.fetching.backfill import BackfillRunner
 from kraken_history.fetching.backfill_targets import fail_backfill, note_waiting, take_stalled
@@ -20,6 +21,7 @@ _RETRY_AFTER_S = 15.0
 _log = telemetry.get_logger("worker")
 
 
+@again_soon
 async def backfill(ctx: dict[str, Any], symbol: str) -> int:
     """Fetch pages for a while, then enqueue the next job; return how many trades are new since the backfill began.
 
@@ -60,6 +62,7 @@ async def _backfill(context: WorkerContext, symbol: str) -> int:
     return state.trades
 
 
+@within_its_turn
 async def sweep_backfills(ctx: dict[str, Any]) -> int:
     """Restart the backfills whose worker died or whose job was lost; return how many."""
     context: WorkerContext = ctx["context"]

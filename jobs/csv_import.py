@@ -10,7 +10,7 @@ from arq import Retry
 
 from jobs.context import WorkerContext
 from kraken_history.csv_import import CsvError, CsvImporter, Imported, Skipped, found_files
-from kraken_history.database.connections import is_transient
+from kraken_history.database.failures import is_transient
 from kraken_history.errors import UsageError
 from kraken_history.runtime import telemetry
 

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from jobs.context import WorkerContext
 from kraken_history.completeness.covered_time import find_uncovered_time
 from kraken_history.completeness.holes import count_missing
-from kraken_history.database.connections import is_transient
+from kraken_history.database.failures import is_transient
 from kraken_history.fetching.backfill_targets import BackfillState, list_backfills
 from kraken_history.runtime import liveness, telemetry
 from kraken_history.runtime.signs import Signs

@@ -7,6 +7,7 @@ from arq import Retry
 
 from jobs.context import WorkerContext
 from jobs.longer_history import fetch_ohlc_of_all
+from jobs.patient_jobs import again_soon, within_its_turn
 from kraken_history.completeness.holes import find_due_holes
 from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable, UsageError
 from kraken_history.fetching.gaps import GapFiller, wants_candles
@@ -24,6 +25,7 @@ _LOOK_UP_AGAIN_S = 60.0
 _log = telemetry.get_logger("worker")
 
 
+@again_soon
 async def fill_gap(ctx: dict[str, Any], symbol: str, min_gap_minutes: float, turn: int) -> int:
     """Fill the gaps of one symbol; return how many trades were stored.
 
@@ -69,6 +71,7 @@ async def fill_gap(ctx: dict[str, Any], symbol: str, min_gap_minutes: float, tur
     return stored
 
 
+@within_its_turn
 async def fill_gaps(ctx: dict[str, Any]) -> int:
     """Enqueue the gap job of every symbol of the settings; return how many were not in the queue yet."""
     context: WorkerContext = ctx["context"]

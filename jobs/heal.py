@@ -6,6 +6,7 @@ from typing import Any
 from arq import Retry
 
 from jobs.context import WorkerContext
+from jobs.patient_jobs import again_soon, within_its_turn
 from kraken_history.completeness.holes import find_due_holes, missing_of
 from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable, UnknownSymbol
 from kraken_history.fetching.healing import heal as heal_hole
@@ -17,6 +18,7 @@ _RETRY_AFTER_S = 15.0
 _log = telemetry.get_logger("worker")
 
 
+@again_soon
 async def heal(ctx: dict[str, Any], symbol: str, first: int, stop: int, since: int | None) -> int:
     """Fetch the missing ids of ``[first, stop)``; return how many trades were stored.
 
@@ -50,6 +52,7 @@ async def heal(ctx: dict[str, Any], symbol: str, first: int, stop: int, since: i
     return healed.stored
 
 
+@within_its_turn
 async def sweep(ctx: dict[str, Any]) -> int:
     """Enqueue every due hole of the ledger; return how many jobs were not in the queue yet.
 

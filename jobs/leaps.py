@@ -7,8 +7,9 @@ from arq import Retry
 from redis.exceptions import RedisError
 
 from jobs.context import WorkerContext
+from jobs.patient_jobs import again_soon
 from kraken_history.completeness.holes import find_due_holes
-from kraken_history.database.connections import is_transient
+from kraken_history.database.failures import is_transient
 from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable, UnknownSymbol
 from kraken_history.fetching.confirming import confirm as ask_kraken
 from kraken_history.fetching.confirming import forget_unknown
@@ -24,6 +25,7 @@ _RETRY_AFTER_S = 15.0
 _log = telemetry.get_logger("worker")
 
 
+@again_soon
 async def confirm(ctx: dict[str, Any], symbol: str) -> int:
     """Ask Kraken about the waiting trades of a symbol; return how many trades were stored.
 

@@ -6,6 +6,7 @@ from typing import Any
 from arq import Retry
 
 from jobs.context import WorkerContext
+from jobs.patient_jobs import again_soon, within_its_turn
 from kraken_history.completeness.longer_cover import find_unasked
 from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable, UsageError
 from kraken_history.fetching.longer_history import ASKED_EVERY, fetch_longer_history
@@ -16,6 +17,7 @@ _RETRY_AFTER_S = 15.0
 _log = telemetry.get_logger("worker")
 
 
+@again_soon
 async def fetch_ohlc(ctx: dict[str, Any], symbol: str) -> int:
     """Fetch the exchange's latest candles of each interval; return how many were new."""
     context: WorkerContext = ctx["context"]
@@ -34,6 +36,7 @@ async def fetch_ohlc(ctx: dict[str, Any], symbol: str) -> int:
         return 0
 
 
+@within_its_turn
 async def fetch_ohlc_of_all(ctx: dict[str, Any]) -> int:
     """Enqueue the job for every symbol of the settings that is new, or was not asked about for a day."""
     context: WorkerContext = ctx["context"]

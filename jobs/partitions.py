@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jobs.context import WorkerContext
+from jobs.patient_jobs import within_its_turn
 from kraken_history.runtime import telemetry
 from kraken_history.settings import Settings
 from kraken_history.storing.aggregates import RefreshIsRunning
@@ -16,12 +17,14 @@ from kraken_history.storing.retention import drop_old
 _log = telemetry.get_logger("worker")
 
 
+@within_its_turn
 async def make_partitions(ctx: dict[str, Any]) -> int:
     """Create the partitions of today and the week ahead; return how many were missing."""
     context: WorkerContext = ctx["context"]
     return await make_partitions_ahead(context.unhurried_pool, now=context.rest.clock.now())
 
 
+@within_its_turn
 async def apply_retention(ctx: dict[str, Any]) -> int:
     """Drop data older than the retention settings; return how many partitions or chunks were dropped."""
     context: WorkerContext = ctx["context"]

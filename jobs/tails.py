@@ -14,7 +14,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from jobs.context import WorkerContext
 from kraken_history.completeness.holes import find_newest_ids
-from kraken_history.database.connections import is_transient
+from kraken_history.database.failures import is_transient
 from kraken_history.leaps import AT_ONCE
 from kraken_history.runtime import liveness, telemetry
 from kraken_history.runtime.redis_connections import prefix_of

@@ -1,6 +1,7 @@
 """The arq worker: ``arq jobs.worker.WorkerSettings``."""
 
 import asyncio
+import inspect
 import os
 import socket
 import sys
@@ -30,16 +31,18 @@ from jobs.indicators import fetch_indicator_history, fetch_indicators
 from jobs.leaps import confirm, keep_confirming
 from jobs.longer_history import fetch_ohlc, fetch_ohlc_of_all
 from jobs.old_queue import take_over_old_jobs
-from jobs.outages import left_out, tried_again
 from jobs.partitions import apply_retention, make_partitions
 from jobs.patience import PatientRedis, log_redis_info
+from jobs.patient_jobs import leave_if_read_only
 from jobs.tails import TailWatch
 from jobs.timing import Timing
 from jobs.watching import JobWatch
 from kraken_history.clock import utc_now
-from kraken_history.database.connections import create_pool, is_transient, leaving_in_time
+from kraken_history.database.connections import connection_error, create_pool, leaving_in_time
+from kraken_history.database.failures import UNAVAILABLE, is_transient
 from kraken_history.database.migrations import check_schema
 from kraken_history.database.roles import check_is_owner
+from kraken_history.database.watching import SessionWatch, watching
 from kraken_history.errors import HistoryError, UsageError
 from kraken_history.fetching.queue import (
     BACKFILL,
@@ -93,7 +96,7 @@ async def start(ctx: dict[str, Any]) -> None:
     telemetry.configure_logging(settings.log_level, as_json=settings.log_json)
     stack = ctx["stack"] = AsyncExitStack()
     try:
-        telemetry.serve_metrics(settings.metrics_port)
+        telemetry.serve_metrics(settings.metrics_port, settings.metrics_host)
         ctx["context"] = await _open(settings, stack, ctx["redis"], ending.begun)
     except HistoryError as error:
         await stack.aclose()
@@ -126,7 +129,7 @@ async def request_known_work(ctx: dict[str, Any], *, again_after_s: float = 3.0)
     for request in (fetch_ohlc_of_all, sweep, fill_gaps, make_partitions, sweep_backfills):
         while True:
             try:
-                await request(ctx)
+                await inspect.unwrap(request)(ctx)  # not for a turn only
                 break
             except Exception as error:
                 if not is_transient(error):
@@ -134,6 +137,7 @@ async def request_known_work(ctx: dict[str, Any], *, again_after_s: float = 3.0)
                 if not is_waiting:
                     _log.warning("waiting", server="database", error=str(error) or type(error).__name__)
                 is_waiting = True
+                await leave_if_read_only(ctx, error)
             await asyncio.sleep(again_after_s)
     if is_waiting:
         _log.info("going_on", server="database")
@@ -153,14 +157,22 @@ async def forget_jobs_at_work(arq: ArqRedis) -> int:
 async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis, stop: asyncio.Event) -> WorkerContext:
     # A statement without a limit would outlive the job: asyncpg waits for the server to confirm a cancellation, for as
     # long as a statement may take.
-    url, most = settings.require_database_url(), WorkerSettings.max_jobs + 1
-    pool = await create_pool(url, min_size=1, max_size=most, command_timeout_s=settings.write_timeout_s)
+    url, most, watch = settings.require_database_url(), WorkerSettings.max_jobs + 1, SessionWatch()
+    pool = await create_pool(
+        url, min_size=1, max_size=most, command_timeout_s=settings.write_timeout_s, sessions=watch.sessions
+    )
     await stack.enter_async_context(leaving_in_time(pool, stop))
-    long_pool = await create_pool(url, min_size=0, max_size=_MOST_LONG, command_timeout_s=_LONG_STATEMENT_S)
+    await stack.enter_async_context(watching(url, watch))
+    long_pool = await create_pool(
+        url, min_size=0, max_size=_MOST_LONG, command_timeout_s=_LONG_STATEMENT_S, sessions=watch.sessions
+    )
     await stack.enter_async_context(leaving_in_time(long_pool, stop))
-    async with pool.acquire() as connection:
-        await check_schema(connection)
-        await check_is_owner(connection)
+    try:
+        async with pool.acquire() as connection:
+            await check_schema(connection)
+            await check_is_owner(connection)
+    except UNAVAILABLE as error:
+        raise connection_error(error, url) from error
     limiter = RateLimiter(arq, settings.pacing)
     rest = await stack.enter_async_context(KrakenRest(settings.kraken_rest_url, limiter))
     jobs = JobQueue(arq, heal_delay_s=settings.heal_delay_s)
@@ -230,25 +242,25 @@ class WorkerSettings:
     """The settings that arq reads."""
 
     functions: ClassVar[list[Function | WorkerCoroutine]] = [
-        func(tried_again(heal), name=HEAL, keep_result=0, max_tries=_MAX_TRIES),
-        func(tried_again(backfill), name=BACKFILL, keep_result=0, max_tries=_MAX_TRIES),
-        func(left_out(sweep_backfills), name=SWEEP_BACKFILLS, keep_result=0),
-        func(tried_again(fill_gap), name=FILL_GAP, keep_result=0, max_tries=_MAX_TRIES),
-        func(tried_again(fetch_ohlc), name=FETCH_OHLC, keep_result=0, max_tries=_MAX_TRIES),
-        func(tried_again(confirm), name=CONFIRM, keep_result=0, max_tries=_MAX_TRIES),
-        func(left_out(refresh_aggregates), name=REFRESH, keep_result=0, max_tries=1),
+        func(heal, name=HEAL, keep_result=0, max_tries=_MAX_TRIES),
+        func(backfill, name=BACKFILL, keep_result=0, max_tries=_MAX_TRIES),
+        func(sweep_backfills, name=SWEEP_BACKFILLS, keep_result=0),
+        func(fill_gap, name=FILL_GAP, keep_result=0, max_tries=_MAX_TRIES),
+        func(fetch_ohlc, name=FETCH_OHLC, keep_result=0, max_tries=_MAX_TRIES),
+        func(confirm, name=CONFIRM, keep_result=0, max_tries=_MAX_TRIES),
+        func(refresh_aggregates, name=REFRESH, keep_result=0, max_tries=1),
         func(fetch_indicator_history, name=FETCH_INDICATOR_HISTORY, keep_result=0, max_tries=1),
         func(import_csv, name=IMPORT_CSV, keep_result=0, max_tries=IMPORT_TRIES, timeout=TIMEOUT_S),
     ]
     cron_jobs: ClassVar[list[CronJob]] = [
-        cron(left_out(sweep), second={0, 30}, run_at_startup=False, keep_result=0),
-        cron(left_out(refresh_aggregates), second=AFTER_GRACE_S, keep_result=0, max_tries=1),
-        cron(left_out(make_partitions), minute=7, keep_result=0),
-        cron(left_out(apply_retention), minute=37, keep_result=0, max_tries=1),
+        cron(sweep, second={0, 30}, run_at_startup=False, keep_result=0),
+        cron(refresh_aggregates, second=AFTER_GRACE_S, keep_result=0, max_tries=1),
+        cron(make_partitions, minute=7, keep_result=0),
+        cron(apply_retention, minute=37, keep_result=0, max_tries=1),
         cron(fetch_indicators, hour=0, minute=17, keep_result=0, max_tries=3),
-        cron(left_out(sweep_backfills), second={15, 45}, run_at_startup=False, keep_result=0),
-        cron(left_out(fetch_ohlc_of_all), minute=set(range(0, 60, EVERY_MINUTES)), run_at_startup=False, keep_result=0),
-        cron(left_out(fill_gaps), minute=set(range(0, 60, EVERY_MINUTES)), run_at_startup=False, keep_result=0),
+        cron(sweep_backfills, second={15, 45}, run_at_startup=False, keep_result=0),
+        cron(fetch_ohlc_of_all, minute=set(range(0, 60, EVERY_MINUTES)), run_at_startup=False, keep_result=0),
+        cron(fill_gaps, minute=set(range(0, 60, EVERY_MINUTES)), run_at_startup=False, keep_result=0),
     ]
     on_startup = start
     on_shutdown = finish

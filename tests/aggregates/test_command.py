@@ -11,6 +11,7 @@ import pytest
 from jobs.aggregates import refresh_aggregates
 from kraken_history.cli.app import run
 from kraken_history.database.connections import create_pool
+from kraken_history.runtime.clocks import OtherClock
 from kraken_history.storing.aggregates import sole_refresher
 from kraken_history.storing.longer_intervals import AGGREGATES
 from kraken_history.storing.store import Store
@@ -101,7 +102,7 @@ def test_what_is_no_range_is_one_line_and_exit_code_2(
 
 async def test_the_job_refreshes_unless_another_does(pool: asyncpg.Pool, store: Store) -> None:
     await store.write([make_trade(1, MONDAY)])
-    context = {"context": SimpleNamespace(pool=pool)}
+    context = {"context": SimpleNamespace(unhurried_pool=pool, rest=SimpleNamespace(clock=OtherClock()))}
 
     async with sole_refresher(pool):
         assert await refresh_aggregates(context) == 0

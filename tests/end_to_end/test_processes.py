@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import RedisError
 
-from kraken_history.database.connections import UNAVAILABLE, create_pool, leaving_in_time
+from kraken_history.database.connections import create_pool, leaving_in_time
+from kraken_history.database.failures import UNAVAILABLE
 from kraken_history.runtime.liveness import BEAT_LASTS_S, HEALTH_PREFIX, beat, signs_of_life
 from kraken_history.runtime.processes import finish_in_time, run_until
 from kraken_history.runtime.signs import ConsumerSign, ProducerSign, WorkerSign, encode_sign

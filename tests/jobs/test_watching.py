@@ -5,13 +5,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
 import pytest
-from arq import Retry
-from arq.typing import WorkerCoroutine
 from arq.worker import Worker, func
 
-from jobs.outages import AGAIN_AFTER_S, left_out, tried_again
 from jobs.watching import LONG_S, OVERDUE_AFTER_S, JobWatch
 from kraken_history.database.connections import create_pool
 from kraken_history.fetching.queue import decode_job, encode_job
@@ -119,28 +115,3 @@ class TestTheWatch:
             clock.now = 2 * LONG_S
             assert watch.long_jobs == {"heal:x": LONG_S}
             forever.set()
-
-
-class TestOutages:
-    async def test_a_job_is_tried_again_soon(self) -> None:
-        async def job(_: dict[str, Any]) -> int:
-            raise asyncpg.TooManyConnectionsError("sorry, too many clients already")
-
-        with pytest.raises(Retry) as retry:
-            await tried_again(job)({})
-
-        assert retry.value.defer_score == AGAIN_AFTER_S * 1000
-
-    async def test_a_periodic_job_leaves_its_turn_out(self) -> None:
-        async def job(_: dict[str, Any]) -> int:
-            raise TimeoutError
-
-        assert await left_out(job)({}) == 0
-
-    @pytest.mark.parametrize("wrapped", [tried_again, left_out])
-    async def test_a_bug_stays_one(self, wrapped: Callable[[Job], WorkerCoroutine]) -> None:
-        async def job(_: dict[str, Any]) -> int:
-            raise KeyError("x")
-
-        with pytest.raises(KeyError):
-            await wrapped(job)({})

@@ -131,7 +131,7 @@ async def test_followers_poll(database_url: str, pooled_url: str) -> None:
 @transaction_only
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [("?search_path=public", "search_path"), ("?options=-c%20work_mem%3D8MB", "options"), ("?sslmode=require", "SSL")],
+    [("?search_path=public", "search_path"), ("?options=-c%20work_mem%3D8MB", "options"), ("?sslmode=require", "TLS")],
 )
 async def test_an_argument_that_it_refuses_is_named(pooled_url: str, arguments: str, named: str) -> None:
     with pytest.raises(HistoryError, match=named) as refusal:

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from kraken_history.database.connections import connect, connection_error, create_pool, is_transient
+from kraken_history.database.connections import connect, connection_error, create_pool
+from kraken_history.database.failures import is_transient
 from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
 from kraken_history.urls import without_password
 
@@ -95,7 +96,18 @@ def test_a_message_shows_the_url_from_the_host_on(url: str, shown: str) -> None:
         (asyncpg.DeadlockDetectedError("deadlock"), True),
         (asyncpg.SerializationError("again"), True),
         (asyncpg.DiskFullError("disk"), True),
+        (asyncpg.OutOfMemoryError("out of shared memory"), True),
+        (asyncpg.ProgramLimitExceededError("too many notifications in the NOTIFY queue"), True),
+        (asyncpg.ReadOnlySQLTransactionError("a standby"), True),
+        (asyncpg.IdleInTransactionSessionTimeoutError("lost"), True),
+        (asyncpg.TransactionTimeoutError("too long"), True),
+        (asyncpg.IdleSessionTimeoutError("idle"), True),
+        (asyncpg.PostgresIOError("disk"), True),
+        (asyncpg.InternalServerError("tuple concurrently updated"), True),
+        (asyncpg.InvalidCachedStatementError("cached plan must not change result type"), True),
         (asyncpg.InterfaceError("connection is closed"), True),
+        (asyncpg.ConfigurationLimitExceededError("tuple decompression limit"), False),
+        (asyncpg.InsufficientPrivilegeError("may not"), False),
         (asyncpg.DataError("invalid"), False),
         (asyncpg.CharacterNotInRepertoireError("nul"), False),
         (asyncpg.CheckViolationError("side"), False),

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from kraken_history.completeness.holes import find_holes
+from kraken_history.database.failures import DATA_ERRORS
 from kraken_history.records import HistoricalTrade, RefusedTrade
-from kraken_history.storing.sifting import DATA_ERRORS, sift
+from kraken_history.storing.sifting import sift
 from kraken_history.storing.store import Store
 from tests.support.examples import NOON, make_trade
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from kraken_history.database.connections import is_transient
+from kraken_history.database.failures import is_transient
 from kraken_history.kraken.rest import decode_result, decode_trades_page
 from kraken_history.ledger import IdRanges
 from kraken_history.records import HistoricalTrade

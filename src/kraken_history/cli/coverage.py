@@ -14,6 +14,7 @@ from kraken_history.cli import servers as server_choice
 from kraken_history.cli.coverage_strip import cells, coloured, days_per_cell, legend
 from kraken_history.cli.instants import instant
 from kraken_history.cli.missing_time import ONE_BY_ONE, Gap, are_several, explain, lasting, percent
+from kraken_history.cli.replicas import replica_line
 from kraken_history.completeness.unreachable import find_unreachable_instants
 from kraken_history.errors import UsageError
 from kraken_history.intervals import as_utc
@@ -23,6 +24,7 @@ from kraken_history.reading.database import Database
 from kraken_history.reading.measured_coverage import MeasuredCoverage
 from kraken_history.reading.measured_longer import find_longer_since, measure_coverage_at
 from kraken_history.reading.names import read_symbol, read_symbols
+from kraken_history.reading.replicas import read_replica_lag
 from kraken_history.reading.stored_extent import read_extents
 from kraken_history.settings import Settings
 
@@ -73,6 +75,8 @@ async def _measure(
     try:
         symbols = [await read_symbol(database, name) for name in names] or await read_symbols(database)
         async with database.connection() as connection:
+            if (lag_s := await read_replica_lag(connection)) is not None:
+                sys.stderr.write(f"{replica_line(lag_s)}\n")
             now = _whole_second(await connection.fetchval("SELECT now()"))
             extents = await read_extents(connection)
             until = min(_second_after(end), now) if end else now

@@ -7,7 +7,7 @@ import sys
 import asyncpg
 from redis.exceptions import RedisError
 
-from kraken_history.database.connections import UNAVAILABLE
+from kraken_history.database.failures import UNAVAILABLE
 from kraken_history.errors import CoverageError, HistoryError, UnknownInterval, UsageError
 from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE
 from kraken_history.runtime.redis_connections import refuses_for_now
@@ -25,6 +25,11 @@ def complain(error: Exception) -> int:
             message = f"--{error}"  # named as the option, like the other options
         case HistoryError():
             message = str(error)
+        case asyncpg.ReadOnlySQLTransactionError():
+            message = (
+                f"expected a database that takes writes, got a standby, or one that is read-only ({error}):"
+                " give DATABASE_URL the primary, or all hosts, separated by commas"
+            )
         case asyncpg.PostgresError():
             message = f"the database reported an error: {error}"
         case RedisError() if refuses_for_now(error):

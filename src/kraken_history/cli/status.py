@@ -20,6 +20,7 @@ from kraken_history.database.connections import Connection, connect
 from kraken_history.database.migrations import check_schema
 from kraken_history.kraken.pairs import find_symbol
 from kraken_history.reading.measured_coverage import find_missing
+from kraken_history.reading.replicas import read_replica_lag
 from kraken_history.reading.stored_extent import Extent, read_dropped, read_extents
 from kraken_history.records import TimeRange
 from kraken_history.runtime import liveness
@@ -65,6 +66,7 @@ class Status(Struct, frozen=True):
         ages_s: By name of a service, seconds since its last sign of life.
         shards: Number of shards into which the streams are divided.
         clock_ahead_s: By server: seconds by which the clock of this machine is ahead.
+        replica_lag_s: If the database is a standby: seconds by which it is behind its primary.
     """
 
     at: datetime
@@ -80,6 +82,7 @@ class Status(Struct, frozen=True):
     asides: Mapping[str, Asides]
     failing_jobs: Sequence[FailingJob]
     clock_ahead_s: Mapping[str, float] = {}
+    replica_lag_s: float | None = None
 
     @property
     def not_running(self) -> list[str]:
@@ -149,6 +152,7 @@ async def fetch_status(endpoints: server_choice.Endpoints, settings: Settings) -
         sizes = await fetch_sizes(connection)
         asides = await fetch_asides(connection)
         failing_jobs = await fetch_failing_jobs(connection)
+        lag_s = await read_replica_lag(connection)
     finally:
         await connection.close()
     place = without_password(endpoints.database_url)
@@ -166,6 +170,7 @@ async def fetch_status(endpoints: server_choice.Endpoints, settings: Settings) -
         asides,
         failing_jobs,
         clocks.ahead_s,
+        lag_s,
     )
 
 
@@ -209,6 +214,7 @@ def as_record(status: Status) -> dict[str, object]:
     return {
         "at": instant(status.at),
         "database": status.database,
+        "replica_lag_s": status.replica_lag_s,
         "symbols": {symbol.stored.symbol: _symbol_record(symbol, status) for symbol in status.symbols},
         "dropped": {
             table: [{"start": instant(each.start), "end": instant(each.end)} for each in ranges]

@@ -11,6 +11,7 @@ from rich.text import Text
 from kraken_history.cli.backfill_progress import rough
 from kraken_history.cli.disk_sizes import readable
 from kraken_history.cli.missing_time import lasting
+from kraken_history.cli.replicas import replica_line
 from kraken_history.cli.status import Status
 from kraken_history.cli.stream_words import unread_words
 from kraken_history.cli.symbol_state import FeedState, in_words
@@ -101,6 +102,8 @@ def _services(status: Status) -> Table:
 
 
 def _lines(status: Status) -> Iterator[Text]:
+    if status.replica_lag_s is not None:
+        yield Text(replica_line(status.replica_lag_s))
     for table, ranges in status.dropped.items():
         yield Text(f"retention dropped {_NAMES.get(table, table)} before {ranges[-1].end:%Y-%m-%d}")
     sizes = status.sizes

@@ -19,7 +19,7 @@ from kraken_history.csv_import.refusal import CsvError
 from kraken_history.csv_import.sources import CsvFile
 from kraken_history.csv_import.symbol_names import SymbolNames
 from kraken_history.csv_import.writing import FileWriter, OnProgress
-from kraken_history.database.connections import is_transient
+from kraken_history.database.failures import is_transient
 from kraken_history.errors import UsageError
 from kraken_history.kraken.resolver import FetchPairs
 from kraken_history.records import MINUTE

@@ -8,10 +8,13 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from kraken_history.database.failures import UNAVAILABLE, is_transient
+from kraken_history.database.lost_clients import settings_of_a_writer
 from kraken_history.database.poolers import (
     NO_DECOMPRESSION_LIMIT,
     PooledConnection,
@@ -19,35 +22,13 @@ from kraken_history.database.poolers import (
     open_probed,
     owner_of,
 )
-from kraken_history.database.urls import EXAMPLE, SILENCE_S, read_database_url
+from kraken_history.database.urls import EXAMPLE, SILENCE_S, DatabaseUrl, read_database_url
 from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
 from kraken_history.runtime.tasks import end
 from kraken_history.urls import without_password
 
 Connection = asyncpg.Connection | PoolConnectionProxy
 """A separate connection, or one acquired from a pool."""
-
-# Errors of the driver if the server is down, restarting, out of connections or disappears during a statement.
-UNAVAILABLE = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # raised if the server's goodbye arrives while a statement is sent
-)
-# Errors after which the same transaction may succeed on a server that is up.
-TRY_AGAIN = (
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.QueryCanceledError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-)
 
 _MOST_TRIES = 4  # attempts at a transaction that deadlocks
 
@@ -57,15 +38,11 @@ CLOSE_TIMEOUT_S = 5.0
 LEAVE_S = 5.0  # part of the 20 s in which `up` lets a service stop; compose allows 30
 
 
-def is_transient(error: BaseException) -> bool:
-    """True if the same write may succeed later, so that nothing is wrong with the data."""
-    return isinstance(error, (ServiceUnavailable, *UNAVAILABLE, *TRY_AGAIN)) and not isinstance(
-        error, asyncpg.ConfigurationLimitExceededError
-    )
-
-
-async def connect(database_url: str) -> asyncpg.Connection:
+async def connect(database_url: str, *, for_writing: bool = False) -> asyncpg.Connection:
     """Open one connection, which closes if the network goes silent.
+
+    Args:
+        for_writing: Choose a server that takes writes, if the URL has several hosts.
 
     Raises:
         UsageError: The URL is invalid, or the server refuses the user, password or database in it.
@@ -73,7 +50,8 @@ async def connect(database_url: str) -> asyncpg.Connection:
     """
     try:
         url = read_database_url(database_url)
-        connection = await open_probed(url.asyncpg_arguments(), url.is_pooled)
+        arguments = url.writers_arguments() if for_writing else url.asyncpg_arguments()
+        connection = await open_probed(arguments, url.is_pooled)
         _notice_silence(connection)
     except Exception as error:
         raise connection_error(error, database_url) from error
@@ -87,6 +65,7 @@ async def create_pool(
     max_size: int,
     command_timeout_s: float | None = None,
     for_reading: bool = False,
+    sessions: WeakSet[asyncpg.Connection] | None = None,
 ) -> asyncpg.Pool:
     """Open a pool, with the errors of :func:`connect`.
 
@@ -94,14 +73,17 @@ async def create_pool(
         command_timeout_s: Seconds after which a statement raises TimeoutError, for example on a silent network.
         for_reading: Plan each statement for its arguments, even if it is repeated: a generic plan locks every
             partition of a table, 737 locks instead of 7 for a year of days. Also close a connection whose network
-            went silent. Not for writers: a COPY that waits for a lock looks the same as a silent network.
+            went silent for :data:`SILENCE_S`; a writer waits twice as long, because a COPY that waits for a lock looks
+            the same as a silent network. If the URL has several hosts, a writer chooses one that takes writes. Its
+            sessions end themselves on the server (:mod:`~kraken_history.database.lost_clients`).
+        sessions: A set to which the connections are added that have a session of their own: a writer's, without pooler.
     """
     logger = logging.getLogger("asyncpg.pool")
     logger.addFilter(_in_one_line)
     logger.addHandler(_NOWHERE)
     try:
         url = read_database_url(database_url)
-        arguments = url.asyncpg_arguments()
+        arguments = url.asyncpg_arguments() if for_reading else url.writers_arguments()
         is_pooled = await _is_pooled(arguments, url.is_pooled)
         pool = await asyncpg.create_pool(
             **arguments,
@@ -109,7 +91,7 @@ async def create_pool(
             max_size=max_size,
             command_timeout=command_timeout_s,
             reset=_leave_as_it_is,
-            **(_behind_a_pooler(arguments, for_reading) if is_pooled else _direct(for_reading)),
+            **(_behind_a_pooler(arguments, for_reading) if is_pooled else _direct(url, for_reading, sessions)),
         )
     except Exception as error:
         raise connection_error(error, database_url) from error
@@ -164,32 +146,38 @@ async def _is_pooled(arguments: dict[str, Any], given: bool | None) -> bool:
     return connection.is_pooled
 
 
-def _direct(for_reading: bool) -> dict[str, Any]:
-    return {"init": _prepare_for_reading if for_reading else _allow_decompression}
+def _direct(url: DatabaseUrl, for_reading: bool, sessions: WeakSet[asyncpg.Connection] | None) -> dict[str, Any]:
+    settings = settings_of_a_writer(url.settings)
+
+    async def prepare_for_writing(connection: PoolConnectionProxy) -> None:
+        if sessions is not None:
+            sessions.add(owner_of(connection))
+        _notice_silence(connection, within_s=_WRITERS_SILENCE_S)
+        await connection.execute(settings)
+
+    return {"init": _prepare_for_reading if for_reading else prepare_for_writing}
 
 
 def _behind_a_pooler(arguments: dict[str, Any], for_reading: bool) -> dict[str, Any]:
     async def prepare(connection: PoolConnectionProxy) -> None:
         owner_of(connection).database = arguments
-        if for_reading:
-            _notice_silence(connection)
+        _notice_silence(connection, within_s=SILENCE_S if for_reading else _WRITERS_SILENCE_S)
 
     kind = PooledConnection if for_reading else PooledWriter
     return {"init": prepare, "connection_class": kind, "statement_cache_size": 0}
 
 
-async def _allow_decompression(connection: Connection) -> None:
-    await connection.execute(f"SET {NO_DECOMPRESSION_LIMIT}")
-
-
 async def _prepare_for_reading(connection: Connection) -> None:
     _notice_silence(connection)
-    await _allow_decompression(connection)
+    await connection.execute(f"SET {NO_DECOMPRESSION_LIMIT}")
     await connection.execute("SET plan_cache_mode = force_custom_plan")
 
 
-def _notice_silence(connection: Connection) -> None:
-    """Let the kernel close a connection on which nothing arrives, not even an acknowledgement, for :data:`SILENCE_S`.
+_WRITERS_SILENCE_S = 2 * SILENCE_S
+
+
+def _notice_silence(connection: Connection, *, within_s: int = SILENCE_S) -> None:
+    """Let the kernel close a connection on which nothing arrives, not even an acknowledgement, for ``within_s``.
 
     Depends on the platform: some watch only a connection that waits for data, so one that is sending may take longer.
     The driver's transport is the only access to its socket; without it, silence is not noticed.
@@ -199,19 +187,20 @@ def _notice_silence(connection: Connection) -> None:
     if link is None:
         return
     link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _SILENCE_OPTIONS.items():
+    for name, value in _silence_options(within_s).items():
         if (option := getattr(socket, name, None)) is not None:
             with suppress(OSError):  # the kernel does not support the option, or this is a Unix socket
                 link.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-_SILENCE_OPTIONS = {
-    "TCP_KEEPIDLE": SILENCE_S // 2,
-    "TCP_KEEPALIVE": SILENCE_S // 2,  # the same, on macOS
-    "TCP_KEEPINTVL": SILENCE_S // 6,
-    "TCP_KEEPCNT": 3,
-    "TCP_USER_TIMEOUT": 1_000 * SILENCE_S,  # Linux only: also covers sent data without an acknowledgement
-}
+def _silence_options(within_s: int) -> dict[str, int]:
+    return {
+        "TCP_KEEPIDLE": within_s // 2,
+        "TCP_KEEPALIVE": within_s // 2,  # the same, on macOS
+        "TCP_KEEPINTVL": within_s // 6,
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": 1_000 * within_s,  # Linux only: also covers sent data without an acknowledgement
+    }
 
 
 async def _leave_as_it_is(_: Connection) -> None:
@@ -240,12 +229,19 @@ def connection_error(error: Exception, database_url: str) -> HistoryError:
         return UsageError(f"{place}: {reason}: correct user, password, database or arguments in DATABASE_URL")
     if isinstance(error, (ValueError, OverflowError, asyncpg.ClientConfigurationError)):
         return UsageError(f"expected DATABASE_URL like {EXAMPLE} ({reason})")
+    if is_transient(error):
+        return _unavailable(error, reason, place)
+    raise error
+
+
+def _unavailable(error: Exception, reason: str, place: str) -> ServiceUnavailable:
     if isinstance(error, asyncpg.TooManyConnectionsError):
         remedy = "wait until others end, or raise the limit of the server or the user"
         return ServiceUnavailable(f"the database at {place} has no free connection ({reason}): {remedy}")
-    if is_transient(error):
-        return ServiceUnavailable(f"no database answers at {place} ({reason}): start it, or correct DATABASE_URL")
-    raise error
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        remedy = "promote one of them, or correct DATABASE_URL"
+        return ServiceUnavailable(f"no database that fits answers at {place} ({reason}): {remedy}")
+    return ServiceUnavailable(f"no database answers at {place} ({reason}): start it, or correct DATABASE_URL")
 
 
 def _tls_error(error: Exception, reason: str, place: str) -> UsageError | None:

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
-from kraken_history.database.connections import UNAVAILABLE, Connection
+from kraken_history.database.connections import Connection
+from kraken_history.database.failures import UNAVAILABLE
 from kraken_history.database.poolers import is_pooled, open_probed, owner_of
 
 _POLL_S = 0.05

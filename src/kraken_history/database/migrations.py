@@ -108,7 +108,7 @@ async def migrate(
         ServiceUnavailable: The database cannot be reached, or another process holds the lock for too long.
     """
     wanted = read_migrations() if migrations is None else migrations
-    connection = await connect(database_url)
+    connection = await connect(database_url, for_writing=True)
     try:
         async with holding(connection, _LOCK_KEY, wait_s=lock_timeout_s) as is_held:
             if not is_held:

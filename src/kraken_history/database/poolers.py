@@ -20,6 +20,18 @@ A download exceeds it, and so do REST trades over one. Without the extension the
 """
 
 
+LONGEST_IDLE_S = 10
+"""Seconds that a writer may leave a transaction open without a statement. No writer does; all compute beforehand."""
+
+
+def limit_idle(*, is_local: bool) -> str:
+    """A query that limits how long a session may leave a transaction open, unless the user or the database sets it."""
+    return f"""
+        SELECT set_config('idle_in_transaction_session_timeout', '{LONGEST_IDLE_S}s', {is_local})
+        WHERE current_setting('idle_in_transaction_session_timeout') = '0'
+    """
+
+
 class PooledConnection(asyncpg.Connection):
     """A connection whose statements each run inside a transaction.
 
@@ -93,7 +105,7 @@ class _WritersTransaction(Transaction):
         is_outermost = not self._writer.is_in_transaction()
         await super().start()
         if is_outermost:
-            await self._writer.execute(f"SET LOCAL {NO_DECOMPRESSION_LIMIT}")
+            await self._writer.execute(f"SET LOCAL {NO_DECOMPRESSION_LIMIT}; {limit_idle(is_local=True)}")
 
 
 async def open_probed(arguments: dict[str, Any], is_pooled: bool | None) -> PooledConnection:

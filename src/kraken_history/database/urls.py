@@ -97,6 +97,17 @@ class DatabaseUrl(Struct, frozen=True):
             "server_settings": settings | ({"application_name": named} if named else {}),
         }
 
+    def writers_arguments(self) -> dict[str, Any]:
+        """As :meth:`asyncpg_arguments`, but of several hosts, the first that takes writes, unless the URL says which.
+
+        Raises:
+            InvalidUrl: A file of TLS cannot be read.
+        """
+        arguments = self.asyncpg_arguments()
+        if len(self.hosts) > 1 and "target_session_attrs" not in self.tls:
+            arguments["target_session_attrs"] = "read-write"
+        return arguments
+
     def libpq_url(self) -> str:
         """The URL for libpq. It contains the password."""
         options = dict(self.tls) | self.libpq

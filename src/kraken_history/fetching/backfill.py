@@ -15,7 +15,7 @@ from datetime import datetime
 import asyncpg
 
 from kraken_history.completeness.resume_point import read_resume_point
-from kraken_history.database.connections import TRY_AGAIN, UNAVAILABLE, is_transient
+from kraken_history.database.failures import TRY_AGAIN, UNAVAILABLE, is_transient
 from kraken_history.database.stored_symbols import fetch_stored_symbols
 from kraken_history.errors import (
     BackfillStopped,

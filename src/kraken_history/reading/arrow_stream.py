@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import asyncpg
 
-from kraken_history.database.connections import is_transient
+from kraken_history.database.failures import is_transient
 from kraken_history.database.urls import read_database_url
 from kraken_history.errors import MissingExtra, ProviderClosed
 from kraken_history.reading.database import Database

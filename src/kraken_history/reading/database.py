@@ -8,7 +8,8 @@ from datetime import datetime
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from kraken_history.database.connections import UNAVAILABLE, Connection, close_pool, connect, create_pool, is_transient
+from kraken_history.database.connections import Connection, close_pool, connect, create_pool
+from kraken_history.database.failures import UNAVAILABLE, is_transient
 from kraken_history.database.migrations import check_schema
 from kraken_history.errors import HistoryError, InvalidNumber, ProviderClosed, ServiceUnavailable
 from kraken_history.urls import without_password

@@ -19,7 +19,8 @@ import asyncpg
 import msgspec
 
 from kraken_history.arguments import checked_list
-from kraken_history.database.connections import UNAVAILABLE, Connection, is_transient
+from kraken_history.database.connections import Connection
+from kraken_history.database.failures import UNAVAILABLE, is_transient
 from kraken_history.database.poolers import is_pooled
 from kraken_history.database.stored_symbols import fetch_stored_symbols
 from kraken_history.errors import HistoryError, InvalidChoice

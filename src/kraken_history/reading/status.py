@@ -12,6 +12,7 @@ from kraken_history.kraken.pairs import checked_name, find_symbol, is_ours
 from kraken_history.reading.candles import require_symbol
 from kraken_history.reading.database import Database
 from kraken_history.reading.names import by_any_name, read_symbols
+from kraken_history.reading.replicas import REPLICA_LAG
 
 LONGEST_ANSWER_S = 10.0
 """Longest response time of a healthy database, in seconds."""
@@ -56,6 +57,8 @@ class Health(Struct, frozen=True):
         latency_s: Time until the answer, in seconds.
         server: Name and version of the server; empty if it does not answer.
         newest_timestamp: Time of the newest stored trade of any symbol; None if there is none.
+        replica_lag_s: If the server is a standby: seconds by which it is behind its primary, see
+            :func:`~kraken_history.reading.replicas.read_replica_lag`; None if it is a primary.
     """
 
     is_healthy: bool
@@ -63,6 +66,7 @@ class Health(Struct, frozen=True):
     latency_s: float
     server: str
     newest_timestamp: datetime | None
+    replica_lag_s: float | None = None
 
 
 async def read_sync_status(database: Database, symbol: str) -> SyncStatus | None:
@@ -115,12 +119,13 @@ async def check_health(database: Database) -> Health:
     except TimeoutError:
         reason = f"the database did not answer within {LONGEST_ANSWER_S:g} s"
         return Health(False, reason, time.perf_counter() - started, "", None)
-    return Health(True, "", time.perf_counter() - started, row["server"], row["newest"])
+    return Health(True, "", time.perf_counter() - started, row["server"], row["newest"], row["replica_lag_s"])
 
 
-_HEALTH = """
+_HEALTH = f"""
     SELECT 'PostgreSQL ' || current_setting('server_version') || coalesce(
                (SELECT ' with TimescaleDB ' || extversion FROM pg_extension WHERE extname = 'timescaledb'), ''
            ) AS server,
-           (SELECT max(newest_timestamp) FROM data_sync_status WHERE data_type = 'trades') AS newest
-"""
+           (SELECT max(newest_timestamp) FROM data_sync_status WHERE data_type = 'trades') AS newest,
+           {REPLICA_LAG} AS replica_lag_s
+"""  # noqa: S608 — a constant is put in

@@ -18,7 +18,8 @@ from weakref import WeakKeyDictionary
 
 import asyncpg
 
-from kraken_history.database.connections import UNAVAILABLE, Connection
+from kraken_history.database.connections import Connection
+from kraken_history.database.failures import UNAVAILABLE
 from kraken_history.database.poolers import owner_of
 
 CANDLES_CHANNEL = "kraken_history_candles"

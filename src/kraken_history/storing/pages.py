@@ -9,11 +9,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from kraken_history.database.connections import Connection, write_again
+from kraken_history.database.failures import DATA_ERRORS
 from kraken_history.records import HistoricalTrade, RefusedTrade
-from kraken_history.storing.sifting import DATA_ERRORS, sift
+from kraken_history.storing.sifting import sift
 from kraken_history.storing.store import Store, Stored, write_within
-
-_MOST_DAYS = 20  # per transaction: each day has a partition, whose locks count
+from kraken_history.storing.widths import MOST_DAYS
 
 
 class Part(Struct, frozen=True):
@@ -144,7 +144,7 @@ def parts_of(trades: Sequence[HistoricalTrade]) -> list[Sequence[HistoricalTrade
     transaction would need more locks than a server has.
     """
     parts: list[Sequence[HistoricalTrade]] = []
-    for _, group in groupby(enumerate(_days_before(trades)), key=lambda at_days: at_days[1] // _MOST_DAYS):
+    for _, group in groupby(enumerate(_days_before(trades)), key=lambda at_days: at_days[1] // MOST_DAYS):
         places = [at for at, _ in group]
         parts.append(trades[places[0] : places[-1] + 1])
     return parts

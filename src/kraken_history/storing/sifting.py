@@ -3,21 +3,13 @@
 from collections.abc import Sequence
 from functools import partial
 
-import asyncpg
 from msgspec import Struct
 
 from kraken_history.database.connections import Connection, write_again
+from kraken_history.database.failures import DATA_ERRORS
 from kraken_history.records import HistoricalTrade, RefusedTrade
 from kraken_history.storing.store import Store, copy_new_trades
-
-DATA_ERRORS = (
-    asyncpg.DataError,
-    asyncpg.IntegrityConstraintViolationError,
-    asyncpg.ProgramLimitExceededError,
-    ValueError,
-    OverflowError,
-)
-"""Errors about data that the database will never accept, as opposed to a bug or an outage."""
+from kraken_history.storing.widths import by_days
 
 _MOST_REFUSED_ALONE = 10  # if it refuses more trades, and accepts none, the trades are not at fault
 
@@ -46,11 +38,20 @@ class _RolledBack(Exception):
 async def sift(store: Store, trades: Sequence[HistoricalTrade]) -> Sifted:
     """Halve a batch until each trade that the database refuses is alone. Nothing is stored: each trial is rolled back.
 
-    Only the copying of trades is tried. If a candle or the ledger is refused, the trades are not at fault.
+    Only the copying of trades is tried. If a candle or the ledger is refused, the trades are not at fault. Trades of
+    many days are tried in parts, as they are stored.
 
     Raises:
         asyncpg.PostgresError, asyncpg.InterfaceError, OSError: Other errors, as the driver raises them.
     """
+    parts = [part.trades for part in by_days(trades, ())]
+    found = [await _sift(store, part) for part in parts]
+    return Sifted(
+        [trade for each in found for trade in each.trades], [reject for each in found for reject in each.rejects]
+    )
+
+
+async def _sift(store: Store, trades: Sequence[HistoricalTrade]) -> Sifted:
     try:
         await write_again(partial(_try, store, trades))
     except DATA_ERRORS as error:
@@ -59,7 +60,7 @@ async def sift(store: Store, trades: Sequence[HistoricalTrade]) -> Sifted:
                 [], [(trade, f"the database refuses it: {type(error).__name__}: {error}") for trade in trades]
             )
         half = len(trades) // 2
-        one, other = await sift(store, trades[:half]), await sift(store, trades[half:])
+        one, other = await _sift(store, trades[:half]), await _sift(store, trades[half:])
         return Sifted([*one.trades, *other.trades], [*one.rejects, *other.rejects])
     return Sifted(trades, [])
 

@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import astuple
 
 from kraken_history.database.connections import Connection
+from kraken_history.database.failures import MAY_BE_THE_BATCH
 from kraken_history.ledger import IdRanges
 from kraken_history.records import (
     CandleSource,
@@ -35,6 +36,7 @@ from kraken_history.storing.ledger_writing import extend_ledger, lock_ledger
 from kraken_history.storing.partitions import ensure_partitions
 from kraken_history.storing.refusals import differ, note_refused, note_reused
 from kraken_history.storing.waiting import hold_back
+from kraken_history.storing.widths import MOST_DAYS, Rows, by_days, halved
 
 T = TypeVar("T")
 
@@ -69,6 +71,19 @@ PutAside = Callable[[Sequence[RefusedTrade], Sequence[HistoricalTrade], Sequence
 id."""
 
 
+def _sum(one: Stored, other: Stored) -> Stored:
+    """The outcome of two transactions, the later one last. Only a write with a new trade reports holes."""
+    return Stored(
+        one.new_trades + other.new_trades,
+        one.known_trades + other.known_trades,
+        one.new_candles + other.new_candles,
+        one.holes | other.holes,
+        [*one.refused, *other.refused],
+        [*one.reused, *other.reused],
+        [*one.waiting, *other.waiting],
+    )
+
+
 class Store:
     """Writes to one database; safe to use from many tasks and processes at once.
 
@@ -92,24 +107,40 @@ class Store:
         candle_source: CandleSource = "ohlc",
         refused: Sequence[RefusedTrade] = (),
     ) -> Stored:
-        """Store trades, and one-minute candles of another source, and record refused trades, in one transaction.
+        """Store trades, and one-minute candles of another source, and record refused trades.
 
-        If it is cancelled or fails, nothing of the batch is stored; otherwise all of it is. Writing it again
-        changes nothing.
+        All of it in one transaction, unless the rows are of more than :data:`~widths.MOST_DAYS` days: then in one per
+        so many days, the oldest first. If a transaction is cancelled or fails, nothing of it is stored. Writing a batch
+        again changes nothing.
 
         Raises:
             asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver raises them.
                 :func:`kraken_history.database.connections.is_transient` decides which may succeed later.
         """
+        first, *others = by_days(trades, candles)
+        stored = await self._write(first, candle_source, refused)
+        for part in others:
+            stored = _sum(stored, await self._write(part, candle_source, ()))
+        return stored
+
+    async def _write(self, rows: Rows, candle_source: CandleSource, refused: Sequence[RefusedTrade]) -> Stored:
+        """Write the rows in one transaction. If it is too large for the server, halve its days, down to one."""
         write = partial(
             write_within,
-            trades=trades,
-            candles=candles,
+            trades=rows.trades,
+            candles=rows.candles,
             candle_source=candle_source,
             refused=refused,
             doubts_leaps=self._doubts_leaps,
         )
-        return await self.transact(trades, candles, write)
+        try:
+            return await self.transact(rows.trades, rows.candles, write)
+        except MAY_BE_THE_BATCH:
+            halves = halved(rows)
+            if halves is None:
+                raise
+        stored = await self._write(halves[0], candle_source, refused)
+        return _sum(stored, await self._write(halves[1], candle_source, ()))
 
     async def put_aside(
         self,
@@ -138,6 +169,10 @@ class Store:
                 # Retention may have dropped a partition that was there when this process last looked.
                 self.forget_partitions()
                 return await self._transact(connection, trades, candles, write)
+            except asyncpg.ReadOnlySQLTransactionError:
+                # This server is a standby now. The next connections may find another one at the same address.
+                await self._pool.expire_connections()
+                raise
 
     async def _transact(
         self,
@@ -160,11 +195,12 @@ class Store:
         """Create the partitions that a batch needs, outside its transaction. Hypertables need none."""
         moments = {t.timestamp.date(): t.timestamp for t in trades}
         moments.update({c.timestamp.date(): c.timestamp for c in candles})
-        missing = [moment for moment in moments.values() if _day(moment) not in self._days_with_partitions]
-        if missing:
+        missing = sorted(moment for moment in moments.values() if _day(moment) not in self._days_with_partitions)
+        for at in range(0, len(missing), MOST_DAYS):
+            some = missing[at : at + MOST_DAYS]
             for table in ("trades", "candles"):
-                await ensure_partitions(connection, table, missing)
-            self._days_with_partitions.update(map(_day, missing))
+                await ensure_partitions(connection, table, some)
+            self._days_with_partitions.update(map(_day, some))
 
 
 async def write_within(
