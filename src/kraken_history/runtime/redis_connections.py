@@ -1,4 +1,9 @@
-"""Connections to Redis that notice silence, and never lose a cancellation."""
+"""Connections to Redis that notice silence, give up a server that has been replaced, and never lose a cancellation.
+
+After a failover the old master may go on answering: it refuses writes, and its connections stay open. So a refusal
+counts as a lost connection. It ends not only the connection that met it: each other connection of the pool is replaced
+before its next use, because it leads to the same server.
+"""
 
 import asyncio
 import re
@@ -8,6 +13,7 @@ from typing import Any, TypeVar
 from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as NoAnswer
 
 from kraken_history.runtime.redis_urls import read_redis_url
@@ -18,10 +24,34 @@ REDIS_TIMEOUTS: dict[str, Any] = {"socket_timeout": 15.0, "socket_connect_timeou
 
 
 _REFUSES_FOR_NOW = re.compile(
-    r"\b(OOM|used memory > 'maxmemory'|MISCONF|READONLY|read only (replica|slave)|MASTERDOWN|NOREPLICAS|NOGOODSLAVE"
-    r"|LOADING|CLUSTERDOWN|TRYAGAIN|BUSY Redis|BUSY Valkey|RDB snapshot|Errors writing to the AOF)"
+    r"\b(OOM|used memory > 'maxmemory'|MISCONF|READONLY|read only (replica|slave)|UNBLOCKED|MASTERDOWN|NOMASTERLINK"
+    r"|NOREPLICAS|NOGOODSLAVE|LOADING|CLUSTERDOWN|TRYAGAIN|MOVED \d|ASK \d|BUSY Redis|BUSY Valkey|RDB snapshot"
+    r"|Errors writing to the AOF)"
 )
 """What a Redis says that is full, cannot save its data, or is a replica, perhaps only until it is promoted."""
+
+
+_REPLICA = (b"replica", b"slave")
+
+
+class RedisIsAway(NoConnection):
+    """Redis refused a command for a reason that passes, and its connection was given up."""
+
+
+class Generation:
+    """Counts how often the connections of a pool have become outdated.
+
+    Attributes:
+        number: A connection of an earlier number is replaced before its next use.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def end(self, number: int) -> None:
+        """Outdate the connections of this generation, once: all of them may meet the same refusal."""
+        if number == self.number:
+            self.number += 1
 
 
 class _Cancellable(AbstractConnection):
@@ -52,21 +82,67 @@ class _Cancellable(AbstractConnection):
             raise
 
 
-class _TcpConnection(_Cancellable, Connection):
-    pass
+class _Replaced(_Cancellable):
+    """Treats a refusal as a lost connection, and connects anew if another connection of its pool was lost."""
+
+    def __init__(self, *, generation: Generation, **options: Any) -> None:
+        super().__init__(**options)
+        self._generations = generation
+        self._generation = generation.number
+
+    async def connect(self) -> None:
+        """As redis-py's; a pool calls it before each use."""
+        if self.is_connected and self._generation != self._generations.number:
+            await self.disconnect(nowait=True)
+        if not self.is_connected:
+            self._generation = self._generations.number
+        await super().connect()  # type: ignore[no-untyped-call]
+
+    async def on_connect(self) -> None:
+        """As redis-py's; after an outage, refuse a replica: it would answer reads until the first write fails."""
+        await super().on_connect()
+        if self._generation and (await self._hello()).get(b"role") in _REPLICA:
+            raise RedisIsAway("READONLY the server is a replica")
+
+    async def _hello(self) -> dict[Any, Any]:
+        """What the server says about itself; empty if it is older than Redis 6, or the account may not ask."""
+        try:
+            await self.send_command("HELLO", check_health=False)
+            answer = await self.read_response()
+        except ResponseError:
+            return {}
+        return dict(zip(answer[::2], answer[1::2], strict=True))
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        """As redis-py's."""
+        try:
+            return await super().read_response(*args, **options)
+        except ResponseError as error:
+            if not refuses_for_now(error):
+                raise
+            self._generations.end(self._generation)
+            await self.disconnect(nowait=True)
+            raise RedisIsAway(*error.args) from error
+        except (NoConnection, NoAnswer):
+            self._generations.end(self._generation)
+            raise
 
 
-class _TlsConnection(_Cancellable, SSLConnection):
-    pass
+class TcpConnection(_Replaced, Connection):
+    """Over TCP."""
 
 
-class _SocketConnection(_Cancellable, UnixDomainSocketConnection):
+class TlsConnection(_Replaced, SSLConnection):
+    """Over TLS."""
+
+
+class _SocketConnection(_Replaced, UnixDomainSocketConnection):
     pass
 
 
 _OURS: dict[type[AbstractConnection], type[AbstractConnection]] = {
-    Connection: _TcpConnection,
-    SSLConnection: _TlsConnection,
+    Connection: TcpConnection,
+    SSLConnection: TlsConnection,
     UnixDomainSocketConnection: _SocketConnection,
 }
 
@@ -86,7 +162,7 @@ def pool_at(url: str, kind: type[Pool], **options: Any) -> Pool:
         InvalidUrl: The URL is not a Redis URL.
     """
     address = read_redis_url(url)
-    arguments = address.connection_arguments() | REDIS_TIMEOUTS | options
+    arguments = address.connection_arguments() | REDIS_TIMEOUTS | {"generation": Generation()} | options
     pool = kind(connection_class=_OURS[address.connection_class], **arguments)
     setattr(pool, _PREFIX_OF_POOL, address.prefix)
     return pool
