@@ -14,7 +14,8 @@ from kraken_history.database.migrations import check_schema
 from kraken_history.database.roles import check_may_store
 from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.runtime import liveness
-from kraken_history.runtime.processes import connect_redis, run_service, run_until
+from kraken_history.runtime.processes import run_service, run_until
+from kraken_history.runtime.redis_access import connect_both
 from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.runtime.signs import ConsumerSign
 from kraken_history.settings import Settings
@@ -30,9 +31,8 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
         async with pool.acquire() as connection:
             await check_schema(connection)
             await check_may_store(connection)
-        redis = await connect_redis(settings.require_redis_url())
-        async with redis:
-            jobs = JobQueue(queue_on(redis), heal_delay_s=settings.heal_delay_s)
+        async with connect_both(settings.require_redis_url(), settings.require_jobs_redis_url()) as (redis, jobs_redis):
+            jobs = JobQueue(queue_on(jobs_redis), heal_delay_s=settings.heal_delay_s)
             shards, prefix = range(settings.stream_shards), prefix_of(redis)
             consumer = Consumer(
                 redis,
@@ -47,7 +47,7 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
                 on_holes=jobs.heal_new_holes,
             )
 
-            beat = liveness.beat(redis, settings.consumer_name, partial(sign_of, consumer))
+            beat = liveness.beat(jobs_redis, settings.consumer_name, partial(sign_of, consumer))
             finished = asyncio.Event()
             await run_until(finished, _consume_then(consumer, stop, finished), beat)
 

@@ -46,8 +46,7 @@ def run_health(settings: Settings, service: str, name: str | None) -> int:
 
 def _redis_url(settings: Settings) -> str:
     """The Redis that holds the signs of life. No server is started: signs of life exist only while it runs."""
-    _, redis_url = server_choice.endpoints_that_are_set(settings)
-    if redis_url is not None:
+    if (redis_url := settings.given_jobs_redis_url) is not None:
         return redis_url
     servers = Servers(server_choice.data_dir(settings))
     if not servers.is_running():

@@ -16,8 +16,9 @@ from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as NoAnswer
 
+from kraken_history.runtime.redis_sentinels import Master
 from kraken_history.runtime.redis_urls import read_redis_url
-from kraken_history.urls import DEFAULT_PREFIX
+from kraken_history.urls import DEFAULT_PREFIX, InvalidUrl
 
 # In seconds. The socket timeout must be longer than a blocking read, or the read would be taken for a dead connection.
 REDIS_TIMEOUTS: dict[str, Any] = {"socket_timeout": 15.0, "socket_connect_timeout": 5.0, "health_check_interval": 30}
@@ -128,22 +129,67 @@ class _Replaced(_Cancellable):
             raise
 
 
-class TcpConnection(_Replaced, Connection):
-    """Over TCP."""
+class _TcpConnection(_Replaced, Connection):
+    pass
 
 
-class TlsConnection(_Replaced, SSLConnection):
-    """Over TLS."""
+class _TlsConnection(_Replaced, SSLConnection):
+    pass
 
 
 class _SocketConnection(_Replaced, UnixDomainSocketConnection):
     pass
 
 
+class _OfCluster(_Cancellable):
+    """redis-py closes all connections of a cluster's client if one of them fails, even while others are read."""
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        """As redis-py's."""
+        try:
+            return await super().read_response(*args, **options)
+        except AttributeError as error:
+            if error.obj is not None:
+                raise
+            raise NoConnection("the connection was closed while it was read") from error
+
+
+class TcpOfCluster(_OfCluster, Connection):
+    """Over TCP, to a node of a cluster."""
+
+
+class TlsOfCluster(_OfCluster, SSLConnection):
+    """Over TLS, to a node of a cluster."""
+
+
+class _ToMaster(Connection):
+    """Asks the Sentinels at each connection where the master is now."""
+
+    def __init__(self, *, master: Master, **options: Any) -> None:
+        super().__init__(**options)
+        self._master = master
+
+    async def _connect(self) -> None:
+        self.host, self.port = await self._master.find()
+        await super()._connect()  # type: ignore[no-untyped-call]
+
+
+class _TcpToMaster(_Replaced, _ToMaster):
+    pass
+
+
+class _TlsToMaster(_Replaced, _ToMaster, SSLConnection):
+    pass
+
+
 _OURS: dict[type[AbstractConnection], type[AbstractConnection]] = {
-    Connection: TcpConnection,
-    SSLConnection: TlsConnection,
+    Connection: _TcpConnection,
+    SSLConnection: _TlsConnection,
     UnixDomainSocketConnection: _SocketConnection,
+}
+_TO_MASTER: dict[type[AbstractConnection], type[AbstractConnection]] = {
+    Connection: _TcpToMaster,
+    SSLConnection: _TlsToMaster,
 }
 
 
@@ -159,19 +205,28 @@ def pool_at(url: str, kind: type[Pool], **options: Any) -> Pool:
     """A pool of these connections; does not connect yet.
 
     Raises:
-        InvalidUrl: The URL is not a Redis URL.
+        InvalidUrl: The URL is not a Redis URL, or names a cluster.
     """
     address = read_redis_url(url)
+    if address.kind == "cluster":
+        raise InvalidUrl("expected one server or Sentinels, got a cluster")
     arguments = address.connection_arguments() | REDIS_TIMEOUTS | {"generation": Generation()} | options
-    pool = kind(connection_class=_OURS[address.connection_class], **arguments)
-    setattr(pool, _PREFIX_OF_POOL, address.prefix)
+    kind_of_connection = _OURS[address.connection_class]
+    if address.kind == "sentinel":
+        kind_of_connection = _TO_MASTER[address.connection_class]
+        arguments["master"] = Master(address)
+    pool = kind(connection_class=kind_of_connection, **arguments)
+    setattr(pool, PREFIX_OF_KEYS, address.prefix)
     return pool
 
 
-_PREFIX_OF_POOL = "prefix_of_keys"
+PREFIX_OF_KEYS = "prefix_of_keys"
+"""Name of the attribute of a pool, or of a cluster's client, that holds the prefix."""
 
 
 def prefix_of(redis: Redis) -> str:
     """First part of the names of our keys in this Redis, as its URL says."""
-    prefix: str = getattr(redis.connection_pool, _PREFIX_OF_POOL, DEFAULT_PREFIX)
-    return prefix
+    prefix: str | None = getattr(redis, PREFIX_OF_KEYS, None)  # of a cluster, which has no pool
+    if prefix is None:
+        prefix = getattr(redis.connection_pool, PREFIX_OF_KEYS, None)
+    return prefix or DEFAULT_PREFIX
