@@ -26,12 +26,13 @@ from kraken_history.stream import wire
 async def consume(settings: Settings, stop: asyncio.Event) -> None:
     """Store the entries of the streams until ``stop`` is set; then finish the batch, acknowledge it and return."""
     url = settings.require_database_url()
+    redis_urls = settings.require_redis_url(), settings.require_jobs_redis_url()
     pool = await create_pool(url, min_size=1, max_size=2, command_timeout_s=settings.write_timeout_s)
     async with leaving_in_time(pool, stop):
         async with pool.acquire() as connection:
             await check_schema(connection)
             await check_may_store(connection)
-        async with connect_both(settings.require_redis_url(), settings.require_jobs_redis_url()) as (redis, jobs_redis):
+        async with connect_both(*redis_urls) as (redis, jobs_redis):
             jobs = JobQueue(queue_on(jobs_redis), heal_delay_s=settings.heal_delay_s)
             shards, prefix = range(settings.stream_shards), prefix_of(redis)
             consumer = Consumer(
