@@ -37,7 +37,7 @@ async def test_services_leave_a_master_that_became_a_replica(migrated_database_u
             await chain.ends_equal()
             chain.all_run()
 
-    assert back_s < 10
+    assert back_s < 20  # on a busy machine; else a second
     # A command that was on its way may be answered after another one was refused: then it is two.
     assert all(chain.said(name, "waiting") in (1, 2) for name in ("consumer", "worker"))
     assert chain.said("producer", "held_back") == 1
