@@ -16,6 +16,7 @@ from kraken_history.runtime import redis_connections
 from kraken_history.runtime.redis_access import connect_redis, connect_streams
 from kraken_history.runtime.redis_connections import RedisIsAway, pool_at
 from kraken_history.urls import UrlOfSetting
+from tests.support.neighbours import certificates
 from tests.support.proxy import Proxy
 from tests.support.redis_servers import MASTER_NAME, cluster, master_and_replica, redis_node, sentinels
 from tests.support.waiting import until
@@ -140,6 +141,25 @@ async def test_a_cluster_of_one_node_is_a_cluster() -> None:
             await connect_redis(UrlOfSetting(node.url, "JOBS_REDIS_URL"))
     with pytest.raises(ServiceUnavailable, match=f"no Redis answers at {HOST}"):
         await connect_streams(url)
+
+
+async def test_sentinels_and_clusters_are_reached_over_tls() -> None:
+    with certificates() as folder:
+        trusted = f"ssl_ca_certs={folder}/ca.crt"
+        with redis_node(tls=folder) as master, redis_node(kind="redis-sentinel", tls=folder) as sentinel:
+            sentinel.ask("SENTINEL", "MONITOR", MASTER_NAME, HOST, master.port, 1)
+            place = f"{HOST}:{sentinel.port}/{MASTER_NAME}"
+            async with await connect_redis(f"rediss+sentinel://{place}/1?{trusted}") as redis:
+                assert await redis.set("a", 1)
+            with pytest.raises((UsageError, ServiceUnavailable)):
+                await connect_redis(f"redis+sentinel://{place}/1")
+        with redis_node("cluster-enabled yes", "tls-cluster yes", tls=folder) as node:
+            node.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            await until(lambda: node.says("cluster_state:ok", "CLUSTER", "INFO"))
+            async with await connect_streams(f"rediss+cluster://{HOST}:{node.port}?{trusted}") as streams:
+                assert await streams.xadd("a", {"b": 1})
+            with pytest.raises(UsageError, match="certificate"):
+                await connect_streams(f"rediss+cluster://{HOST}:{node.port}")
 
 
 async def test_a_server_on_its_own_is_not_a_cluster() -> None:

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -23,15 +24,21 @@ NOTICED_AFTER_MS = 1000
 class RedisNode:
     """A running ``redis-server`` or ``redis-sentinel``."""
 
-    def __init__(self, port: int, bus_port: int, process: subprocess.Popen[bytes], password: str | None) -> None:
+    def __init__(
+        self, port: int, bus_port: int, process: subprocess.Popen[bytes], password: str | None, tls: Path | None
+    ) -> None:
         self.port = port
         self.bus_port = bus_port
         self._process = process
         self._password = password
+        self._tls = tls
 
     @property
     def url(self) -> str:
-        return f"redis://{f':{self._password}@' if self._password else ''}{HOST}:{self.port}/0"
+        account = f":{self._password}@" if self._password else ""
+        if self._tls is None:
+            return f"redis://{account}{HOST}:{self.port}/0"
+        return f"rediss://{account}{HOST}:{self.port}/0?ssl_ca_certs={self._tls}/ca.crt"
 
     def ask(self, *command: str | int) -> str:
         """The answer to one command, as text."""
@@ -61,12 +68,21 @@ class RedisNode:
 
 
 @contextmanager
-def redis_node(*lines: str, password: str | None = None, kind: str = "redis-server") -> Iterator[RedisNode]:
-    """Debian's Redis with these lines in its configuration, in a folder that is gone afterwards."""
+def redis_node(
+    *lines: str, password: str | None = None, kind: str = "redis-server", tls: Path | None = None
+) -> Iterator[RedisNode]:
+    """Debian's Redis with these lines in its configuration, in a folder that is gone afterwards.
+
+    Args:
+        tls: The folder of its certificates; without TLS, it then takes no connection.
+    """
     port, bus_port = free_port(), free_port()
     with private_folder() as folder:
         config = folder / "redis.conf"  # Sentinel rewrites it
-        own = [f"bind {HOST}", f"port {port}", f"dir {folder}", *lines]
+        own = [f"bind {HOST}", f"port {0 if tls else port}", f"dir {folder}", *lines]
+        if tls is not None:
+            own += [f"tls-port {port}", "tls-auth-clients no", "tls-replication yes", f"tls-ca-cert-file {tls}/ca.crt"]
+            own += [f"tls-cert-file {tls}/server.crt", f"tls-key-file {tls}/server.key"]
         if kind == "redis-server":
             own += ['save ""', "repl-diskless-sync-delay 0", f"cluster-port {bus_port}"]
             own += [] if password is None else [f"requirepass {password}", f"masterauth {password}"]
@@ -75,7 +91,7 @@ def redis_node(*lines: str, password: str | None = None, kind: str = "redis-serv
             os.chown(config, folder.stat().st_uid, folder.stat().st_gid)
         argv = [program(kind), str(config)]
         with running(argv, log=folder / "log", is_up=lambda: not port_is_free(port)) as process:
-            yield RedisNode(port, bus_port, process, password)
+            yield RedisNode(port, bus_port, process, password, tls)
             process.send_signal(signal.SIGCONT)  # a frozen process does not end
 
 
