@@ -50,9 +50,11 @@ class PrefixingPipeline(Pipeline):
             self.watching = False
         try:
             await super().reset()  # type: ignore[no-untyped-call]
-        except (NoConnection, NoAnswer):  # after which the connection is closed
+        except BaseException as error:  # a cancellation too closes the connection
             self.watching = False
             await super().reset()  # type: ignore[no-untyped-call]
+            if not isinstance(error, NoConnection | NoAnswer):
+                raise
 
     def note_cut(self) -> None:
         """Count a transaction of which nobody knows whether it was executed."""
