@@ -143,8 +143,8 @@ class _PatientPipeline(PrefixingPipeline):
         """
         if self.is_outdated:
             await self.reset()
-            self.note_cut()
-            raise WatchError("the connection was lost while keys were watched")
+            self.note_cut(_CUT)
+            raise WatchError(_CUT)
         marks = [args[1] for args, _ in self.command_stack if args[0] == "PSETEX" and _MARK in args[1]]
         try:
             return await super().execute(raise_on_error)
@@ -155,6 +155,7 @@ class _PatientPipeline(PrefixingPipeline):
             raise
 
 
+_CUT = "the connection was lost while keys were watched"
 _MARK = f":{in_progress_key_prefix}"
 
 

@@ -40,7 +40,7 @@ class PrefixingPipeline(Pipeline):
             answers: list[Any] = await super().execute(raise_on_error)
         except WatchError as error:
             if is_cut(error):
-                self.note_cut()
+                self.note_cut(str(error.__context__))
             raise
         return answers
 
@@ -56,9 +56,10 @@ class PrefixingPipeline(Pipeline):
             if not isinstance(error, NoConnection | NoAnswer):
                 raise
 
-    def note_cut(self) -> None:
+    def note_cut(self, why: str) -> None:
         """Count a transaction of which nobody knows whether it was executed."""
         self.queue.cuts += 1
+        self.queue.why_cut = why
 
 
 class QueueRedis(ArqRedis):
@@ -74,6 +75,7 @@ class QueueRedis(ArqRedis):
         super().__init__(pool_or_conn=pool, job_serializer=encode_job, job_deserializer=decode_job)
         self.prefix = prefix_of(self)
         self.cuts = 0  # transactions whose connection was lost, so that it is unknown whether they were executed
+        self.why_cut = ""
         self.default_queue_name = queue_name(self.prefix)
 
     async def enqueue_job(self, *args: Any, **options: Any) -> Job | None:
@@ -85,7 +87,7 @@ class QueueRedis(ArqRedis):
         cuts = self.cuts
         job = await super().enqueue_job(*args, **options)
         if job is None and self.cuts != cuts:
-            raise NoConnection("the connection was lost while a job was added to the queue")
+            raise NoConnection(f"the job may not have been added to the queue: {self.why_cut}")
         return job
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
