@@ -122,7 +122,7 @@ class _Replaced(_Cancellable):
             if not refuses_for_now(error):
                 raise
             self._generations.end(self._generation)
-            await self.disconnect(nowait=True)
+            await self.disconnect()
             raise RedisIsAway(*error.args) from error
         except (NoConnection, NoAnswer):
             self._generations.end(self._generation)
