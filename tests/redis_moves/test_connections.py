@@ -176,6 +176,7 @@ async def test_streams_of_several_nodes_are_read_together() -> None:
             for name in names:
                 await streams.xgroup_create(name, "store", id="0", mkstream=True)
                 await streams.xadd(name, {"a": name})
+                assert await streams.eval("return redis.call('XLEN', KEYS[1])", 1, name) == 1  # type: ignore[misc]
             answer = await streams.xreadgroup("store", "me", dict.fromkeys(names, ">"), count=10, block=10)
             nothing = await streams.xreadgroup("store", "me", dict.fromkeys(names, ">"), count=10, block=10)
 

@@ -57,7 +57,10 @@ class StreamsCluster(RedisCluster):
 
     async def _determine_slot(self, command: str, *args: Any) -> int:
         """As redis-py's, which asks a node where XREADGROUP has its keys."""
-        key: Any = args[args.index(b"STREAMS") + 1 if command == "XREADGROUP" else 0]
+        place = {"EVAL": 2, "EVALSHA": 2}.get(command, 0)
+        if command == "XREADGROUP":
+            place = args.index(b"STREAMS") + 1
+        key: Any = args[place]
         return self.keyslot(key)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
