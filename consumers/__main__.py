@@ -18,7 +18,8 @@ from kraken_history.database.watching import SessionWatch, watching
 from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.runtime import liveness
 from kraken_history.runtime.clocks import Clocks
-from kraken_history.runtime.processes import connect_redis, run_service, run_until
+from kraken_history.runtime.processes import run_service, run_until
+from kraken_history.runtime.redis_access import connect_both
 from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.runtime.signs import ConsumerSign
 from kraken_history.settings import Settings
@@ -32,6 +33,7 @@ _ANSWERS_WITHIN_S = 2.0  # a database that takes longer for nothing counts as aw
 async def consume(settings: Settings, stop: asyncio.Event) -> None:
     """Store the entries of the streams until ``stop`` is set; then finish the batch, acknowledge it and return."""
     url = settings.require_database_url()
+    redis_urls = settings.require_redis_url(), settings.require_jobs_redis_url()
     # A connection for each shard, because this consumer may be the only one.
     most, patience_s, watch = settings.stream_shards + 1, settings.write_timeout_s, SessionWatch()
     pool = await create_pool(url, min_size=1, max_size=most, command_timeout_s=patience_s, sessions=watch.sessions)
@@ -42,9 +44,8 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
                 await check_may_store(connection)
         except UNAVAILABLE as error:
             raise connection_error(error, url) from error
-        redis = await connect_redis(settings.require_redis_url())
-        async with redis:
-            jobs = JobQueue(queue_on(redis), heal_delay_s=settings.heal_delay_s)
+        async with connect_both(*redis_urls) as (redis, jobs_redis):
+            jobs = JobQueue(queue_on(jobs_redis), heal_delay_s=settings.heal_delay_s)
             await claim_shards(redis, settings.stream_shards)
             prefix, store = prefix_of(redis), Store(pool, doubts_leaps=True)
 
@@ -75,7 +76,7 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
                 redis, consume, can_store, name=settings.consumer_name, shards=settings.stream_shards
             )
 
-            beat = liveness.beat(redis, settings.consumer_name, partial(sign_of, consumer, watch), Clocks())
+            beat = liveness.beat(jobs_redis, settings.consumer_name, partial(sign_of, consumer, watch), Clocks())
             finished = asyncio.Event()
             async with watching(url, watch):
                 await run_until(finished, _consume_then(consumer, stop, finished), beat)

@@ -2,6 +2,7 @@
 
 import asyncpg
 from msgspec import Struct, field
+from redis.asyncio import Redis
 
 from kraken_history.errors import HistoryError, UnknownSymbol
 from kraken_history.fetching.queue import JobQueue
@@ -23,6 +24,7 @@ class WorkerContext(Struct):
         long_pool: For statements that may take minutes, as in a refresh; None if ``pool`` has no limit.
         backfills: The symbols whose backfills this worker is running.
         names: Name in ``SYMBOLS`` → its symbol, for the names found so far.
+        streams: The Redis of the streams and of the dead letters; None if it is that of the jobs.
     """
 
     settings: Settings
@@ -34,6 +36,7 @@ class WorkerContext(Struct):
     long_pool: asyncpg.Pool | None = None
     backfills: set[str] = field(default_factory=set)
     names: dict[str, str] = field(default_factory=dict)
+    streams: Redis | None = None
 
     @property
     def unhurried_pool(self) -> asyncpg.Pool:

@@ -43,7 +43,7 @@ async def confirm(ctx: dict[str, Any], symbol: str) -> int:
         telemetry.FETCH_FAILURES.labels(symbol=symbol, work="confirm", outcome="failed").inc()
         _log.error("confirm_failed", symbol=symbol, error=str(error))
         return 0
-    letters = DeadLetters(ctx["redis"], max_letters=context.settings.dead_letters_max)
+    letters = DeadLetters(context.streams or ctx["redis"], max_letters=context.settings.dead_letters_max)
     for trade in confirmed.unknown:  # first the letter: a worker that dies in between leaves a second one
         await letters.put_unknown(trade, shards=context.settings.stream_shards)
         await forget_unknown(context.pool, [trade])

@@ -7,20 +7,22 @@ from contextvars import ContextVar
 from typing import Any, ClassVar, TypeVar
 
 import arq.connections
+from arq.constants import in_progress_key_prefix
+from arq.jobs import Job
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as NoConnection
-from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError, WatchError
 from redis.exceptions import TimeoutError as NoAnswer
 
-from kraken_history.fetching.queue import QueueRedis
+from kraken_history.fetching.queue_redis import PrefixingPipeline, QueueRedis, is_cut
 from kraken_history.runtime import telemetry
-from kraken_history.runtime.redis_connections import pool_at, refuses_for_now
+from kraken_history.runtime.redis_connections import RedisIsAway, pool_at, refuses_for_now
 
-OUTAGES: list[type[Exception]] = [NoConnection, NoAnswer, OutOfMemoryError, ReadOnlyError]
-"""Errors after which a command is sent again. ``NoConnection`` includes a server that is loading its data."""
+OUTAGES: list[type[Exception]] = [NoConnection, NoAnswer]
+"""Errors after which a command is sent again. ``NoConnection`` includes a server that refuses commands for now."""
 
 _AWAY = (NoConnection, NoAnswer, OSError)  # OSError: while connecting, or out of time
 _PAUSE_S = 0.25
@@ -56,8 +58,7 @@ class Patience(Retry):
         """Call ``do``, and again after each outage.
 
         Raises:
-            redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, redis.exceptions.OutOfMemoryError, OSError:
-                The worker is stopping.
+            redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError: The worker is stopping.
             redis.exceptions.WatchError: The connection was lost in the middle of a transaction that watches a key.
         """
         is_inner = _is_within.get()
@@ -79,7 +80,7 @@ class Patience(Retry):
                 if isinstance(error, ResponseError):
                     if not refuses_for_now(error):
                         raise
-                    error = OutOfMemoryError(*error.args)  # one of OUTAGES, whatever its own class is
+                    error = RedisIsAway(*error.args)  # inside the answer to a transaction, which was read to its end
                 await fail(error)  # type: ignore[arg-type] # redis-py passes it an OSError too
                 if self.is_over():
                     raise
@@ -111,8 +112,62 @@ class PatientPool(ConnectionPool):
         return await Patience().call_with_retry(super().get_connection, _bear)
 
 
+class _PatientPipeline(PrefixingPipeline):
+    """Goes on after a connection that was lost while keys are watched; redis-py would raise, and arq's worker end.
+
+    It watches the keys again on another connection, so that the reads before the transaction have answers. Some of
+    these may be outdated, so the transaction is then not executed, as if another worker had changed the keys.
+    """
+
+    watched: tuple[Any, ...] = ()
+    is_outdated = False
+
+    async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
+        """As redis-py's."""
+        if args[0] == "WATCH":
+            self.watched = args
+        while True:
+            try:
+                return await super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]
+            except WatchError as error:
+                if not is_cut(error) or Patience.is_over():
+                    raise
+                self.is_outdated = True
+                await super().immediate_execute_command(*self.watched)  # type: ignore[no-untyped-call]
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """As redis-py's.
+
+        Raises:
+            WatchError: A watched key has changed, or the connection was lost since it was first watched.
+        """
+        if self.is_outdated:
+            await self.reset()
+            self.note_cut(_CUT)
+            raise WatchError(_CUT)
+        marks = [args[1] for args, _ in self.command_stack if args[0] == "PSETEX" and _MARK in args[1]]
+        try:
+            return await super().execute(raise_on_error)
+        except WatchError as error:
+            if marks and is_cut(error):
+                # Redis may have executed the transaction: then the mark would keep the job from every worker for hours.
+                await Redis(connection_pool=self.connection_pool).delete(*marks)
+            raise
+
+
+_CUT = "the connection was lost while keys were watched"
+_MARK = f":{in_progress_key_prefix}"
+
+
 class PatientRedis(QueueRedis):
     """The client of arq's worker and its jobs; arq's own connections would wait for an answer without a limit."""
+
+    kind_of_pipeline = _PatientPipeline
+
+    async def enqueue_job(self, *args: Any, **options: Any) -> Job | None:
+        """As arq's; if the connection is lost in between, adds the job again."""
+        add = super().enqueue_job
+        return await Patience().call_with_retry(lambda: add(*args, **options), _bear)
 
     @classmethod
     def at(cls, url: str) -> "PatientRedis":

@@ -54,13 +54,14 @@ class TailWatch:
     """Compares what the producers received with what is stored.
 
     Args:
-        redis: That of the streams and the signs of life.
+        redis: That of the jobs and the signs of life.
         clock: Monotonic clock, in seconds.
     """
 
     def __init__(self, context: WorkerContext, redis: Redis, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._context = context
         self._redis = redis
+        self._streams = context.streams or redis
         self._clock = clock
         self._behind: dict[str, _Behind] = {}
 
@@ -92,10 +93,10 @@ class TailWatch:
         if seen is None or seen.id <= newest_id:
             self._behind[symbol] = _Behind(live_id)
             return False
-        stream = wire.trades_stream(wire.shard_of(symbol, self._shards), prefix_of(self._redis))
+        stream = wire.trades_stream(wire.shard_of(symbol, self._shards), prefix_of(self._streams))
         if not seen.since:
-            seen.since = await _last_entry(self._redis, stream)
-        if self._clock() < seen.due_s or await _is_waiting(self._redis, stream, seen.since):
+            seen.since = await _last_entry(self._streams, stream)
+        if self._clock() < seen.due_s or await _is_waiting(self._streams, stream, seen.since):
             return False
         seen.due_s = self._clock() + min(AGAIN_AFTER_S * 2**seen.requests, LONGEST_S)
         seen.requests += 1

@@ -5,8 +5,8 @@ import inspect
 import os
 import socket
 import sys
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from arq.constants import in_progress_key_prefix
 from arq.cron import CronJob
 from arq.typing import WorkerCoroutine
 from arq.worker import Function, func
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from jobs.aggregates import AFTER_GRACE_S, refresh_aggregates
@@ -65,7 +66,8 @@ from kraken_history.kraken.resolver import Resolver
 from kraken_history.records import HistoricalTrade, RefusedTrade, UnreadableRow
 from kraken_history.runtime import liveness, telemetry
 from kraken_history.runtime.clocks import Clocks
-from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE, see_that_redis_answers
+from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE
+from kraken_history.runtime.redis_access import connect_streams, see_that_redis_answers
 from kraken_history.runtime.signs import WorkerSign
 from kraken_history.runtime.tasks import end
 from kraken_history.settings import Settings, load_settings
@@ -176,10 +178,22 @@ async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis, stop: 
     limiter = RateLimiter(arq, settings.pacing)
     rest = await stack.enter_async_context(KrakenRest(settings.kraken_rest_url, limiter))
     jobs = JobQueue(arq, heal_delay_s=settings.heal_delay_s)
-    store = Store(
-        pool, put_aside=partial(keep_aside, DeadLetters(arq, max_letters=settings.dead_letters_max), settings)
-    )
-    return WorkerContext(settings, pool, store, rest, Resolver(rest.fetch_asset_pairs), jobs, long_pool)
+    streams = await stack.enter_async_context(streams_beside(arq, settings))
+    letters = DeadLetters(streams, max_letters=settings.dead_letters_max)
+    store = Store(pool, put_aside=partial(keep_aside, letters, settings))
+    pairs = Resolver(rest.fetch_asset_pairs)
+    return WorkerContext(settings, pool, store, rest, pairs, jobs, long_pool, streams=streams)
+
+
+@asynccontextmanager
+async def streams_beside(arq: ArqRedis, settings: Settings) -> AsyncIterator[Redis]:
+    """The Redis of the streams, where the dead letters are: the worker's own, unless they are two."""
+    url = settings.require_redis_url()
+    if url == settings.require_jobs_redis_url():
+        yield arq
+    else:
+        async with await connect_streams(url) as streams:
+            yield streams
 
 
 async def keep_aside(
@@ -227,7 +241,7 @@ def _leave(error: HistoryError) -> None:
 
 def _redis_url() -> str:
     try:
-        url = load_settings().require_redis_url()
+        url = load_settings().require_jobs_redis_url()
         see_that_redis_answers(url)  # arq would retry for a long time and end with a traceback
         return url
     except HistoryError as error:

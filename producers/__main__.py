@@ -6,11 +6,14 @@ import socket
 import sys
 from functools import partial
 
+from redis.asyncio import Redis
+
 from kraken_history.clock import utc_now
 from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.runtime import liveness
 from kraken_history.runtime.clocks import Clocks, OtherClock
-from kraken_history.runtime.processes import connect_redis, run_service, run_until
+from kraken_history.runtime.processes import run_service, run_until
+from kraken_history.runtime.redis_access import connect_both
 from kraken_history.runtime.signs import ProducerSign
 from kraken_history.settings import Settings
 from kraken_history.stream.publisher import Publisher
@@ -19,10 +22,14 @@ from producers.feed import Feed
 
 async def produce(settings: Settings, stop: asyncio.Event) -> None:
     """Publish until ``stop`` is set, then publish the remaining trades and candles."""
-    redis = await connect_redis(settings.require_redis_url())
+    async with connect_both(settings.require_redis_url(), settings.require_jobs_redis_url()) as (streams, jobs_redis):
+        await _produce(settings, stop, streams, jobs_redis)
+
+
+async def _produce(settings: Settings, stop: asyncio.Event, streams: Redis, jobs_redis: Redis) -> None:
     kraken = OtherClock()
     publisher = Publisher(
-        redis,
+        streams,
         shards=settings.stream_shards,
         stream_max_entries=settings.stream_max_entries,
         publish_after_s=settings.publish_after_s,
@@ -31,7 +38,7 @@ async def produce(settings: Settings, stop: asyncio.Event) -> None:
         dead_letters_max=settings.dead_letters_max,
         now=kraken.now,
     )
-    jobs = JobQueue(queue_on(redis), heal_delay_s=settings.heal_delay_s)
+    jobs = JobQueue(queue_on(jobs_redis), heal_delay_s=settings.heal_delay_s)
     connected = asyncio.Event()
     feed = Feed(
         publisher,
@@ -50,8 +57,8 @@ async def produce(settings: Settings, stop: asyncio.Event) -> None:
             connected.clear()
             await jobs.fill_gaps_after_connecting(feed.symbols)
 
-    async with redis, publisher:
-        beat = liveness.beat(redis, socket.gethostname(), partial(sign_of, feed, publisher), Clocks(kraken))
+    async with publisher:
+        beat = liveness.beat(jobs_redis, socket.gethostname(), partial(sign_of, feed, publisher), Clocks(kraken))
         await run_until(stop, feed.run(), publisher.failure(), beat, ask_for_gaps())
 
 

@@ -27,7 +27,9 @@ from kraken_history.kraken.pairs import checked_name, symbol_without_kraken
 from kraken_history.settings_files import env_file, read_toml
 from kraken_history.settings_words import complaint_about
 from kraken_history.symbols import DEFAULT_SYMBOLS
-from kraken_history.urls import DEFAULT_PREFIX, PREFIX, split_url, with_prefix
+from kraken_history.urls import DEFAULT_PREFIX, PREFIX, UrlOfSetting, is_cluster, split_url, with_prefix
+
+_NO_CLUSTER = "the queue of jobs cannot be in a cluster"
 
 
 class Settings(BaseSettings):
@@ -42,6 +44,9 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = Field(None, description="postgresql://user:password@host:5432/name")
     redis_url: SecretStr | None = Field(None, description="redis://:password@host:6379/0")
+    jobs_redis_url: SecretStr | None = Field(
+        None, description="Redis of the jobs, the rate limit and the signs of life, if REDIS_URL names a cluster"
+    )
     redis_prefix: str = Field(
         DEFAULT_PREFIX, pattern=f"^{PREFIX.pattern}$", description="first part of the names of all keys in Redis"
     )
@@ -166,6 +171,7 @@ class Settings(BaseSettings):
     @field_validator(
         "database_url",
         "redis_url",
+        "jobs_redis_url",
         "metrics_port",
         "log_json",
         "kraken_history_data_dir",
@@ -209,6 +215,33 @@ class Settings(BaseSettings):
         if self.redis_url is None:
             raise UsageError("REDIS_URL is not set: set it, or start everything with `kraken-history up`")
         return with_prefix(self.redis_url.get_secret_value(), self.redis_prefix)
+
+    @property
+    def given_jobs_redis_url(self) -> str | None:
+        """The Redis of the jobs, the rate limit and the signs of life; None if none is set.
+
+        Raises:
+            UsageError: It is a cluster, or the streams are in a cluster and no other Redis is set.
+        """
+        if self.jobs_redis_url is not None:
+            url = with_prefix(self.jobs_redis_url.get_secret_value(), self.redis_prefix)
+            if is_cluster(url):
+                raise UsageError(f"expected JOBS_REDIS_URL to name one server or Sentinels: {_NO_CLUSTER}")
+            return UrlOfSetting(url, "JOBS_REDIS_URL")
+        if self.redis_url is None:
+            return None
+        url = self.require_redis_url()
+        if is_cluster(url):
+            raise UsageError(f"REDIS_URL names a cluster: set JOBS_REDIS_URL too, because {_NO_CLUSTER}")
+        return url
+
+    def require_jobs_redis_url(self) -> str:
+        """As :attr:`given_jobs_redis_url`, for a process that does not start a Redis.
+
+        Raises:
+            UsageError: Neither JOBS_REDIS_URL nor REDIS_URL is set, or it cannot be used.
+        """
+        return self.given_jobs_redis_url or self.require_redis_url()
 
 
 def load_settings() -> Settings:

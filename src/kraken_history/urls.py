@@ -29,6 +29,19 @@ class InvalidUrl(ValueError):
     """A URL cannot be read. The message quotes no part of the URL, because any part may be one of the password."""
 
 
+class UrlOfSetting(str):
+    """A URL with the name of its setting, so that a message can say which one to correct."""
+
+    __slots__ = ("setting",)
+
+    setting: str
+
+    def __new__(cls, url: str, setting: str) -> "UrlOfSetting":
+        made = super().__new__(cls, url)
+        made.setting = setting
+        return made
+
+
 class UrlParts(Struct, frozen=True):
     """The parts of a URL, decoded. Its repr shows no account and no options.
 
@@ -116,6 +129,11 @@ def with_prefix(url: str, prefix: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}prefix={prefix}"
 
 
+def is_cluster(url: str) -> bool:
+    """True if the URL of a Redis names a cluster."""
+    return url.strip().partition("://")[0] in ("redis+cluster", "rediss+cluster")
+
+
 def _split_host(text: str) -> tuple[str, int | None]:
     found = _HOST.fullmatch(text)
     if found is None:
@@ -148,7 +166,7 @@ def _split_options(query: str) -> dict[str, str]:
         name, is_, value = part.partition("=")
         if not is_ or not _OPTION_NAME.fullmatch(name):
             raise InvalidUrl(f"expected arguments like ?name=value&name=value; {ENCODE}")
-        options[name] = unquote(value) if name == "password" else unquote_plus(value)
+        options[name] = unquote(value) if name.endswith("password") else unquote_plus(value)
     return options
 
 

@@ -1,13 +1,16 @@
 """Names of redis-py that its documentation does not promise, and that the connections lean on."""
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from redis.asyncio import Connection, ConnectionPool, Redis
+from redis.asyncio import Connection, ConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as NoConnection
 
@@ -105,3 +108,71 @@ async def test_a_pool_hands_out_a_connection_that_is_connected(port: int) -> Non
         assert connection.is_connected
     finally:
         await connection.disconnect()
+
+
+@pytest.mark.parametrize("name", ["on_connect", "connect", "read_response", "_connect"])
+def test_a_connection_connects_and_reads_by_the_methods_that_are_replaced(name: str) -> None:
+    """``runtime.redis_connections`` overrides these, to leave a server that was replaced, and to find its successor.
+
+    With other names, services would stay with a master that has become a replica, and Sentinels would not be asked.
+    """
+    assert inspect.iscoroutinefunction(getattr(Connection, name))
+
+
+async def test_a_pool_connects_each_connection_before_its_use(port: int) -> None:
+    """``runtime.redis_connections`` replaces outdated connections in ``connect``, which the pool calls each time."""
+    calls: list[int] = []
+
+    class Watched(Connection):
+        async def connect(self) -> None:
+            calls.append(1)
+            await super().connect()  # type: ignore[no-untyped-call]
+
+    pool = ConnectionPool(connection_class=Watched, host="127.0.0.1", port=port, lib_name=None, lib_version=None)
+    async with Redis.from_pool(pool) as redis:
+        await redis.ping()
+        before = len(calls)
+        await redis.ping()
+
+    assert len(calls) == before + 1
+
+
+@pytest.mark.parametrize("name", ["immediate_execute_command", "execute", "reset"])
+def test_a_pipeline_has_the_methods_that_are_replaced(name: str) -> None:
+    """``jobs.patience`` and ``fetching.queue_redis`` override these, to survive a cut while keys are watched."""
+    assert inspect.iscoroutinefunction(getattr(Pipeline, name))
+
+
+def test_a_cluster_has_the_parts_that_are_replaced() -> None:
+    """``runtime.redis_clusters`` sets or overrides these.
+
+    Otherwise the client forgets its nodes after an outage, and asks a node that may be away for the keys of a command.
+    """
+    cluster = RedisCluster(host="127.0.0.1", port=1)
+
+    assert cluster._initialize is True
+    assert cluster.nodes_manager.startup_nodes.keys() == {"127.0.0.1:1"}
+    assert cluster.nodes_manager.connection_kwargs is cluster.connection_kwargs
+    assert inspect.iscoroutinefunction(cluster._determine_slot)
+    assert inspect.iscoroutinefunction(cluster.commands_parser.initialize)
+
+
+async def test_sentinels_are_asked_in_turn() -> None:
+    """``runtime.redis_sentinels`` replaces the clients in ``Sentinel.sentinels`` by its own, and closes them."""
+    asked: list[str] = []
+
+    class Client:
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        async def sentinel_masters(self) -> dict[str, Any]:
+            asked.append(self._name)
+            return {}
+
+    sentinel = Sentinel([])  # type: ignore[no-untyped-call]
+    clients: Any = [Client("a"), Client("b")]
+    sentinel.sentinels = clients
+    with pytest.raises(MasterNotFoundError):
+        await sentinel.discover_master("m")
+
+    assert asked == ["a", "b"]

@@ -24,6 +24,7 @@ PLACES = ["host:5432/name", "[::1]:1/0", "h1:1,h2:2/x", "/name", "host/0?ssl=tru
 QUERIES = [
     "postgresql://me@host/name?password={}",
     "redis://host:1/0?password={}",
+    "redis+sentinel://host/main?sentinel_password={}",
     "postgresql:///x?password={}&host=/tmp",
 ]
 
@@ -54,7 +55,7 @@ def is_shown(password: str, text: str) -> bool:
 
 @given(
     password=PASSWORDS,
-    scheme=st.sampled_from(["postgresql", "redis", "rediss", "unix", "postgresql+asyncpg"]),
+    scheme=st.sampled_from(["postgresql", "redis", "rediss+sentinel", "redis+cluster", "unix", "postgresql+asyncpg"]),
     place=st.sampled_from(PLACES),
 )
 def test_no_part_of_a_password_is_ever_shown(password: str, scheme: str, place: str) -> None:
@@ -242,9 +243,31 @@ def test_a_socket_is_a_path() -> None:
     assert url.arq_settings().unix_socket_path == "/run/redis.sock"
 
 
+def test_sentinels_name_a_master() -> None:
+    url = redis("rediss+sentinel://me:x@h1,[::1]:2/main/3?sentinel_username=s&sentinel_password=a%2Bb+c&prefix=p")
+
+    assert (url.kind, url.hosts, url.master, url.database) == ("sentinel", (("h1", 26379), ("::1", 2)), "main", 3)
+    assert (url.user, url.password, url.prefix, url.tls) == ("me", "x", "p", {})
+    assert url.node_arguments("h1", 26379) == {"host": "h1", "port": 26379, "username": "s", "password": "a+b+c"}
+    assert url.connection_arguments() == {"db": 3, "username": "me", "password": "x"}
+    settings = url.arq_settings()
+    assert (settings.sentinel, settings.host, settings.sentinel_master) == (True, list(url.hosts), "main")
+
+
+def test_a_cluster_has_nodes() -> None:
+    url = redis("redis+cluster://:x@h1:1,h2/0")
+
+    assert (url.kind, url.hosts, url.database) == ("cluster", (("h1", 1), ("h2", 6379)), 0)
+    assert url.cluster_arguments() == {"username": None, "password": "x", "ssl": False}
+
+
 @pytest.mark.parametrize(
     ("url", "named"),
     [
+        ("redis+sentinel://h", "expected the master's name"),
+        ("redis+sentinel://h/m/x", "behind the master's name"),
+        ("redis+cluster://h/1", "expected database 0"),
+        ("redis://h?sentinel_password=x", "sentinel_password"),
         ("redis://h?foo=1", "foo"),
         ("redis://h/name", "the number of a database"),
         ("redis://h1,h2", "one host"),

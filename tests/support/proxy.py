@@ -55,6 +55,10 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def lead_to(self, url: str) -> None:
+        """Forward new connections to another server, as a failover does; those that are open stay where they lead."""
+        self._parts = self._parts._replace(netloc=urlsplit(url).netloc)
+
     def silence(self) -> None:
         """Keep all connections, accept new ones, and forward nothing any more."""
         self._flows.clear()

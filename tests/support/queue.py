@@ -3,7 +3,7 @@
 from arq.connections import ArqRedis
 from redis.asyncio import ConnectionPool
 
-from kraken_history.fetching.queue import QueueRedis
+from kraken_history.fetching.queue_redis import QueueRedis
 from kraken_history.runtime.redis_connections import pool_at
 
 

@@ -116,7 +116,7 @@ async def _run(
     follows: bool,
 ) -> int:
     async with AsyncExitStack() as stack:
-        redis = await stack.enter_async_context(await connect_redis(endpoints.redis_url))
+        redis = await stack.enter_async_context(await connect_redis(endpoints.jobs_redis_url))
         pool = await stack.enter_async_context(await _pool(endpoints.database_url))
         if follows and start is None and end is None and (running := await _running(pool, symbol)) is not None:
             return await _watch(pool, redis, running)
@@ -186,7 +186,7 @@ async def _act(endpoints: server_choice.Endpoints, action: str, symbol: str | No
             meant = _meant(symbol, await list_backfills(pool))
             changed = [each for found in meant for each in await _ACTIONS[action](pool, found)]
     if action == "resume" and changed:
-        async with await connect_redis(endpoints.redis_url) as redis:
+        async with await connect_redis(endpoints.jobs_redis_url) as redis:
             queue = JobQueue(queue_on(redis))
             for backfill in changed:
                 await queue.backfill(backfill.symbol, backfill.run)

@@ -20,7 +20,7 @@ from kraken_history.embedded import Servers
 from kraken_history.embedded.process import port_is_free
 from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
 from kraken_history.runtime import liveness
-from kraken_history.runtime.processes import connect_redis
+from kraken_history.runtime.redis_access import connect_both
 from kraken_history.runtime.signs import Signs
 from kraken_history.settings_files import chosen_files
 
@@ -110,7 +110,11 @@ class Chain:
             environment=supervised_environment(
                 **chosen_files()  # the services run in the checkout, which may have other files
                 | dict(settings or {})
-                | {"DATABASE_URL": endpoints.database_url, "REDIS_URL": endpoints.redis_url}
+                | {
+                    "DATABASE_URL": endpoints.database_url,
+                    "REDIS_URL": endpoints.redis_url,
+                    "JOBS_REDIS_URL": "" if has_one_redis(endpoints) else endpoints.jobs_redis_url,
+                }
             ),
         )
 
@@ -127,7 +131,8 @@ class Chain:
         if self._servers is not None:
             await self._wait_for_servers(self._servers, say)
         await migrate(self.endpoints.database_url)
-        await (await connect_redis(self.endpoints.redis_url)).aclose()
+        async with connect_both(self.endpoints.redis_url, self.endpoints.jobs_redis_url):
+            pass  # both can be used
         for name in self.services:
             await self.supervisor.start_program(name)
 
@@ -173,6 +178,11 @@ class Chain:
             elif not sign.healthy:
                 troubles[name] = sign.state
         return troubles
+
+
+def has_one_redis(endpoints: Endpoints) -> bool:
+    """True if the streams and the jobs are in the same Redis."""
+    return endpoints.jobs_redis_url == endpoints.redis_url
 
 
 def service_programs(checkout: Path, metrics_port: int | None = None) -> list[Program]:

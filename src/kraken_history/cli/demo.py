@@ -25,10 +25,12 @@ from kraken_history.cli.verdict import TruthOfSymbol, Verdict, judge
 from kraken_history.database.connections import connect
 from kraken_history.embedded import Servers
 from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
-from kraken_history.runtime.processes import connect_redis, run_until
+from kraken_history.runtime.processes import run_until
+from kraken_history.runtime.redis_access import connect_both
 from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.settings import Settings
 from kraken_history.stream.backlog import fetch_streams
+from kraken_history.urls import without_password
 
 READY_TIMEOUT_S = 90.0
 """Maximum seconds from the start of the services until all of them are healthy."""
@@ -66,8 +68,10 @@ class Demo:
             lock_file = stack.enter_context(claimed(data_dir))
             servers: Servers | None = None
             database_url, redis_url = endpoints_that_are_set(self._settings)
+            jobs_redis_url = ""
             if database_url and redis_url:
-                asyncio.run(_check_empty(database_url, redis_url))
+                jobs_redis_url = self._settings.given_jobs_redis_url or redis_url
+                asyncio.run(_check_empty(database_url, redis_url, jobs_redis_url))
             else:
                 if database_url or redis_url:
                     sys.stderr.write(
@@ -80,7 +84,7 @@ class Demo:
             chain = Chain(
                 data_dir,
                 lock_file,
-                Endpoints(database_url, redis_url),
+                Endpoints(database_url, redis_url, jobs_redis_url),
                 servers=servers,
                 settings={**self._simulated.settings, "METRICS_PORT": ""},
                 extra=[self._simulated.program(find_checkout())],
@@ -116,7 +120,8 @@ class Demo:
             self._table.say("starting the servers, the simulator and the services")
             await chain.start()
             async with AsyncExitStack() as stack:
-                redis = await stack.enter_async_context(await connect_redis(chain.endpoints.redis_url))
+                urls = chain.endpoints.redis_url, chain.endpoints.jobs_redis_url
+                streams, redis = await stack.enter_async_context(connect_both(*urls))
                 connection = await connect(chain.endpoints.database_url)
                 stack.push_async_callback(connection.close)
                 simulated = await stack.enter_async_context(self._simulated)
@@ -127,7 +132,7 @@ class Demo:
                 await simulated.stop()
                 truth = await simulated.truth()
                 self._table.say("the simulator has stopped: waiting until everything is stored")
-                if not await self._drain(connection, redis, truth):
+                if not await self._drain(connection, streams, truth):
                     for name, reason in (await chain.troubles(redis)).items():
                         sys.stderr.write(f"{name} is unhealthy: {reason}\n")
                 self._table.say("comparing the database with the sent trades and candles")
@@ -142,7 +147,7 @@ class Demo:
             self._table.show(await fetch_progress(connection))
             await asyncio.sleep(min(_REFRESH_S, max(self._seconds - elapsed, 0)))
 
-    async def _drain(self, connection: asyncpg.Connection, redis: Redis, truth: dict[str, TruthOfSymbol]) -> bool:
+    async def _drain(self, connection: asyncpg.Connection, streams: Redis, truth: dict[str, TruthOfSymbol]) -> bool:
         """Wait until everything that was sent is stored; False if that takes longer than ``DRAIN_TIMEOUT_S``."""
         give_up = time.monotonic() + DRAIN_TIMEOUT_S
         while time.monotonic() < give_up:
@@ -152,7 +157,7 @@ class Demo:
             if (
                 all(newest.get(symbol) == expected.last_id for symbol, expected in truth.items())
                 and not any(of_symbol.missing for of_symbol in progress.values())
-                and all(state.is_drained for state in await fetch_streams(redis))
+                and all(state.is_drained for state in await fetch_streams(streams))
             ):
                 return True
             await asyncio.sleep(_REFRESH_S)
@@ -181,7 +186,7 @@ def _temporary_data_dir() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _check_empty(database_url: str, redis_url: str) -> None:
+async def _check_empty(database_url: str, redis_url: str, jobs_redis_url: str) -> None:
     """Check that the demo's trades would not be mixed with existing data.
 
     Raises:
@@ -196,10 +201,11 @@ async def _check_empty(database_url: str, redis_url: str) -> None:
             raise UsageError(f"the database at DATABASE_URL holds data already: {instead}")
     finally:
         await connection.close()
-    async with await connect_redis(redis_url) as redis:
-        keys = f"{prefix_of(redis)}:*"
-        async for _ in redis.scan_iter(match=keys, count=1000):
-            raise UsageError(f"the Redis at REDIS_URL holds {keys} keys already: {instead}")
+    async with connect_both(redis_url, jobs_redis_url) as both:
+        for redis in both:
+            keys = f"{prefix_of(redis)}:*"
+            async for _ in redis.scan_iter(match=keys, count=1000):
+                raise UsageError(f"the Redis at {without_password(redis_url)} holds {keys} keys already: {instead}")
 
 
 def run_demo(settings: Settings, *, seconds: int, seed: int, rate: float, as_json: bool) -> int:

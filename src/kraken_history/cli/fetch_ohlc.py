@@ -35,7 +35,7 @@ def run_command(names: Sequence[str]) -> None:
 async def _run(endpoints: server_choice.Endpoints, settings: Settings, names: Sequence[str]) -> int:
     """Fetch each symbol; return how many failed."""
     async with (
-        await connect_redis(endpoints.redis_url) as redis,
+        await connect_redis(endpoints.jobs_redis_url) as redis,
         await create_pool(endpoints.database_url, min_size=1, max_size=2) as pool,
         KrakenRest(settings.kraken_rest_url, RateLimiter(redis, settings.pacing)) as rest,
     ):

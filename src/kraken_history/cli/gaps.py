@@ -43,7 +43,7 @@ def run_fill_gaps(settings: Settings, symbol: str | None, *, min_gap_minutes: fl
         symbol: Any name of the symbol.
     """
     if not waits:
-        with server_choice.redis(settings) as redis_url, warnings_on_stderr():
+        with server_choice.jobs_redis(settings) as redis_url, warnings_on_stderr():
             symbols, asked, notice = asyncio.run(_ask(redis_url, settings, symbol, min_gap_minutes))
         sys.stderr.write(
             f"requested gap filling for {len(symbols)} symbol(s) from the worker"
@@ -83,7 +83,7 @@ async def _ask(
 async def _fill(
     endpoints: server_choice.Endpoints, settings: Settings, symbol: str | None, min_gap_minutes: float
 ) -> GapSummary:
-    async with await connect_redis(endpoints.redis_url) as redis:
+    async with await connect_redis(endpoints.jobs_redis_url) as redis:
         return await run_gap_filler(
             endpoints.database_url,
             symbols=await _wanted(redis, settings, symbol),

@@ -62,7 +62,7 @@ def run_import(settings: Settings, paths: Sequence[Path], symbol: str | None) ->
 
 def run_ask_worker(settings: Settings, paths: Sequence[Path], symbol: str | None) -> int:
     """Add the import to the worker's queue; return the exit code."""
-    with server_choice.redis(settings) as redis_url:
+    with server_choice.jobs_redis(settings) as redis_url:
         is_new, notice = asyncio.run(_ask(redis_url, [str(path.absolute()) for path in paths], symbol))
     done = "requested from the worker: import of" if is_new else "already in the worker's queue: import of"
     sys.stderr.write(f"{done} {len(paths)} path(s). The worker's log reports the outcome of each file\n{notice}")

@@ -12,7 +12,8 @@ from kraken_history.database.migrations import migrate
 from kraken_history.embedded import Servers
 from kraken_history.errors import ServiceUnavailable
 from kraken_history.runtime import liveness
-from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
+from kraken_history.runtime.processes import EXIT_FAILED
+from kraken_history.runtime.redis_access import connect_both
 from kraken_history.runtime.signs import WorkerSign
 from kraken_history.settings import Settings
 from kraken_history.stream.backlog import fetch_streams, nobody_reads
@@ -41,31 +42,31 @@ def run_env(settings: Settings) -> None:
 
 def run_health(settings: Settings, service: str, name: str | None) -> int:
     """0 if Redis holds a healthy sign of life of the service, whose remarks are printed; otherwise print the reason."""
-    complaint, remarks = asyncio.run(_complaint(_redis_url(settings), service, name))
+    complaint, remarks = asyncio.run(_complaint(_redis_urls(settings), service, name))
     for line in [complaint] if complaint else remarks:
         sys.stderr.write(f"{line}\n")
     return EXIT_FAILED if complaint else 0
 
 
-def _redis_url(settings: Settings) -> str:
-    """The Redis that holds the signs of life. No server is started: signs of life exist only while it runs."""
-    _, redis_url = server_choice.endpoints_that_are_set(settings)
-    if redis_url is not None:
-        return redis_url
+def _redis_urls(settings: Settings) -> tuple[str, str]:
+    """The Redis of the streams, and that of the signs of life. No server is started: signs exist only while it runs."""
+    _, streams_url = server_choice.endpoints_that_are_set(settings)
+    if (jobs_url := settings.given_jobs_redis_url) is not None:
+        return streams_url or jobs_url, jobs_url
     servers = Servers(server_choice.data_dir(settings))
     if not servers.is_running():
         raise ServiceUnavailable(
             f"the servers in {servers.data_dir} are not running: start them with `kraken-history up`, or set REDIS_URL"
         )
-    return server_choice.embedded_redis_url(servers, settings)
+    url = server_choice.embedded_redis_url(servers, settings)
+    return url, url
 
 
-async def _complaint(redis_url: str, service: str, name: str | None) -> tuple[str, list[str]]:
+async def _complaint(redis_urls: tuple[str, str], service: str, name: str | None) -> tuple[str, list[str]]:
     """Why the service is not healthy, and what else a person should know about it."""
-    redis: Redis
-    async with await connect_redis(redis_url) as redis:
-        signs = await liveness.signs_of_life(redis)
-        unread = await _unread_words(redis) if service != WorkerSign.service else ""
+    async with connect_both(*redis_urls) as (streams, jobs_redis):
+        signs = await liveness.signs_of_life(jobs_redis)
+        unread = await _unread_words(streams) if service != WorkerSign.service else ""
     wanted = {
         key: sign
         for key, sign in signs.by_name.items()

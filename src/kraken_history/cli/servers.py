@@ -19,6 +19,12 @@ class Endpoints(Struct, frozen=True):
 
     database_url: str
     redis_url: str
+    other_jobs_redis_url: str = ""
+
+    @property
+    def jobs_redis_url(self) -> str:
+        """The Redis of the jobs, the rate limit and the signs of life."""
+        return self.other_jobs_redis_url or self.redis_url
 
 
 def data_dir(settings: Settings) -> Path:
@@ -53,9 +59,16 @@ def database(settings: Settings) -> Iterator[str]:
 
 @contextmanager
 def redis(settings: Settings) -> Iterator[str]:
-    """The URL of Redis; raises as :func:`database`."""
+    """The URL of the Redis of the streams; raises as :func:`database`."""
     with endpoints(settings, needs_database=False) as those:
         yield those.redis_url
+
+
+@contextmanager
+def jobs_redis(settings: Settings) -> Iterator[str]:
+    """The URL of the Redis of the jobs; raises as :func:`database`."""
+    with endpoints(settings, needs_database=False) as those:
+        yield those.jobs_redis_url
 
 
 @contextmanager
@@ -69,13 +82,14 @@ def endpoints(
     """
     database_url, redis_url = endpoints_that_are_set(settings)
     if (database_url or not needs_database) and (redis_url or not needs_redis):
-        yield Endpoints(database_url or "", redis_url or "")
+        yield Endpoints(database_url or "", redis_url or "", settings.given_jobs_redis_url or "")
         return
     servers = Servers(data_dir(settings))
     with servers.running():
         if migrates and needs_database and database_url is None:
             asyncio.run(_migrate_if_empty(servers.database_url))
-        yield Endpoints(database_url or servers.database_url, redis_url or embedded_redis_url(servers, settings))
+        redis_url = redis_url or embedded_redis_url(servers, settings)
+        yield Endpoints(database_url or servers.database_url, redis_url, settings.given_jobs_redis_url or "")
 
 
 async def _migrate_if_empty(database_url: str) -> None:

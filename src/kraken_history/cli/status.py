@@ -26,7 +26,7 @@ from kraken_history.records import TimeRange
 from kraken_history.runtime import liveness
 from kraken_history.runtime.clocks import Clocks
 from kraken_history.runtime.liveness import SILENT_AFTER_S
-from kraken_history.runtime.processes import connect_redis
+from kraken_history.runtime.redis_access import connect_both
 from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.runtime.signs import AnySign, ConsumerSign, ProducerSign, Signs, WorkerSign
 from kraken_history.settings import Settings
@@ -136,10 +136,10 @@ def print_status(status: Status, *, as_json: bool) -> None:
 
 async def fetch_status(endpoints: server_choice.Endpoints, settings: Settings) -> Status:
     """The status now."""
-    async with await connect_redis(endpoints.redis_url) as redis:
-        signs = await liveness.signs_of_life(redis)
+    async with connect_both(endpoints.redis_url, endpoints.jobs_redis_url) as (redis, jobs_redis):
+        signs = await liveness.signs_of_life(jobs_redis)
         clocks = Clocks()
-        await clocks.ask(redis)
+        await clocks.ask(jobs_redis)
         streams = await fetch_streams(redis)
         shards = await fetch_shards(redis) or settings.stream_shards
         dead_letters = await redis.xlen(wire.dead_letters_stream(prefix_of(redis)))

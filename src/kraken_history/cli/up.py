@@ -54,7 +54,7 @@ def _prepare(settings: Settings, stack: ExitStack) -> Chain:
     return Chain(
         directory,
         lock_file,
-        Endpoints(database_url, redis_url),
+        Endpoints(database_url, redis_url, settings.given_jobs_redis_url or ""),
         servers=servers,
         metrics_port=settings.metrics_port,
     )
@@ -81,7 +81,7 @@ async def _start_and_watch(chain: Chain, settings: Settings) -> None:
     await chain.start(say=_say)
     watch = Watch(chain, settings)
     async with AsyncExitStack() as stack:
-        redis = await stack.enter_async_context(await connect_redis(chain.endpoints.redis_url))
+        redis = await stack.enter_async_context(await connect_redis(chain.endpoints.jobs_redis_url))
         while True:
             await _look_at_disk(chain)
             for line in await watch.look(redis, now_s=time.monotonic()):

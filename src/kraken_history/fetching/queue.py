@@ -5,23 +5,19 @@ A job is only a reminder. When it runs, it reads from the database what to do, s
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any
 
-import msgspec
 from arq.connections import ArqRedis, RedisSettings
-from arq.jobs import Job
-from arq.utils import to_ms
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
 from kraken_history.errors import UsageError
+from kraken_history.fetching.queue_redis import decode_job as decode_job
+from kraken_history.fetching.queue_redis import encode_job as encode_job
+from kraken_history.fetching.queue_redis import now_of
+from kraken_history.fetching.queue_redis import queue_on as queue_on
 from kraken_history.kraken.rest import TRADES_PAGE
 from kraken_history.ledger import IdRange, IdRanges, neighbourhoods
-from kraken_history.records import unix_ns, utc_from_unix_ns
+from kraken_history.records import unix_ns
 from kraken_history.runtime import telemetry
-from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.runtime.redis_urls import EXAMPLE, read_redis_url
 from kraken_history.urls import InvalidUrl
 
@@ -35,16 +31,6 @@ IMPORT_CSV = "import-csv"
 FETCH_OHLC = "fetch-ohlc"
 CONFIRM = "confirm"
 
-
-def _in_words(value: object) -> str:
-    """Encode an exception as text: arq always stores the exception of a failed job as its result."""
-    if isinstance(value, BaseException):
-        return f"{type(value).__name__}: {value}"
-    raise NotImplementedError(f"expected a value that MessagePack can encode, got a {type(value).__name__}")
-
-
-encode_job = msgspec.msgpack.Encoder(enc_hook=_in_words).encode
-decode_job = msgspec.msgpack.decode
 
 _REMEMBERED_S = 300.0  # a requested hole is not requested again within this time
 _MOST_REMEMBERED = 1_000  # requested holes per symbol
@@ -79,79 +65,6 @@ def redis_settings(redis_url: str) -> RedisSettings:
         raise UsageError(f"expected REDIS_URL like {EXAMPLE} ({error})") from error
     settings.conn_retries = 30
     return settings
-
-
-class QueueRedis(ArqRedis):
-    """arq's client, whose queue and keys all begin with our prefix.
-
-    arq lets one choose the name of its queue, but not of its keys: ``arq:job:…``, ``arq:in-progress:…``,
-    ``arq:retry:…`` and ``arq:result:…`` are the same for every application. So these names change on their way.
-
-    A job is due by the clock of Redis. With arq it is due by the clock of the host that requested it, and taken by the
-    clock of the worker.
-    """
-
-    def __init__(self, pool: ConnectionPool) -> None:
-        super().__init__(pool_or_conn=pool, job_serializer=encode_job, job_deserializer=decode_job)
-        self.prefix = prefix_of(self)
-        self.default_queue_name = queue_name(self.prefix)
-
-    async def enqueue_job(
-        self,
-        function: str,
-        *args: Any,
-        _defer_until: datetime | None = None,
-        _defer_by: float | timedelta | None = None,
-        _expires: float | timedelta | None = None,
-        **options: Any,
-    ) -> Job | None:
-        """As arq's; ``_defer_until`` is a time of Redis' clock."""
-        now = await _now_of(self)
-        due = now + timedelta(milliseconds=to_ms(_defer_by) or 0) if _defer_until is None else _defer_until
-        lasts = max(due - now, timedelta()) + timedelta(milliseconds=self.expires_extra_ms)
-        return await super().enqueue_job(function, *args, _defer_until=due, _expires=_expires or lasts, **options)
-
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """As redis-py's."""
-        command = super().execute_command(*_prefixed(self.prefix, args), **options)  # type: ignore[no-untyped-call]
-        return await command
-
-    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
-        """As redis-py's."""
-        pipeline = _PrefixingPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
-        pipeline.prefix = self.prefix
-        return pipeline
-
-
-async def _now_of(redis: Redis) -> datetime:
-    """The clock of Redis."""
-    seconds, microseconds = await redis.time()
-    return utc_from_unix_ns((seconds * 1_000_000 + microseconds) * 1_000)
-
-
-class _PrefixingPipeline(Pipeline):
-    prefix = ""
-
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        return super().execute_command(*_prefixed(self.prefix, args), **options)
-
-
-def _prefixed(prefix: str, args: tuple[Any, ...]) -> list[Any]:
-    """The arguments of a command, in which each of arq's own names follows our prefix."""
-    return [f"{prefix}:{arg}" if isinstance(arg, str) and arg.startswith(_ARQ) else arg for arg in args]
-
-
-_ARQ = "arq:"
-
-
-def queue_name(prefix: str) -> str:
-    """The name of our queue of jobs."""
-    return f"{prefix}:jobs"
-
-
-def queue_on(redis: Redis) -> ArqRedis:
-    """The queue on an existing client, which the caller closes."""
-    return QueueRedis(redis.connection_pool)
 
 
 class JobQueue:
@@ -282,7 +195,7 @@ class JobQueue:
 
         They would not run until that time, while their ids keep others from requesting the same work.
         """
-        now_ms = unix_ns(await _now_of(self._arq)) // 1_000_000
+        now_ms = unix_ns(await now_of(self._arq)) // 1_000_000
         queue, late = self._arq.default_queue_name, []
         for id_, due_ms in await self._arq.zrange(queue, 0, -1, withscores=True):
             latest_s = _LATEST_S.get(id_.decode().partition(":")[0], _LATEST_OF_OTHERS_S)

@@ -1,23 +1,19 @@
-"""Shared by the long-running processes: connecting to Redis, and stopping in time after a signal."""
+"""Shared by the long-running processes: running, and stopping in time after a signal."""
 
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from redis import Redis as BlockingRedis
-from redis.asyncio import ConnectionPool, Redis
-from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, RedisError
+from redis.exceptions import RedisError
 
-from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
+from kraken_history.errors import HistoryError, UsageError
 from kraken_history.runtime import telemetry
-from kraken_history.runtime.redis_connections import pool_at
-from kraken_history.runtime.redis_urls import EXAMPLE, read_redis_url
+from kraken_history.runtime.redis_access import connect_redis as connect_redis
+from kraken_history.runtime.redis_access import see_that_redis_answers as see_that_redis_answers
 from kraken_history.runtime.tasks import end
 from kraken_history.settings import Settings, load_settings
-from kraken_history.urls import without_password
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -25,56 +21,6 @@ EXIT_USAGE = 2
 _FINISH_S = 12.0  # part of the 20 s in which `up` lets a service stop; compose allows 30
 
 _log = telemetry.get_logger("process")
-
-
-async def connect_redis(url: str) -> Redis:
-    """Open a client, and check that Redis answers.
-
-    Raises:
-        UsageError: The URL is invalid, or its password is wrong or missing.
-        ServiceUnavailable: No Redis answers at that address, or it is still loading.
-    """
-    with _translated_errors(url):
-        redis: Redis = Redis.from_pool(pool_at(url, ConnectionPool))
-        try:
-            await redis.ping()
-        except BaseException:
-            await redis.aclose()
-            raise
-    return redis
-
-
-def see_that_redis_answers(url: str) -> None:
-    """As :func:`connect_redis`, for code without an event loop; closes its connection."""
-    with (
-        _translated_errors(url),
-        BlockingRedis(
-            **read_redis_url(url).client_arguments(), socket_timeout=5.0, socket_connect_timeout=5.0
-        ) as redis,
-    ):
-        redis.ping()
-
-
-@contextmanager
-def _translated_errors(url: str) -> Iterator[None]:
-    place = without_password(url)
-    try:
-        yield
-    except ValueError as error:
-        raise UsageError(f"expected REDIS_URL like {EXAMPLE} ({error})") from error
-    except AuthenticationError as error:
-        raise UsageError(f"the Redis at {place} refuses the password: correct it in REDIS_URL") from error
-    except NoPermissionError as error:
-        raise UsageError(f"the Redis at {place} refuses this user a command ({error}): extend its ACL") from error
-    except BusyLoadingError as error:
-        raise ServiceUnavailable(f"the Redis at {place} is still loading its data: try again") from error
-    except (RedisError, OSError) as error:
-        if "NOAUTH" in str(error) or "WRONGPASS" in str(error):
-            raise UsageError(f"the Redis at {place} requires a password: add it to REDIS_URL") from error
-        if "certificate" in str(error).lower():
-            remedy = "correct ssl_ca_certs in REDIS_URL, or the host"
-            raise UsageError(f"the certificate of the Redis at {place} is not trusted ({error}): {remedy}") from error
-        raise ServiceUnavailable(f"no Redis answers at {place} ({error}): start it, or correct REDIS_URL") from error
 
 
 async def run_until(stop: asyncio.Event, *forever: Coroutine[Any, Any, None]) -> None:

@@ -1,10 +1,18 @@
 """The URL of a Redis, read once, and given to each client in the form that this client understands.
 
+It names one server, or the Sentinels that know the current master, or some nodes of a cluster::
+
+    redis://:password@host:6379/0
+    redis+sentinel://:password@host:26379,host:26379/master-name/0
+    redis+cluster://:password@host:6379,host:6379
+
+With ``rediss`` instead of ``redis``, all of their servers are reached over TLS.
+
 Providers and frameworks put options of redis-py into the URL. Some would change the form of every answer
 (``decode_responses``, ``protocol``), or the times after which a connection counts as dead; they are left out.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from arq.connections import RedisSettings
 from msgspec import Struct
@@ -37,26 +45,38 @@ _NO = frozenset({"false", "0", "no", "off", "f", "n", ""})
 _CERTIFICATES = ("none", "optional", "required")
 
 
+Kind = Literal["server", "sentinel", "cluster"]
+
+_DEFAULT_PORTS: dict[Kind, int] = {"server": 6379, "sentinel": 26379, "cluster": 6379}
+
+
 class RedisUrl(Struct, frozen=True):
-    """A Redis' address. Its repr shows host, port and database only.
+    """A Redis' address. Its repr shows hosts, ports and database only.
 
     Attributes:
+        kind: What the hosts are: the server itself, Sentinels, or nodes of a cluster.
+        hosts: Host and port, in order.
+        master: Under which name the Sentinels know the master.
+        sentinel_user: Account at the Sentinels. That of the URL is the account at the master.
         socket: Path of its Unix socket, instead of host and port.
         tls: Arguments about TLS, by redis-py's names; None without TLS.
         prefix: The argument ``prefix``, which is ours: first part of the names of all our keys.
     """
 
-    host: str
-    port: int
+    kind: Kind
+    hosts: tuple[tuple[str, int], ...]
     socket: str | None
     database: int
     user: str | None
     password: str | None
     tls: dict[str, Any] | None
     prefix: str = DEFAULT_PREFIX
+    master: str = ""
+    sentinel_user: str | None = None
+    sentinel_password: str | None = None
 
     def __repr__(self) -> str:
-        return f"<Redis {self.database} at {self.socket or f'{self.host}:{self.port}'}>"
+        return f"<Redis {self.database} at {self.socket or ','.join(f'{host}:{port}' for host, port in self.hosts)}>"
 
     @property
     def connection_class(self) -> type[AbstractConnection]:
@@ -66,22 +86,35 @@ class RedisUrl(Struct, frozen=True):
         return Connection if self.tls is None else SSLConnection
 
     def connection_arguments(self) -> dict[str, Any]:
-        """Arguments of :attr:`connection_class`."""
-        place = {"path": self.socket} if self.socket is not None else {"host": self.host, "port": self.port}
+        """Arguments of :attr:`connection_class`. Those of a connection to a master lack its address."""
+        place: dict[str, Any] = {}
+        if self.socket is not None:
+            place = {"path": self.socket}
+        elif self.kind == "server":
+            place = dict(zip(("host", "port"), self.hosts[0], strict=True))
         return {**place, "db": self.database, **self._account(), **(self.tls or {})}
 
-    def client_arguments(self) -> dict[str, Any]:
-        """Arguments of redis-py's client without an event loop."""
-        if self.socket is not None:
-            return {"unix_socket_path": self.socket, "db": self.database, **self._account()}
-        return self.connection_arguments() | {"ssl": self.tls is not None}
+    def node_arguments(self, host: str, port: int) -> dict[str, Any]:
+        """Arguments of a connection to one of the hosts: a Sentinel, or a node of a cluster."""
+        account = self._account()
+        if self.kind == "sentinel":
+            account = {"username": self.sentinel_user, "password": self.sentinel_password}
+        return {"host": host, "port": port, **account, **(self.tls or {})}
+
+    def cluster_arguments(self) -> dict[str, Any]:
+        """Arguments of redis-py's client of a cluster."""
+        return {**self._account(), "ssl": self.tls is not None, **(self.tls or {})}
 
     def arq_settings(self) -> RedisSettings:
         """Settings for arq's own connections."""
         tls = {name: value for name, value in (self.tls or {}).items() if name in _TLS_OF_ARQ | {"ssl_check_hostname"}}
+        by_sentinel = self.kind == "sentinel"
+        host, port = self.hosts[0]
         return _Settings(
-            host=self.host,
-            port=self.port,
+            host=list(self.hosts) if by_sentinel else host,
+            port=port,
+            sentinel=by_sentinel,
+            sentinel_master=self.master,
             unix_socket_path=self.socket,
             database=self.database,
             ssl=self.tls is not None,
@@ -107,33 +140,63 @@ def read_redis_url(url: str) -> RedisUrl:
         InvalidUrl: It is not a URL of Redis, or has an argument that is not known; names the argument.
     """
     parts = split_url(url)
-    if parts.scheme not in ("redis", "rediss", "unix"):
-        raise InvalidUrl("it does not begin with redis:// or rediss://")
-    if len(parts.hosts) > 1:
-        raise InvalidUrl("expected one host: Sentinel and Cluster are not supported")
+    if parts.scheme not in _SCHEMES:
+        raise InvalidUrl("it does not begin with redis:// or rediss://, or with redis+sentinel:// or redis+cluster://")
+    kind, has_tls = _SCHEMES[parts.scheme]
+    if kind == "server" and len(parts.hosts) > 1:
+        raise InvalidUrl("expected one host: write redis+sentinel:// for Sentinels, or redis+cluster:// for a cluster")
     options = dict(parts.options)
     is_socket = parts.scheme == "unix"
-    database = options.pop("db", "0" if is_socket else parts.path.strip("/") or "0")
+    master, database = _master_and_database(kind, "" if is_socket else parts.path)
+    database = options.pop("db", database or "0")
     if not database.isascii() or not database.isdigit():
-        raise InvalidUrl("expected the number of a database behind the port, for example /0")
+        raise InvalidUrl(f"expected the number of a database behind {_BEFORE_DATABASE[kind]}, for example /0")
+    if kind == "cluster" and int(database):
+        raise InvalidUrl("expected database 0, because a cluster has no other")
     user, password = options.pop("username", parts.user), options.pop("password", parts.password)
+    sentinel_account = [options.pop(name, None) if kind == "sentinel" else None for name in _SENTINEL_ACCOUNT]
     prefix = options.pop("prefix", DEFAULT_PREFIX)
     if not PREFIX.fullmatch(prefix):
         raise InvalidUrl("expected the argument prefix to be letters, digits, and - _ . or : between them")
-    tls = _tls_of(options, is_on=parts.scheme == "rediss")
+    tls = _tls_of(options, is_on=has_tls)
     for name in sorted(options.keys() - _LEFT_OUT):
         raise InvalidUrl(f"the argument {name} is not known: remove it from the URL")
-    host, port = parts.hosts[0] if parts.hosts else ("localhost", None)
     return RedisUrl(
-        host=host,
-        port=port or 6379,
+        kind=kind,
+        hosts=tuple((host, port or _DEFAULT_PORTS[kind]) for host, port in parts.hosts or (("localhost", None),)),
         socket=parts.path if is_socket else None,
         database=int(database),
         user=user,
         password=password,
         tls=tls,
         prefix=prefix,
+        master=master,
+        sentinel_user=sentinel_account[0],
+        sentinel_password=sentinel_account[1],
     )
+
+
+_SCHEMES: dict[str, tuple[Kind, bool]] = {
+    "redis": ("server", False),
+    "rediss": ("server", True),
+    "unix": ("server", False),
+    "redis+sentinel": ("sentinel", False),
+    "rediss+sentinel": ("sentinel", True),
+    "redis+cluster": ("cluster", False),
+    "rediss+cluster": ("cluster", True),
+}
+_SENTINEL_ACCOUNT = ("sentinel_username", "sentinel_password")
+_BEFORE_DATABASE: dict[Kind, str] = {"server": "the port", "sentinel": "the master's name", "cluster": "the port"}
+
+
+def _master_and_database(kind: Kind, path: str) -> tuple[str, str]:
+    """The name of a master, and the number of a database, each empty if it is missing."""
+    if kind != "sentinel":
+        return "", path.strip("/")
+    master, _, database = path.strip("/").partition("/")
+    if not master:
+        raise InvalidUrl("expected the master's name behind the Sentinels, for example host:26379/mymaster/0")
+    return master, database
 
 
 def _tls_of(options: dict[str, str], *, is_on: bool) -> dict[str, Any] | None:

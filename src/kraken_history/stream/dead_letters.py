@@ -130,11 +130,13 @@ class DeadLetters:
             MalformedMessage: The frame or row still cannot be decoded. The letter remains.
         """
         entries = _entries_of_letter(letter, shards, self._prefix)
-        async with self._redis.pipeline(transaction=True) as pipeline:
+        # Not in one transaction, because a cluster has these streams on several nodes. If this is cut off in between,
+        # the entry is replayed twice, which the ledger tolerates.
+        async with self._redis.pipeline(transaction=False) as pipeline:
             for stream, fields in entries:
                 pipeline.xadd(stream, fields)
-            pipeline.xdel(self._stream, letter.id)
             await pipeline.execute()
+        await self._redis.xdel(self._stream, letter.id)
 
 
 def _letter(id_: str, fields: Mapping[bytes, bytes]) -> DeadLetter:
