@@ -29,12 +29,12 @@ def test_a_sign_comes_out_as_it_went_in(name: str, written: Sign) -> None:
 
 def test_the_fields_that_status_prints_have_kept_their_names() -> None:
     names = {kind: {*msgspec.json.decode(encode_sign(written))} for kind, written in WRITTEN}
-    shared = {"pid", "at", "healthy", "trouble", "version"}
+    shared = {"pid", "at", "healthy", "trouble", "version", "clock_ahead_s"}
 
     assert names == {
         "producer:a": shared | {"system", "refused", "sessions", "published_trades", "let_go_trades", "last_ids"},
         "consumer:b": shared | {"new_trades", "known_trades", "batches", "shards"},
-        "worker:c": shared | {"symbols", "history_days"},
+        "worker:c": shared | {"symbols", "history_days", "jobs"},
     }
 
 
