@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from tests.faults.all_scenarios import SCENARIOS
-from tests.faults.report import read_rows, row_of, write_report
+from tests.faults.report import add_to_report, row_of
 from tests.faults.scenario import BOTH, run, runs
 from tests.faults.servers import Fleet, NotHereError
 
@@ -26,7 +26,6 @@ def _arguments() -> argparse.Namespace:
 
 async def _run_all(arguments: argparse.Namespace) -> bool:
     is_well = True
-    rows = read_rows()
     with tempfile.TemporaryDirectory(prefix="faults-", dir=_memory(), ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o711)  # the servers may run under another account
         fleet = Fleet(Path(name))
@@ -40,11 +39,10 @@ async def _run_all(arguments: argparse.Namespace) -> bool:
                         _say(f"{what.name} {flavour} {seed}: skipped: {error}")
                         continue
                     row = row_of(what, flavour, seed, outcome)
-                    rows[row.key] = row
                     is_well &= row.is_well
                     _say(f"{row.line} ({time.monotonic() - began:.0f} s)")
                     if not arguments.no_report:
-                        write_report(rows)
+                        add_to_report(row)
         finally:
             await fleet.close()
     return is_well

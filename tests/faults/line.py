@@ -36,6 +36,7 @@ class _Link:
 
     def __init__(self, near: asyncio.StreamWriter, far: asyncio.StreamWriter) -> None:
         self.near, self.far = near, far
+        self.is_dead = False
         self.flows = asyncio.Event()
         self.flows.set()
 
@@ -74,10 +75,14 @@ class Line:
         await self.cut()
 
     async def restore(self) -> None:
-        """End every fault of this line: accept connections, on the same port as before, and forward at full speed."""
+        """End every fault of this line, except on connections that hang for ever.
+
+        It accepts connections, on the same port as before, and forwards at full speed.
+        """
         self.latency_s, self.bytes_per_s, self._is_hanging = 0.0, None, False
         for link in self._links:
-            link.flows.set()
+            if not link.is_dead:
+                link.flows.set()
         if self._listener is None:
             self._listener = await asyncio.start_server(self._accept, HOST, self.port)
             self.port = self._listener.sockets[0].getsockname()[1]
@@ -99,16 +104,19 @@ class Line:
     def hang(self) -> None:
         """Swallow everything, as a network does that drops packets: also new connections get no answer."""
         self._is_hanging = True
-        self.hang_what_is_open()
+        for link in self._links:
+            link.flows.clear()
 
     def hang_what_is_open(self) -> None:
-        """Swallow everything on the connections that are open now. New ones work."""
+        """Swallow everything on the connections that are open now, for ever. New ones work."""
         for link in self._links:
+            link.is_dead = True
             link.flows.clear()
 
     def half_close(self) -> None:
         """End the direction to the client of the open connections. The server does not notice."""
         for link in self._links:
+            link.is_dead = True
             link.flows.clear()
             with suppress(OSError, RuntimeError):
                 link.near.write_eof()

@@ -1,6 +1,6 @@
 """``docs/faults.json``, one row per run, and ``docs/faults.md``, the table made of it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -66,8 +66,9 @@ def read_rows() -> dict[str, Row]:
     return {row.key: row for row in msgspec.json.decode(_RUNS.read_bytes(), type=list[Row])}
 
 
-def write_report(rows: Mapping[str, Row]) -> None:
-    """Write the table and the list of all runs of scenarios that exist."""
+def add_to_report(row: Row) -> None:
+    """Add a run, in place of an earlier one of the same scenario, flavour and seed, and write both files."""
+    rows = read_rows() | {row.key: row}
     order = list(SCENARIOS)
     known = sorted(
         (row for row in rows.values() if row.scenario in SCENARIOS),

@@ -11,7 +11,8 @@ from msgspec import Struct
 
 from tests.faults.outcome import Outcome, count_pages, examine
 from tests.faults.servers import Fleet, NotHereError
-from tests.faults.system import Layout, System, running
+from tests.faults.starting import running
+from tests.faults.system import Layout, System
 from tests.support.servers import Flavour
 
 Driver = Callable[[System], Awaitable[None]]

@@ -75,13 +75,13 @@ class _Killable:
 class RedisServer(_Killable):
     """A Valkey of the wheels, which writes each command to its append-only file."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, password: str | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder / "data"
-        self.password = secrets.token_hex(8)
+        self.folder = folder / "data"
+        self.password = password or secrets.token_hex(8)
         program = find_binaries().valkey_server
-        self.server = Valkey(
-            program, self._folder, port=free_port(), password=self.password, log=folder / "log", durable=False
+        self.server: Valkey = Valkey(
+            program, self.folder, port=free_port(), password=self.password, log=folder / "log", durable=False
         )
         self.server.configure()
 
@@ -96,20 +96,20 @@ class RedisServer(_Killable):
 
     def lose_data(self) -> None:
         """Delete its files, while it is down."""
-        shutil.rmtree(self._folder)
+        shutil.rmtree(self.folder)
         self.server.configure()
 
 
 class Database(_Killable):
     """A cluster of PostgreSQL."""
 
-    def __init__(self, flavour: Flavour, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, flavour: Flavour, folder: Path, settings: Mapping[str, str] | None = None, password: str | None = None
+    ) -> None:
         self.flavour = flavour
         self.folder = folder
-        self.password = secrets.token_hex(8)
-        self.server: Postgres = Postgres(
-            _bin_dir(flavour), folder / "data", port=free_port(), log=folder / "log", durable=False
-        )
+        self.password = password or secrets.token_hex(8)
+        self.server: Postgres = Postgres(_bin_dir(flavour), folder / "data", port=free_port(), log=folder / "log")
         self._settings = dict(TIMESCALEDB_SETTINGS if flavour == "timescaledb" else TEST_SETTINGS | _SMALL_QUEUE)
         self._settings |= settings or {}
         self._has_template = False

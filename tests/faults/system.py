@@ -1,54 +1,36 @@
 """The whole system, running: simulator, producers, consumers and workers, each with a line of its own to each server."""
 
 import asyncio
-import os
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal, Protocol
 
-import aiohttp
 import asyncpg
 import msgspec
 import psutil
 from msgspec import Struct
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
-from kraken_history.cli.verdict import TrueCandle, TruthOfSymbol
+from kraken_history.embedded.process import HOST
 from kraken_history.runtime.liveness import signs_of_life
 from kraken_history.runtime.signs import ProducerSign, WorkerSign
 from kraken_history.stream import wire
+from tests.faults.kraken import Kraken
 from tests.faults.line import Line
-from tests.faults.servers import Database, Fleet, NotHereError, RedisServer, small_disk
-from tests.support.neighbours import pgbouncer
-from tests.support.servers import Flavour
-from tests.support.services import CONSUMER, PRODUCER, SIMULATOR, WORKER, Service, simulator_urls
-from tests.support.waiting import until
+from tests.faults.servers import Database, RedisServer
+from tests.support.services import Service
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "XRP/USDT")
 SPACING_S = 0.25
 """Seconds between two calls to REST for one pair."""
 
 Place = Literal["database", "redis", "ws", "rest"]
-_PLACES: dict[str, tuple[Place, ...]] = {
-    "producer": ("redis", "ws", "rest"),
-    "consumer": ("database", "redis"),
-    "worker": ("database", "redis", "rest"),
-}
-_ARGUMENTS = {"producer": PRODUCER, "consumer": CONSUMER, "worker": WORKER}
-_FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 _RESTART_S = 1.0  # as a supervisor restarts what ended
-_SETTINGS = {
-    "SYMBOLS": ",".join(SYMBOLS),
-    "REST_CALL_SPACING_S": str(SPACING_S),
-    "REST_TOTAL_SPACING_S": "0.1",
-    "LOG_LEVEL": "info",
-}
 
 
 class Layout(Struct, frozen=True):
@@ -62,6 +44,7 @@ class Layout(Struct, frozen=True):
         clocks: By service: seconds by which its clock is ahead.
         pool_mode: That of a PgBouncer in front of the database; None for none.
         disk_mb: Size of the disk of a cluster of its own.
+        redis: One server behind lines; or several of them, which the services reach directly.
     """
 
     producers: int = 1
@@ -74,6 +57,12 @@ class Layout(Struct, frozen=True):
     clocks: Mapping[str, int] = {}
     pool_mode: str | None = None
     disk_mb: int | None = None
+    redis: Literal["single", "sentinel", "cluster"] = "single"
+
+    @property
+    def shards(self) -> int:
+        """Number of shards of the streams."""
+        return int(self.settings.get("STREAM_SHARDS", "1"))
 
     @property
     def services(self) -> list[str]:
@@ -82,53 +71,29 @@ class Layout(Struct, frozen=True):
         return [kind if n == 1 else f"{kind}-{n}" for kind, count in counts.items() for n in range(1, count + 1)]
 
 
-class Kraken:
-    """Controls and truth of a running simulator."""
-
-    def __init__(self, http: aiohttp.ClientSession, url: str) -> None:
-        self._http = http
-        self._url = url
-
-    async def ask(self, method: str, path: str, body: Any = None, **query: str) -> bytes:
-        """The answer of an endpoint that Kraken does not have."""
-        url = self._url + path
-        async with self._http.request(method, url, params=query, json=body, raise_for_status=True) as answer:
-            return await answer.read()
-
-    async def start(self) -> None:
-        """Trade."""
-        await self.ask("POST", "/control/start")
-
-    async def stop(self) -> None:
-        """Stop trading. REST stays."""
-        await self.ask("POST", "/control/stop")
-
-    async def disconnect(self) -> None:
-        """Cut every WebSocket."""
-        await self.ask("POST", "/control/disconnect")
-
-    async def emitted(self) -> int:
-        """Trades so far."""
-        return int(msgspec.json.decode(await self.ask("GET", "/control/state"))["emitted"])
-
-    async def truth(self) -> dict[str, TruthOfSymbol]:
-        """Summary of all trades."""
-        return msgspec.json.decode(await self.ask("GET", "/truth"), type=dict[str, TruthOfSymbol])
-
-    async def candles(self, symbol: str) -> list[TrueCandle]:
-        """All one-minute candles."""
-        body = await self.ask("GET", "/truth/candles", symbol=symbol, interval="1")
-        return msgspec.json.decode(body, type=_Candles).candles
-
-    async def trades(self, symbol: str, from_id: int) -> list[dict[str, Any]]:
-        """Trades from an id on."""
-        body = await self.ask("GET", "/truth/trades", symbol=symbol, from_id=str(from_id))
-        found: list[dict[str, Any]] = msgspec.json.decode(body)["trades"]
-        return found
+Streams = Redis | RedisCluster
 
 
-class _Candles(Struct):
-    candles: list[TrueCandle]
+class AnyRedis(Protocol):
+    """A Redis as scenarios use it."""
+
+    password: str
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+
+    def url(self, port: int | None = None) -> str:
+        """Its URL, or that through a line."""
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+
+    def thaw(self) -> None:
+        """SIGCONT."""
 
 
 class System:
@@ -143,9 +108,10 @@ class System:
     """
 
     def __init__(
-        self, layout: Layout, database: Database, database_name: str, redis: RedisServer, kraken: Kraken, folder: Path,
-        seed: str,
+        self, layout: Layout, database: Database, database_name: str, redis: AnyRedis, kraken: Kraken, folder: Path,
+        seed: str, stack: AsyncExitStack,
     ) -> None:  # fmt: skip
+        self._stack = stack
         self.layout = layout
         self.database = database
         self.database_name = database_name
@@ -160,7 +126,16 @@ class System:
         self.longest_stream = 0
         self.most_memory = 0
         self.stays_stopped = False
+        self.redis_urls: dict[str, str] = {}
+        self.nodes: list[Any] = []
+        self.cluster_port: int | None = None
         self._wanted: set[str] = set()
+
+    @property
+    def own_redis(self) -> RedisServer:
+        """The Redis, of a scenario with one server."""
+        assert isinstance(self.redis, RedisServer)
+        return self.redis
 
     # Services
 
@@ -217,12 +192,15 @@ class System:
 
     async def until_stored(self, more: int, within_s: float = 60.0) -> None:
         """Wait until so many more trades are stored than now."""
-        before = await self.stored()
+        before = -1
+        give_up = time.monotonic() + within_s
+        while before < 0 and time.monotonic() < give_up:
+            before = await self.stored()
 
         async def are_there() -> bool:
             return await self.stored() >= before + more
 
-        await until(are_there, timeout_s=within_s)
+        await until_true(are_there, f"{more} more trades stored", within_s)
 
     async def until_traded(self, more: int, within_s: float = 60.0) -> None:
         """Wait until Kraken has made so many more trades."""
@@ -231,11 +209,7 @@ class System:
         async def are_there() -> bool:
             return await self.kraken.emitted() >= target
 
-        await until(are_there, timeout_s=within_s)
-
-    async def until_said(self, name: str, words: str, within_s: float = 60.0) -> None:
-        """Wait for words in a service's log."""
-        await until(lambda: words in self.services[name].output, timeout_s=within_s)
+        await until_true(are_there, f"{more} more trades made", within_s)
 
     async def make_hole(self, trades: int = 400) -> None:
         """Cut the producers off for so many trades that the snapshot of a new connection does not make up for them."""
@@ -246,7 +220,24 @@ class System:
         for line in lines:
             await line.restore()
 
+    async def until_refused(self, words: str, within_s: float = 20.0) -> None:
+        """Wait until Redis refuses a write with these words."""
+
+        async def is_refused() -> bool:
+            async with self.redis_client() as redis:
+                try:
+                    await redis.set("faults", 1, ex=1)
+                except RedisError as error:
+                    return words in str(error) or words.lower() in type(error).__name__.lower()
+                return False
+
+        await until_true(is_refused, f"Redis refuses a write with {words}", within_s)
+
     # Servers, past the lines
+
+    def at_end(self, call: Callable[[], Awaitable[object]]) -> None:
+        """Call this after the check."""
+        self._stack.push_async_callback(call)
 
     async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """Ask the scenario's database."""
@@ -270,6 +261,25 @@ class System:
         finally:
             await client.aclose()
 
+    @asynccontextmanager
+    async def streams_client(self) -> AsyncIterator[Streams]:
+        """A client of the Redis that has the streams."""
+        if self.cluster_port is None:
+            async with self.redis_client() as client:
+                yield client
+            return
+        cluster = RedisCluster(host=HOST, port=self.cluster_port, password=self.redis.password)
+        try:
+            yield cluster
+        finally:
+            await cluster.aclose()
+
+    @property
+    def streams(self) -> list[str]:
+        """The names of all streams that the consumers read."""
+        shards = range(self.layout.shards)
+        return [name for shard in shards for name in (wire.trades_stream(shard), wire.candles_stream(shard))]
+
     # Keeping watch
 
     async def keep_watch(self) -> None:
@@ -284,8 +294,8 @@ class System:
                         self.services[name].start()
             self._note_memory()
             with suppress(RedisError, OSError, TimeoutError):
-                async with self.redis_client() as redis:
-                    for stream in (wire.trades_stream(0), wire.candles_stream(0)):
+                async with self.streams_client() as redis:
+                    for stream in self.streams:
                         self.longest_stream = max(self.longest_stream, await redis.xlen(stream))
 
     def _note_memory(self) -> None:
@@ -310,103 +320,13 @@ class System:
         )
 
 
-@asynccontextmanager
-async def running(fleet: Fleet, layout: Layout, flavour: Flavour, folder: Path, seed: str) -> AsyncIterator[System]:
-    """The system with trades flowing into the database."""
-    folder.mkdir(parents=True, exist_ok=True)
-    async with AsyncExitStack() as stack:
-        database = await _database(fleet, layout, flavour, folder, stack)
-        name = await database.new_database()
-        redis = RedisServer(folder / "redis")
-        stack.push_async_callback(redis.kill)
-        await redis.start()
-        ws_url, rest_url = _simulator(layout, folder, seed, stack)
-        http = await stack.enter_async_context(aiohttp.ClientSession())
-        system = System(layout, database, name, redis, Kraken(http, rest_url), folder, seed)
-        await _connect(system, ws_url, rest_url, stack)
-        watch = asyncio.create_task(system.keep_watch())
-        stack.push_async_callback(_end, watch)
-        system.start(*system.services)
-        await until(system.everything_is_up, timeout_s=60)
-        await system.kraken.start()
-        await system.until_stored(100 + layout.history)
-        yield system
-
-
-async def _end(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled() and (error := task.exception()):
-        raise error
-
-
-async def _database(fleet: Fleet, layout: Layout, flavour: Flavour, folder: Path, stack: AsyncExitStack) -> Database:
-    if layout.disk_mb is None:
-        return await fleet.database(flavour, layout.database_settings)
-    disk = stack.enter_context(small_disk(fleet.folder / f"disk-{time.monotonic_ns()}", layout.disk_mb))
-    database = Database(flavour, disk / "cluster", {"max_wal_size": "64MB", "min_wal_size": "32MB"})
-    stack.push_async_callback(database.kill)
-    await database.create()
-    return database
-
-
-def _simulator(layout: Layout, folder: Path, seed: str, stack: AsyncExitStack) -> tuple[str, str]:
-    number = sum(seed.encode())
-    options = {
-        "port": 0, "rate": layout.rate, "symbols": ",".join(SYMBOLS), "seed": number, "history": layout.history,
-        "history-hours": 2, "rest-burst": 60, "rest-rate": 20,
-    }  # fmt: skip
-    words = [f"--{name}={value}" for name, value in options.items()]
-    log = folder / "simulator.log"
-    simulator = stack.enter_context(Service([*SIMULATOR, "--paused", *words], log, {}))
-    deadline = time.monotonic() + 30
-    while (urls := simulator_urls(simulator.output)) is None:
-        assert simulator.is_running(), simulator.output
-        assert time.monotonic() < deadline, simulator.output
-        time.sleep(0.05)
-    return urls
-
-
-async def _connect(system: System, ws_url: str, rest_url: str, stack: AsyncExitStack) -> None:
-    layout = system.layout
-    database_port = system.database.port
-    if layout.pool_mode is not None:
-        pooled = stack.enter_context(pgbouncer(system.database.url(system.database_name), pool_mode=layout.pool_mode))
-        database_port = urlsplit(pooled).port or 0
-    kraken_port = urlsplit(rest_url).port or 0
-    ports: dict[Place, int] = {
-        "database": database_port, "redis": system.redis.port, "ws": kraken_port, "rest": kraken_port
-    }  # fmt: skip
-    for name in layout.services:
-        kind = name.partition("-")[0]
-        for place in _PLACES[kind]:
-            system.lines[name, place] = await stack.enter_async_context(Line(ports[place]))
-        log = system.folder / f"{name}.log"
-        system.services[name] = Service(_ARGUMENTS[kind], log, _environment(system, name, ws_url))
-        stack.callback(_put_down, system.services[name])
-
-
-def _put_down(service: Service) -> None:
-    with suppress(AssertionError, ProcessLookupError):  # never started
-        service.kill()
-
-
-def _environment(system: System, name: str, ws_url: str) -> dict[str, str]:
-    lines = {place: line for (service, place), line in system.lines.items() if service == name}
-    environment = {**_SETTINGS, "CONSUMER_NAME": name, "REDIS_URL": system.redis.url(lines["redis"].port)}
-    if "database" in lines:
-        environment["DATABASE_URL"] = system.database.url(system.database_name, lines["database"].port)
-    if "ws" in lines:
-        environment["KRAKEN_WS_URL"] = f"ws://127.0.0.1:{lines['ws'].port}{urlsplit(ws_url).path}"
-    if "rest" in lines:
-        environment["KRAKEN_REST_URL"] = f"http://127.0.0.1:{lines['rest'].port}"
-    if offset_s := system.layout.clocks.get(name, 0):
-        environment |= shifted_clock(offset_s)
-    return environment | dict(system.layout.settings)
-
-
-def shifted_clock(offset_s: int) -> dict[str, str]:
-    """The environment of a process whose clock is off. Its monotonic clock is right."""
-    if not os.path.exists(_FAKETIME):
-        raise NotHereError("libfaketime is not installed (Debian: apt-get install faketime)")
-    return {"LD_PRELOAD": _FAKETIME, "FAKETIME": f"{offset_s:+d}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+async def until_true(condition: Callable[[], bool | Awaitable[bool]], what: str, within_s: float) -> None:
+    """Wait for a condition; if it does not come true, the error says what was waited for."""
+    give_up = time.monotonic() + within_s
+    while True:
+        holds = condition()
+        if holds if isinstance(holds, bool) else await holds:
+            return
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"waited {within_s:g} s: {what}")
+        await asyncio.sleep(0.05)
