@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import sys
 import tempfile
 import time
@@ -27,7 +28,7 @@ def _arguments() -> argparse.Namespace:
 async def _run_all(arguments: argparse.Namespace) -> bool:
     is_well = True
     with tempfile.TemporaryDirectory(prefix="faults-", dir=_memory(), ignore_cleanup_errors=True) as name:
-        Path(name).chmod(0o711)  # the servers may run under another account
+        os.chmod(name, 0o711)  # the servers may run under another account
         fleet = Fleet(Path(name))
         try:
             for what, flavour in runs(arguments.names, arguments.flavours.split(",")):

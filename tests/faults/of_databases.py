@@ -220,7 +220,7 @@ async def _(system: System) -> None:
     system.at_end(primary.start)
 
 
-@scenario("database-behind-pgbouncer", "PgBouncer stands in between, in transaction mode; consumer and server are killed.",
+@scenario("database-behind-pgbouncer", "PgBouncer is in between, in transaction mode; consumer and server are killed.",
           pool_mode="transaction", flavours=BOTH)  # fmt: skip
 async def _(system: System) -> None:
     await system.pause(0, 1)

@@ -19,7 +19,7 @@ async def _hole_if_rest(system: System, place: Place) -> None:
         await system.make_hole()
 
 
-def _register(place: Place, called: str) -> None:
+def _cut(place: Place, called: str) -> None:
     @scenario(f"network-{place}-cut", f"The connections of all services to {called} are reset and refused for 5–10 s.")
     async def _(system: System) -> None:
         await _hole_if_rest(system, place)
@@ -28,6 +28,8 @@ def _register(place: Place, called: str) -> None:
         await system.pause(5, 10)
         await _restore(system, place)
 
+
+def _flaps(place: Place, called: str) -> None:
     @scenario(f"network-{place}-flaps", f"The connections of all services to {called} are reset ten times within 10 s.")
     async def _(system: System) -> None:
         await _hole_if_rest(system, place)
@@ -36,6 +38,8 @@ def _register(place: Place, called: str) -> None:
             for line in system.lines_to(place):
                 await line.reset()
 
+
+def _slow(place: Place, called: str) -> None:
     @scenario(f"network-{place}-slow", f"All traffic with {called} is delayed by 0.3 s and throttled for 15 s.")
     async def _(system: System) -> None:
         for line in system.lines_to(place):
@@ -44,6 +48,8 @@ def _register(place: Place, called: str) -> None:
         await asyncio.sleep(15)
         await _restore(system, place)
 
+
+def _black_hole(place: Place, called: str) -> None:
     @scenario(f"network-{place}-black-hole", f"All traffic with {called} is swallowed for 20 s; nothing is closed.")
     async def _(system: System) -> None:
         await _hole_if_rest(system, place)
@@ -52,6 +58,8 @@ def _register(place: Place, called: str) -> None:
         await asyncio.sleep(20)
         await _restore(system, place)
 
+
+def _silent(place: Place, called: str) -> None:
     @scenario(
         f"network-{place}-silent", f"The open connections to {called} go silent for ever, and are not closed. New work."
     )
@@ -62,6 +70,8 @@ def _register(place: Place, called: str) -> None:
         if place != "rest":
             await system.until_stored(500, within_s=90)
 
+
+def _half_closed(place: Place, called: str) -> None:
     @scenario(f"network-{place}-half-closed", f"The open connections to {called} are closed in one direction only.")
     async def _(system: System) -> None:
         await _hole_if_rest(system, place)
@@ -77,7 +87,8 @@ async def _restore(system: System, place: Place) -> None:
 
 
 for _place, _called in _PLACES:
-    _register(_place, _called)
+    for _make in (_cut, _flaps, _slow, _black_hole, _silent, _half_closed):
+        _make(_place, _called)
 
 
 @scenario("network-kraken-away-a-minute", "Neither the WebSocket nor REST can be reached for a minute.",

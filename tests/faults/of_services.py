@@ -144,7 +144,8 @@ async def _(system: System) -> None:
 
 @scenario(
     "consumer-frozen-in-transaction", "One of two consumers freezes in the middle of a transaction; the other goes on.",
-    consumers=2, flavours=BOTH, bound_s=40.0, why="entries of a lost consumer are taken over after RECLAIM_AFTER_S (30 s)",
+    consumers=2, flavours=BOTH,
+    bound_s=40.0, why="entries of a lost consumer are taken over after RECLAIM_AFTER_S (30 s)",
 )  # fmt: skip
 async def _(system: System) -> None:
     await system.line("consumer", "database").freeze("before", _COPYING, "to server").wait()

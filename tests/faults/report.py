@@ -133,11 +133,20 @@ python -m tests.faults --list                   # what there is
 
 `pytest -m faults` runs the same scenarios as tests. A few short ones are part of every run of the tests.
 
-Each run starts real processes (the simulator, producers, consumers, workers) and real servers (PostgreSQL or TimescaleDB, and Valkey), with a TCP proxy between each process and each server. Trading goes on during the fault. All random moments come from the seed. At the end, the database is compared with the simulator's tape: every id, every one-minute candle, and every longer candle. In addition, the streams must be drained, no service may have ended by itself or printed a traceback, and memory and streams must be within their bounds.
+Each run starts real processes (the simulator, producers, consumers, workers) and real servers (PostgreSQL or \
+TimescaleDB, and Valkey), with a TCP proxy between each process and each server. Trading goes on during the \
+fault. All random moments come from the seed. At the end, the database is compared with the simulator's tape: \
+every id, every one-minute candle, and every longer candle. In addition, the streams must be drained, no service \
+may have ended by itself or printed a traceback, and memory and streams must be within their bounds.
 
-- **lost**: trades that are not stored. **doubled**: rows beyond the first per trade. **wrong**: candles of any interval that differ, and symbols with trades that nobody made.
-- **heals in**: seconds from the end of the fault until every trade up to that moment is stored. A fault that a service must survive while it lasts, such as a consumer that is killed for good, counts from its beginning.
-- **allowed**: pages × spacing + {allowed} s, with the pages of REST Trades that were requested, and `REST_CALL_SPACING_S` of {spacing} s. Some scenarios have a bound of their own, given below with the reason.
+- **lost**: trades that are not stored. **doubled**: rows beyond the first per trade. **wrong**: candles of any \
+interval that differ, and symbols with trades that nobody made.
+- **heals in**: seconds from the end of the fault until every trade up to that moment is stored. A fault that a \
+service must survive while it lasts, such as a consumer that is killed for good, counts from its beginning. A \
+process that is started again counts from its first sign of life, because the time until then depends on the \
+machine.
+- **allowed**: pages × spacing + {allowed} s, with the pages of REST Trades that were requested, and \
+`REST_CALL_SPACING_S` of {spacing} s. Some scenarios have a bound of their own, given below with the reason.
 
 {well} of {runs} runs of {scenarios} scenarios ended well ({dates}). A line shows the slowest of its seeds.
 

@@ -40,7 +40,7 @@ _SETTINGS = {
 @asynccontextmanager
 async def running(fleet: Fleet, layout: Layout, flavour: Flavour, folder: Path, seed: str) -> AsyncIterator[System]:
     """The system with trades flowing into the database."""
-    folder.mkdir(parents=True, exist_ok=True)
+    os.makedirs(folder, exist_ok=True)
     async with AsyncExitStack() as stack:
         database = await _database(fleet, layout, flavour, folder, stack)
         name = await database.new_database()
@@ -56,6 +56,7 @@ async def running(fleet: Fleet, layout: Layout, flavour: Flavour, folder: Path, 
         stack.push_async_callback(_end, watch)
         system.start(*system.services)
         await until_true(system.everything_is_up, "all services are up", 60)
+        await until_true(system.have_started, "all services have given a sign of life", 60)
         await system.kraken.start()
         await system.until_stored(100 + layout.history)
         yield system

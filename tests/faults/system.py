@@ -1,4 +1,4 @@
-"""The whole system, running: simulator, producers, consumers and workers, each with a line of its own to each server."""
+"""The whole system, running: simulator, producers, consumers and workers, each with its own line to each server."""
 
 import asyncio
 import signal
@@ -130,6 +130,7 @@ class System:
         self.nodes: list[Any] = []
         self.cluster_port: int | None = None
         self._wanted: set[str] = set()
+        self._started: set[str] = set()
 
     @property
     def own_redis(self) -> RedisServer:
@@ -144,17 +145,20 @@ class System:
         for name in names:
             self.services[name].start()
             self._wanted.add(name)
+            self._started.add(name)
 
     def kill(self, *names: str) -> None:
         """SIGKILL; they stay down until :meth:`start`."""
         for name in names:
             self._wanted.discard(name)
+            self._started.discard(name)
             self.services[name].send(signal.SIGCONT)
             self.services[name].kill()
 
     async def terminate(self, *names: str) -> None:
         """SIGTERM, and wait; they must end with exit code 0."""
         self._wanted -= set(names)
+        self._started -= set(names)
         codes = await asyncio.gather(*(asyncio.to_thread(self.services[name].terminate) for name in names))
         self.complaints += [f"{name} ended with {code}" for name, code in zip(names, codes, strict=True) if code]
 
@@ -168,6 +172,16 @@ class System:
         """SIGSTOP, without an end."""
         self._wanted.discard(name)
         self.services[name].send(signal.SIGSTOP)
+
+    async def have_started(self) -> bool:
+        """True once each service that was started has given a sign of life."""
+        try:
+            async with self.redis_client() as redis:
+                pids = {sign.pid for sign in (await signs_of_life(redis)).by_name.values()}
+        except (RedisError, OSError):
+            return False
+        self._started = {name for name in self._started if self.services[name].pid not in pids}
+        return not self._started
 
     def line(self, service: str, place: Place) -> Line:
         """The line of one service to one server."""
