@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -65,6 +66,7 @@ def main() -> int:
         for each in SCENARIOS.values():
             _say(f"{each.name} ({', '.join(each.flavours)}): {each.says}")
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends all processes that it started
     return 0 if asyncio.run(_run_all(arguments)) else 1
 
 

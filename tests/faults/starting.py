@@ -53,20 +53,16 @@ async def running(fleet: Fleet, layout: Layout, flavour: Flavour, folder: Path, 
             system.cluster_port = nodes[0].port
         await _connect(system, ws_url, rest_url, stack)
         watch = asyncio.create_task(system.keep_watch())
-        stack.push_async_callback(_end, watch)
+        stack.push_async_callback(asyncio.wait, [watch])
+        stack.callback(system.stop_watching)
         system.start(*system.services)
         await until_true(system.everything_is_up, "all services are up", 60)
         await until_true(system.have_started, "all services have given a sign of life", 60)
         await system.kraken.start()
         await system.until_stored(100 + layout.history)
         yield system
-
-
-async def _end(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled() and (error := task.exception()):
-        raise error
+        if watch.done():
+            watch.result()
 
 
 async def _database(fleet: Fleet, layout: Layout, flavour: Flavour, folder: Path, stack: AsyncExitStack) -> Database:

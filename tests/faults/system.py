@@ -131,6 +131,7 @@ class System:
         self.cluster_port: int | None = None
         self._wanted: set[str] = set()
         self._started: set[str] = set()
+        self._is_over = asyncio.Event()
 
     @property
     def own_redis(self) -> RedisServer:
@@ -298,8 +299,10 @@ class System:
 
     async def keep_watch(self) -> None:
         """Start again what ended by itself, as a supervisor does, and note what grows."""
-        while True:
-            await asyncio.sleep(0.5)
+        while not self._is_over.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await self._is_over.wait()
             for name in sorted(self._wanted):
                 if not self.services[name].is_running():
                     self.ended += 1
@@ -311,6 +314,11 @@ class System:
                 async with self.streams_client() as redis:
                     for stream in self.streams:
                         self.longest_stream = max(self.longest_stream, await redis.xlen(stream))
+
+    def stop_watching(self) -> None:
+        """End :meth:`keep_watch`; a cancellation may be lost in a client of Redis."""
+        self._is_over.set()
+        self._wanted.clear()
 
     def _note_memory(self) -> None:
         for name in self._wanted:
