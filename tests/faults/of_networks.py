@@ -19,8 +19,14 @@ async def _hole_if_rest(system: System, place: Place) -> None:
         await system.make_hole()
 
 
+_PAUSES = "Kraken asks for pauses of 5 s and longer after five attempts to connect"
+
+
 def _cut(place: Place, called: str) -> None:
-    @scenario(f"network-{place}-cut", f"The connections of all services to {called} are reset and refused for 5–10 s.")
+    @scenario(
+        f"network-{place}-cut", f"The connections of all services to {called} are reset and refused for 5–10 s.",
+        bound_s=25.0 if place == "ws" else None, why=_PAUSES if place == "ws" else "",
+    )  # fmt: skip
     async def _(system: System) -> None:
         await _hole_if_rest(system, place)
         for line in system.lines_to(place):
@@ -50,7 +56,10 @@ def _slow(place: Place, called: str) -> None:
 
 
 def _black_hole(place: Place, called: str) -> None:
-    @scenario(f"network-{place}-black-hole", f"All traffic with {called} is swallowed for 20 s; nothing is closed.")
+    @scenario(
+        f"network-{place}-black-hole", f"All traffic with {called} is swallowed for 20 s; nothing is closed.",
+        bound_s=25.0 if place == "ws" else None, why=_PAUSES if place == "ws" else "",
+    )  # fmt: skip
     async def _(system: System) -> None:
         await _hole_if_rest(system, place)
         for line in system.lines_to(place):

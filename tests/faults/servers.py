@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -203,9 +204,10 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
     if os.geteuid() != 0:
         raise NotHereError("only root may mount a small file system")
     folder.mkdir(parents=True)
-    if os.system(f"mount -t tmpfs -o size={megabytes}m,mode=711 tmpfs {folder}"):
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=711", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
         raise NotHereError("no file system can be mounted here")
     try:
         yield folder
     finally:
-        os.system(f"umount -l {folder}")
+        subprocess.run(["umount", "--lazy", str(folder)], capture_output=True, check=False)

@@ -227,10 +227,15 @@ class System:
         await until_true(are_there, f"{more} more trades made", within_s)
 
     async def make_hole(self, trades: int = 400) -> None:
-        """Cut the producers off for so many trades that the snapshot of a new connection does not make up for them."""
+        """Reset the producers' sockets, and let no new one through for so many trades.
+
+        The snapshot of a new connection does not make up for them. The new connection waits instead of being refused,
+        so that no pause between attempts to connect follows.
+        """
         lines = self.lines_to("ws")
         for line in lines:
-            await line.cut()
+            line.hang()
+            await line.reset()
         await self.until_traded(trades)
         for line in lines:
             await line.restore()
