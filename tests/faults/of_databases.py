@@ -71,7 +71,7 @@ async def _(system: System) -> None:
     line = system.line("consumer", "database")
     await line.freeze("before", _COPYING, "to server").wait()
     line.hang_what_is_open()
-    await system.until_stored(500, within_s=150)
+    await system.until_stored(500, within_s=60)
 
 
 @scenario(
@@ -83,7 +83,7 @@ async def _(system: System) -> None:
     await system.make_hole()
     await watch.wait()
     line.hang_what_is_open()
-    await system.until_stored(500, within_s=150)
+    await system.until_stored(500, within_s=60)
 
 
 @scenario("database-session-ended", "The sessions of all services are terminated, ten times.")
@@ -311,7 +311,7 @@ def _copy_cluster(primary: Database, standby: Database, port: int) -> None:
 
 async def _caught_up(system: System, standby: Database) -> None:
     async def has() -> bool:
-        target = (await system.fetch("SELECT pg_current_wal_lsn()"))[0][0]
+        target = (await system.fetch("SELECT pg_current_wal_lsn()::text"))[0][0]
         connection = await asyncpg.connect(standby.url("postgres"), timeout=5)
         try:
             return bool(await connection.fetchval(f"SELECT pg_last_wal_replay_lsn() >= '{target}'::pg_lsn"))

@@ -77,7 +77,7 @@ def _silent(place: Place, called: str) -> None:
         for line in system.lines_to(place):
             line.hang_what_is_open()
         if place != "rest":
-            await system.until_stored(500, within_s=90)
+            await system.until_stored(500, within_s=60)
 
 
 def _half_closed(place: Place, called: str) -> None:
@@ -87,7 +87,7 @@ def _half_closed(place: Place, called: str) -> None:
         for line in system.lines_to(place):
             line.half_close()
         if place != "rest":
-            await system.until_stored(500, within_s=90)
+            await system.until_stored(500, within_s=60)
 
 
 async def _restore(system: System, place: Place) -> None:

@@ -18,7 +18,7 @@ from tests.support.servers import Flavour
 Driver = Callable[[System], Awaitable[None]]
 
 BOTH: tuple[Flavour, ...] = ("postgresql", "timescaledb")
-_GIVE_UP_S = 90.0
+_GIVE_UP_S = 60.0
 
 
 class Scenario(Struct, frozen=True):
