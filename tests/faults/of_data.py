@@ -215,16 +215,16 @@ async def _(system: System) -> None:
     await system.until_stored(300)
 
 
-@scenario("upkeep-retention", "Retention drops years of an old pair while everything writes.", flavours=BOTH)
+@scenario("upkeep-retention", "Retention drops two months of an old pair while everything writes.", flavours=BOTH)
 async def _(system: System) -> None:
     start = datetime(2020, 1, 1, 12, tzinfo=UTC)
-    days = 400
+    days = 60
     old = [
         HistoricalTrade(1 + day, "OLD/USD", start + timedelta(days=day), Decimal("1.5"), Decimal(2), "buy", "limit")
         for day in range(days)
     ]
     async with system.redis_client() as redis:
-        await publish(redis, old[:200], old[200:])
+        await publish(redis, old)
     await system.until_stored(days + 100)
     cutoffs = dict.fromkeys(("trades", "candles"), datetime(2023, 1, 1, tzinfo=UTC))
     async with asyncpg.create_pool(system.database.url(system.database_name), min_size=1, max_size=2) as pool:
