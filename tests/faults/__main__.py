@@ -40,6 +40,10 @@ async def _run_all(arguments: argparse.Namespace) -> bool:
                     except NotHereError as error:
                         _say(f"{what.name} {flavour} {seed}: skipped: {error}")
                         continue
+                    except Exception as error:  # the others are run all the same
+                        is_well = False
+                        _say(f"FAILED {what.name}/{flavour}/{seed}: it did not come to the check: {error!r}")
+                        continue
                     row = row_of(what, flavour, seed, outcome)
                     is_well &= row.is_well
                     _say(f"{row.line} ({time.monotonic() - began:.0f} s)")

@@ -28,6 +28,7 @@ _PLACES: dict[str, tuple[Place, ...]] = {
     "worker": ("database", "redis", "rest"),
 }
 _ARGUMENTS = {"producer": PRODUCER, "consumer": CONSUMER, "worker": WORKER}
+_UP_WITHIN_S = 150.0  # that of a machine that does much else
 _FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 _SETTINGS = {
     "SYMBOLS": ",".join(SYMBOLS),
@@ -56,10 +57,10 @@ async def running(fleet: Fleet, layout: Layout, flavour: Flavour, folder: Path, 
         stack.push_async_callback(asyncio.wait, [watch])
         stack.callback(system.stop_watching)
         system.start(*system.services)
-        await until_true(system.everything_is_up, "all services are up", 60)
-        await until_true(system.have_started, "all services have given a sign of life", 60)
+        await until_true(system.everything_is_up, "all services are up", _UP_WITHIN_S)
+        await until_true(system.have_started, "all services have given a sign of life", _UP_WITHIN_S)
         await system.kraken.start()
-        await system.until_stored(100 + layout.history)
+        await system.until_stored(100 + layout.history, within_s=_UP_WITHIN_S)
         yield system
         if watch.done():
             watch.result()
@@ -146,7 +147,7 @@ def _simulator(layout: Layout, folder: Path, seed: str, stack: AsyncExitStack) -
     words = [f"--{name}={value}" for name, value in options.items()]
     log = folder / "simulator.log"
     simulator = stack.enter_context(Service([*SIMULATOR, "--paused", *words], log, {}))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + _UP_WITHIN_S
     while (urls := simulator_urls(simulator.output)) is None:
         assert simulator.is_running(), simulator.output
         assert time.monotonic() < deadline, simulator.output
