@@ -23,7 +23,6 @@ from tests.support.servers import TEST_SETTINGS, TIMESCALEDB_SETTINGS, Flavour, 
 
 _START_S = 60.0
 _DATABASE = "kraken_history"
-_SMALL_QUEUE = {"max_notify_queue_pages": "64"}  # from PostgreSQL 17 on; the default is 8 GB
 
 
 class NotHereError(Exception):
@@ -111,7 +110,7 @@ class Database(_Killable):
         self.folder = folder
         self.password = password or secrets.token_hex(8)
         self.server: Postgres = Postgres(_bin_dir(flavour), folder / "data", port=free_port(), log=folder / "log")
-        self._settings = dict(TIMESCALEDB_SETTINGS if flavour == "timescaledb" else TEST_SETTINGS | _SMALL_QUEUE)
+        self._settings = dict(TIMESCALEDB_SETTINGS if flavour == "timescaledb" else TEST_SETTINGS)
         self._settings |= settings or {}
         self._has_template = False
 

@@ -54,7 +54,7 @@ async def running(fleet: Fleet, layout: Layout, flavour: Flavour, folder: Path, 
             system.cluster_port = nodes[0].port
         await _connect(system, ws_url, rest_url, stack)
         watch = asyncio.create_task(system.keep_watch())
-        stack.push_async_callback(asyncio.wait, [watch])
+        stack.push_async_callback(asyncio.wait, [watch], timeout=30)
         stack.callback(system.stop_watching)
         system.start(*system.services)
         await until_true(system.everything_is_up, "all services are up", _UP_WITHIN_S)

@@ -275,7 +275,7 @@ class System:
     @asynccontextmanager
     async def redis_client(self) -> AsyncIterator[Redis]:
         """A client of the scenario's Redis."""
-        client = Redis.from_url(self.redis.url(), socket_timeout=5)
+        client = Redis.from_url(self.redis.url(), socket_timeout=5, socket_connect_timeout=5)
         try:
             yield client
         finally:
@@ -288,7 +288,9 @@ class System:
             async with self.redis_client() as client:
                 yield client
             return
-        cluster = RedisCluster(host=HOST, port=self.cluster_port, password=self.redis.password)
+        cluster = RedisCluster(
+            host=HOST, port=self.cluster_port, password=self.redis.password, socket_timeout=5, socket_connect_timeout=5
+        )
         try:
             yield cluster
         finally:
