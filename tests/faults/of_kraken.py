@@ -52,13 +52,14 @@ _register("silent-without-heartbeats", "Open sockets lose all frames for 20 s.",
 _register("late-acknowledgements", "Sockets are cut, and acknowledgements are late.",
           "late_ack:s=3,for_s=10;cut:at_s=1;cut:at_s=5")  # fmt: skip
 _register("refuses-a-symbol", "A symbol is refused on new connections for 10 s.",
-          f"refuse:symbol={SYMBOLS[0]},for_s=10;reset:at_s=1")  # fmt: skip
+          f"refuse:symbol={SYMBOLS[0]},for_s=10;reset:at_s=1", bound_s=330.0,
+    why="a refused symbol is asked for again every 5 minutes")  # fmt: skip
 _register("handshakes-fail", "Sockets are reset, and handshakes are answered with 5xx for 10 s.",
-          "handshake:for_s=10;reset:at_s=1", bound_s=15.0,
+          "handshake:for_s=10;reset:at_s=1", bound_s=30.0,
           why="the producer pauses for 5 s and longer after five attempts to connect")  # fmt: skip
 _register("maintenance", "Kraken is in maintenance, closes the sockets and refuses new ones for 10 s.",
           "maintenance:at_s=1,s=10;close:at_s=1,code=1001;handshake:at_s=1,for_s=10,status=503;"
-          "error:at_s=1,for_s=10,form=unavailable", seconds=12, bound_s=15.0,
+          "error:at_s=1,for_s=10,form=unavailable", seconds=12, bound_s=30.0,
           why="the producer pauses for 5 s and longer after five attempts to connect")  # fmt: skip
 _register("delists-a-symbol", "A symbol is neither traded nor listed for 10 s.", f"delist:symbol={SYMBOLS[2]},s=10")
 _register("throttles-rest", "REST refuses half of the calls, in all of its forms.", "throttle:p=0.5,for_s=15",
