@@ -91,7 +91,7 @@ async def run(fleet: Fleet, what: Scenario, flavour: Flavour, seed: int, logs: P
             except NotHereError:
                 raise
             except Exception as error:  # the data are compared all the same
-                system.complaints.append(f"{type(error).__name__}: {error}".strip()[:300])
+                system.complaints.append(" ".join(f"{type(error).__name__}: {error}".split())[:300])
                 (folder / "driver.log").write_text(traceback.format_exc())
             finally:
                 await _all_is_well_again(system)
