@@ -139,8 +139,13 @@ fault. All random moments come from the seed. At the end, the database is compar
 every id, every one-minute candle, and every longer candle. In addition, the streams must be drained, no service \
 may have ended by itself or printed a traceback, and memory and streams must be within their bounds.
 
-- **lost**: trades that are not stored a minute after the fault, or after the bound. **doubled**: rows beyond the first per trade. **wrong**: candles of any \
-interval that differ, and symbols with trades that nobody made.
+Nothing in the services knows of faults. The proxies can reset, refuse, delay, throttle, swallow and half-close \
+connections, and freeze one at certain bytes: just before they are forwarded, or just after. If the answer `COMMIT` of \
+PostgreSQL is held back, the transaction is committed and the consumer does not know it yet. Killed then, it has died \
+between the commit and the acknowledgement.
+
+- **lost**: trades that are not stored a minute after the fault, or after the bound. **doubled**: rows beyond the \
+first per trade. **wrong**: candles of any interval that differ, and symbols with trades that nobody made.
 - **heals in**: seconds from the end of the fault until every trade up to that moment is stored. A fault that a \
 service must survive while it lasts, such as a consumer that is killed for good, counts from its beginning. A \
 process that is started again counts from its first sign of life, because the time until then depends on the \
