@@ -70,7 +70,10 @@ def _black_hole(place: Place, called: str) -> None:
 
 def _silent(place: Place, called: str) -> None:
     @scenario(
-        f"network-{place}-silent", f"The open connections to {called} go silent for ever, and are not closed. New work."
+        f"network-{place}-silent",
+        f"The open connections to {called} go silent for ever, and are not closed. New ones work.",
+        bound_s=45.0 if place == "rest" else None,
+        why="a call of REST is given up after 30 s without an answer" if place == "rest" else "",
     )
     async def _(system: System) -> None:
         await _hole_if_rest(system, place)

@@ -161,7 +161,9 @@ async def _wrong_longer(system: System) -> int:
             await asyncio.sleep(0.2)
         for aggregate in AGGREGATES:
             is_, should_be = await shown(pool, aggregate), await grouped(pool, aggregate)
-            wrong += sum(is_.get(at) != should_be.get(at) for at in is_.keys() | should_be.keys())
+            # Of pairs that a scenario added, retention may have dropped the minutes and kept the longer candles.
+            ours = {bucket for bucket in is_.keys() | should_be.keys() if bucket[0] in SYMBOLS}
+            wrong += sum(is_.get(bucket) != should_be.get(bucket) for bucket in ours)
     return wrong
 
 
