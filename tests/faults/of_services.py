@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.faults.scenario import BOTH, scenario
-from tests.faults.system import System
+from tests.faults.system import System, until_true
 
 _COPYING = b"COPY "  # the text of the statement; the rows follow
 _COMMITTED = b"COMMIT\x00"
@@ -148,8 +148,12 @@ async def _(system: System) -> None:
     bound_s=40.0, why="entries of a lost consumer are taken over after RECLAIM_AFTER_S (30 s)",
 )  # fmt: skip
 async def _(system: System) -> None:
-    await system.line("consumer", "database").freeze("before", _COPYING, "to server").wait()
-    system.freeze_for_good("consumer")
+    watches = {
+        name: system.line(name, "database").freeze("before", _COPYING, "to server")
+        for name in ("consumer", "consumer-2")
+    }
+    await until_true(lambda: any(watch.seen for watch in watches.values()), "a consumer copies", 30)
+    system.freeze_for_good(next(name for name, watch in watches.items() if watch.seen))
     await system.until_stored(500, within_s=60)
 
 
