@@ -66,6 +66,17 @@ class Service:
         self._process.kill()
         self._process.wait()
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it is running."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
     def terminate(self) -> int:
         """SIGTERM; returns the exit code."""
         assert self._process is not None
