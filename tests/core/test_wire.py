@@ -156,6 +156,15 @@ def test_a_payload_that_promises_too_much_is_malformed(payload: bytes) -> None:
             decode({b"v": b"1", b"d": payload})
 
 
+def test_an_absurdly_large_entry_is_malformed_before_it_is_decoded() -> None:
+    """One of 50 MB, with 800,000 rows of which none was valid, took a consumer to 926 MiB."""
+    payload = msgspec.msgpack.encode([b"x" * 60] * 800_000)
+
+    for decode in (wire.decode_trades, wire.decode_trades_entry, wire.decode_candles):
+        with pytest.raises(MalformedMessage, match=f"at most {wire.LARGEST_ENTRY} bytes, got {len(payload)}"):
+            decode({b"v": b"1", b"d": payload})
+
+
 values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary()
     | st.datetimes() | st.datetimes(timezones=st.just(UTC)) | st.sampled_from(("NaN", "1e999999", "BTC/USDT")),

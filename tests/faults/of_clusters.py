@@ -59,8 +59,8 @@ async def _(system: System) -> None:
 
 
 @scenario("shards-without-a-cluster", "Four shards and three consumers; two of the consumers are killed for good.",
-          settings={"STREAM_SHARDS": "4"}, consumers=3, bound_s=40.0,
-          why="entries of a lost consumer are taken over after RECLAIM_AFTER_S (30 s)")  # fmt: skip
+          settings={"STREAM_SHARDS": "4"}, consumers=3, bound_s=20.0,
+          why="the leases of a lost consumer expire after 5 s, and its entries wait until then")  # fmt: skip
 async def _(system: System) -> None:
     await system.pause(0, 2)
     system.kill("consumer", "consumer-3")

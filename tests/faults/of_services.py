@@ -135,7 +135,7 @@ async def _(system: System) -> None:
 
 @scenario(
     "four-consumers-three-killed", "Of four consumers, three are killed for good.",
-    consumers=4, bound_s=40.0, why="entries of a lost consumer are taken over after RECLAIM_AFTER_S (30 s)",
+    consumers=4, bound_s=20.0, why="the leases of a lost consumer expire after 5 s, and its entries wait until then",
 )  # fmt: skip
 async def _(system: System) -> None:
     await system.pause(0, 2)
@@ -145,7 +145,7 @@ async def _(system: System) -> None:
 @scenario(
     "consumer-frozen-in-transaction", "One of two consumers freezes in the middle of a transaction; the other goes on.",
     consumers=2, flavours=BOTH,
-    bound_s=40.0, why="entries of a lost consumer are taken over after RECLAIM_AFTER_S (30 s)",
+    bound_s=20.0, why="the leases of a lost consumer expire after 5 s, and its entries wait until then",
 )  # fmt: skip
 async def _(system: System) -> None:
     watches = {

@@ -212,7 +212,10 @@ async def test_a_notification_that_the_server_refuses_fails_no_write(
         """
         CREATE FUNCTION public.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
             RAISE 'too many notifications in the NOTIFY queue' USING ERRCODE = 'program_limit_exceeded';
-        END $$
+        END $$;
+        CREATE TABLE public.asked (at timestamptz DEFAULT now());
+        CREATE FUNCTION public.pg_notification_queue_usage() RETURNS void LANGUAGE sql
+            AS 'INSERT INTO public.asked DEFAULT VALUES';
         """
     )
     await setup.execute(f"ALTER DATABASE {await setup.fetchval('SELECT current_database()')} "
@@ -223,8 +226,10 @@ async def test_a_notification_that_the_server_refuses_fails_no_write(
         for id_ in (1, 2):
             await Store(pool).write([make_trade(id_)])
         stored = await stored_trades(pool)
+        asked = await pool.fetchval("SELECT count(*) FROM public.asked")
 
     assert [trade.id for trade in stored] == [1, 2]
+    assert asked == 2  # so that the server empties the queue, once the reader has gone
     assert [record.getMessage() for record in caplog.records] == ["followers_not_notified"]
     assert "NOTIFY queue" in caplog.records[0].error  # type: ignore[attr-defined]
 

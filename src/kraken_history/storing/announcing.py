@@ -7,12 +7,15 @@ become durable.
 
 If the process ends in between, or the server refuses the notification, it is lost. Followers poll, so that costs them
 ``poll_s`` at most, and the write, which is committed, never fails because of it.
+
+A session that sits in a transaction after LISTEN keeps the server's queue of notifications from being emptied, until it
+is full. PostgreSQL notices that the session has gone only when somebody listens, or asks how full the queue is.
 """
 
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -59,8 +62,17 @@ def announce(connection: Connection, payloads: Sequence[str]) -> None:
 async def _notify(connection: Connection, payloads: Sequence[str]) -> None:
     try:
         await connection.execute(_NOTIFY, CANDLES_CHANNEL, payloads, timeout=_WITHIN_S)
+    except asyncpg.ProgramLimitExceededError as error:  # the queue is full
+        _log_loss(error)
+        await _let_the_queue_be_emptied(connection)
     except (asyncpg.PostgresError, *UNAVAILABLE) as error:
         _log_loss(error)
+
+
+async def _let_the_queue_be_emptied(connection: Connection) -> None:
+    """Have the server remove what every listener has received, for later notifications."""
+    with suppress(asyncpg.PostgresError, *UNAVAILABLE):
+        await connection.execute("SELECT pg_notification_queue_usage()", timeout=_WITHIN_S)
 
 
 def _log_loss(error: BaseException) -> None:

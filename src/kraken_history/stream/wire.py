@@ -47,6 +47,9 @@ _refused_trades = msgspec.msgpack.Decoder(list[RefusedTrade])
 _raw_rows = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _any_row = msgspec.msgpack.Decoder(list[Any])
 
+LARGEST_ENTRY = 16 * 2**20
+"""Bytes of an entry's records. A publisher's entry of 200 trades has about 10 kB."""
+
 _INVALID = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
 
 
@@ -203,4 +206,6 @@ def _payload(fields: Mapping[bytes, bytes]) -> bytes:
     version = fields.get(VERSION_FIELD)
     if version != FORMAT_VERSION:
         raise MalformedMessage(f"expected an entry of format {FORMAT_VERSION!r}, got {version!r}", payload)
+    if len(payload) > LARGEST_ENTRY:
+        raise MalformedMessage(f"expected an entry of at most {LARGEST_ENTRY} bytes, got {len(payload)}", payload)
     return payload
