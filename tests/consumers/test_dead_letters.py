@@ -76,7 +76,7 @@ async def test_a_reason_of_any_length_and_letters_is_kept_as_far_as_it_goes(redi
 async def test_of_an_absurdly_large_entry_only_the_beginning_is_kept_and_its_reason_says_so(
     redis: FakeAsyncRedis,
 ) -> None:
-    """Whoever can write into a stream could otherwise fill Redis twice over."""
+    """A client that writes into a stream could otherwise fill Redis twice over."""
     dead_letters = DeadLetters(redis, max_letters=10)
     await dead_letters.put(STREAM, "1-0", "no trades", {b"d": b"x" * (LARGEST_FIELD + 5), b"v": b"1"})
     (letter,) = await all_of(dead_letters)

@@ -1,4 +1,4 @@
-"""Several consumers on one Redis: each reads its share of the shards, whoever comes and goes."""
+"""Several consumers on one Redis: each reads its share of the shards while others come and go."""
 
 import asyncio
 from collections import Counter
