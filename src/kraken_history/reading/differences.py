@@ -25,6 +25,7 @@ What = Literal[
     "longer_without_minutes",
     "given_invalid",
     "given_uncovered",
+    "given_differs",
     "given_total",
 ]
 """What differs.
@@ -35,8 +36,9 @@ oldest or newest time, is wrong. ``candle_differs``: a one-minute candle is not 
 ``candle_missing``: there are trades, and no candle. ``candle_without_trades``: a candle of trades, and none is stored.
 ``candle_outranked``: the candle of another source stands, though the stored trades are at least as many.
 ``longer_…``: the same of a longer candle and its minutes. ``given_…``: of a longer candle without minutes, as the
-exchange or a download gave it: its values or its time cannot be, the time that these candles cover leaves it out, or
-the ledger's count or times are not theirs.
+exchange or a download gave it: its values, its time or its interval cannot be, the time that these candles cover
+leaves it out, its prices are not those of its minutes where the ledger proves these complete, or the ledger's count or
+times are not theirs.
 """
 
 _DAY = width_of(24 * 60)

@@ -24,7 +24,7 @@ from kraken_history.ledger import IdRanges
 from kraken_history.reading.database import Database
 from kraken_history.reading.differences import Difference, Differences, candle_detail, instant_text
 from kraken_history.reading.names import read_symbols
-from kraken_history.reading.verified_given import Given, verify_given
+from kraken_history.reading.verified_given import EXTENT, Given, verify_given
 from kraken_history.reading.verified_ids import IdRun, SeenIds, read_runs, read_times, without_rows_outside
 from kraken_history.reading.verified_ledger import wrong_ledgers
 from kraken_history.records import MINUTE, TimeRange
@@ -232,9 +232,12 @@ class _Verifier:
 
     async def _extent(self, start: datetime | None, end: datetime | None) -> TimeRange | None:
         """The range that holds everything, or what was asked of it, in whole minutes."""
-        ledger = await self._connection.fetchrow(_LEDGER_EXTENT)
-        assert ledger is not None  # it is an aggregate
-        extents = [tuple(ledger)] + [await self._extent_of(table) for table in ("trades", "candles")]
+        extents: list[tuple[datetime | None, datetime | None]] = []
+        for query in (_LEDGER_EXTENT, EXTENT):
+            row = await self._connection.fetchrow(query)
+            assert row is not None  # it is an aggregate
+            extents.append((row[0], row[1]))
+        extents += [await self._extent_of(table) for table in ("trades", "candles")]
         oldest = [low for low, _ in extents if low is not None]
         newest = [high for _, high in extents if high is not None]
         if not oldest or not newest:
