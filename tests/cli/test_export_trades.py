@@ -158,6 +158,7 @@ def test_nothing_is_written_if_one_of_the_files_exists(filled_url: str, command:
         ((), "expected symbols or --all"),
         (("BTC/USDT", "--all"), "expected symbols or --all"),
         (("BTC/USDT", "ETH/USDT", "--output", "-"), "expected a folder with --output for several symbols, got -"),
+        (("--all", "--output", "x.parquet"), "several symbols, got x.parquet: give the format by --format"),
         (("BTC/USDT", "FOO/BAR"), "FOO/BAR"),
         (("BTC/USDT", "--trades", "--format", "parquet", "--output", "-"), "cannot be written to standard output"),
     ],

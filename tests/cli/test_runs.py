@@ -98,7 +98,9 @@ def test_a_run_shows_the_coverage_that_it_was_computed_on(saved: str, background
 
     shown = command("runs", "show", "0b9f3", DATABASE_URL=saved)
     listed = command("runs", "list", "--json", DATABASE_URL=saved)
+    table = command("runs")
 
+    assert table.out.count("missing 29 d 23 h") == 1
     assert "proven 1 d, exchange 1 h, missing 29 d 23 h (gaps=ignore, at 60 min)" in " ".join(shown.out.split())
     assert json.loads(listed.out)[2]["coverage"]["symbols"]["BTC/USDT"]["missing_s"] == 2588400
 

@@ -150,3 +150,16 @@ def test_one_repair_runs_at_a_time(
 
     assert (outcome.code, outcome.out) == (1, "")
     assert "another repair is running" in outcome.err
+
+
+def test_given_candles_have_a_remedy_of_their_own(command: Run, execute: Execute, migrated_database_url: str) -> None:
+    execute(
+        "INSERT INTO longer_candles SELECT 'BTC/USDT', 60, '2025-10-10 10:00Z', 5, 5, 5, 5, 1, 5, 1, 5, 'ohlc', now()"
+    )
+
+    outcome = command("verify", DATABASE_URL=migrated_database_url)
+
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[-1] == (
+        "`kraken-history fetch-ohlc SYMBOL` or another import stores these candles again"
+    )

@@ -86,6 +86,10 @@ def _checked_folder(output: Path | None) -> Path:
         return Path()
     if output == STANDARD_OUTPUT or (output.exists() and not output.is_dir()):
         raise UsageError(f"expected a folder with --output for several symbols, got {output}")
+    if output.suffix.lower() in {".csv", ".parquet", ".feather"} and not output.exists():
+        raise UsageError(
+            f"expected a folder with --output for several symbols, got {output}: give the format by --format"
+        )
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

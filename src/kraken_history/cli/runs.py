@@ -145,10 +145,17 @@ def _print_list(runs: Sequence[RunSummary]) -> None:
         more = len(found) - _FEW_METRICS
         table.add_row(
             str(run.id)[:_SHORT_ID], run.strategy_name, " ".join(run.symbols), f"{run.start_time:%Y-%m-%d} to "
-            f"{run.end_time:%Y-%m-%d}", "\n".join([*metrics, f"and {more} more"] if more > 0 else metrics),
+            f"{run.end_time:%Y-%m-%d}{_missing_words(run)}",
+            "\n".join([*metrics, f"and {more} more"] if more > 0 else metrics),
             f"{run.created_at:%Y-%m-%d %H:%M}Z",
         )  # fmt: skip
     print_table(table)
+
+
+def _missing_words(run: RunSummary) -> str:
+    """A line of its own in the cell of the range, if a part of the history was missing."""
+    missing = sum(each.missing_s for each in run.coverage.symbols.values()) if run.coverage else 0
+    return f"\nmissing {duration_text(timedelta(seconds=missing))}" if missing else ""
 
 
 def _print_run(run: SavedRun) -> None:

@@ -220,7 +220,9 @@ def _print(outcome: Outcome, *, repairs: bool) -> None:
         sys.stdout.write("everything agrees\n")
         return
     print_differences(verification.differences)
-    if not repairs:
+    if all(each.what.startswith("given_") for each in verification.differences):
+        sys.stderr.write("`kraken-history fetch-ohlc SYMBOL` or another import stores these candles again\n")
+    elif not repairs:
         sys.stderr.write("`kraken-history verify --repair` rebuilds candles and ledger from the stored trades\n")
 
 
