@@ -25,7 +25,6 @@ What = Literal[
     "longer_without_minutes",
     "given_invalid",
     "given_uncovered",
-    "given_differs",
     "given_total",
 ]
 """What differs.
@@ -37,7 +36,7 @@ oldest or newest time, is wrong. ``candle_differs``: a one-minute candle is not 
 ``candle_outranked``: the candle of another source stands, though the stored trades are at least as many.
 ``longer_…``: the same of a longer candle and its minutes. ``given_…``: of a longer candle without minutes, as the
 exchange or a download gave it: its values, its time or its interval cannot be, the time that these candles cover
-leaves it out, its prices are not those of its minutes where the ledger proves these complete, or the ledger's count or
+leaves it out, or the ledger's count or
 times are not theirs.
 """
 

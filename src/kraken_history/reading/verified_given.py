@@ -2,22 +2,19 @@
 
 Mostly nothing that is stored proves their values. What can be checked: each is a candle at all, of an interval that is
 stored, it begins where its interval does, the time that they cover says so, and their number and times are those that
-the ledger has. Where the ledger proves their minutes complete, their prices are those of the minutes. Volumes and
-counts are not compared with the minutes: Kraken's own candles differ in these from one answer to the next.
+the ledger has. They are not compared with their minutes: where the ledger proves these complete, reads take the
+minutes, and Kraken's own candles may differ from its trades, for example after a trade was cancelled.
 """
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-import asyncpg
 from msgspec import Struct
 
 from kraken_history.completeness.longer_cover import LONGER
-from kraken_history.completeness.proven_time import as_multirange, find_proven_time
 from kraken_history.database.connections import Connection
 from kraken_history.reading.differences import Difference, Differences, instant_text
 from kraken_history.records import TimeRange
-from kraken_history.storing.candle_checks import DROPPED
 
 EXTENT = "SELECT min(timestamp), max(timestamp) FROM longer_candles"
 """A query: the times of the oldest and the newest of these candles."""
@@ -46,25 +43,13 @@ async def verify_given(
     """
     only = None if symbols is None else list(symbols)
     wrong = await connection.fetch(_WRONG, within.start, within.end, only, list(LONGER))
-    for symbol, interval, at, what, detail in [*wrong, *await _read_differing(connection, within, only)]:
+    for symbol, interval, at, what, detail in wrong:
         found.add(symbol, what, at, at + _width(interval), f"{_name(interval)}: {detail}", group=f"given {interval}")
     if is_whole:
         for row in await connection.fetch(_WRONG_LEDGERS, only):
             found.append(_of_ledger(*row))
     counts = await connection.fetch(_COUNTS, within.start, within.end, only)
     return Given(sum(row["count"] for row in counts), [row["symbol"] for row in counts])
-
-
-async def _read_differing(
-    connection: Connection, within: TimeRange, only: Sequence[str] | None
-) -> list[asyncpg.Record]:
-    """The candles whose prices are not those of their minutes, where these are proven complete."""
-    found = []
-    for symbol, low, high in await connection.fetch(_SPANS, within.start, within.end, only, list(LONGER)):
-        proven = await find_proven_time(connection, symbol, (low, high))
-        if proven:
-            found += await connection.fetch(_DIFFERING, low, high, symbol, as_multirange(proven), list(LONGER))
-    return found
 
 
 def _of_ledger(
@@ -126,38 +111,6 @@ _WRONG = f"""
         WHERE c.timestamp >= $1 AND c.timestamp < $2 AND ($3::text[] IS NULL OR c.symbol = ANY ($3))
     ) AS checked WHERE what IS NOT NULL ORDER BY symbol, interval_minutes, timestamp
 """  # noqa: S608 — a constant is put in
-
-_END = "c.timestamp + c.interval_minutes * interval '1 minute'"
-_INSIDE = f"c.timestamp >= $1 AND {_END} <= $2"
-
-_SPANS = f"""
-    SELECT c.symbol, min(c.timestamp), max({_END}) FROM longer_candles c
-    WHERE {_INSIDE} AND ($3::text[] IS NULL OR c.symbol = ANY ($3)) AND c.interval_minutes = ANY ($4::integer[])
-    GROUP BY c.symbol ORDER BY c.symbol
-"""  # noqa: S608 — a constant is put in
-
-_PRICES = "concat_ws(' ', 'open', {0}.open, 'high', {0}.high, 'low', {0}.low, 'close', {0}.close)"
-
-# Candles that cannot be one are found by the query above.
-_DIFFERING = f"""
-    WITH dropped AS MATERIALIZED ({DROPPED})
-    SELECT c.symbol, c.interval_minutes, c.timestamp, 'given_differs' AS what, concat(
-        {_PRICES.format("c")}, '; its minutes give ',
-        CASE WHEN m.open IS NULL THEN 'no trade' ELSE {_PRICES.format("m")} END
-    ) AS detail
-    FROM dropped CROSS JOIN longer_candles c
-    CROSS JOIN LATERAL (
-        SELECT (array_agg(minute.open ORDER BY minute.timestamp))[1] AS open, max(minute.high) AS high,
-               min(minute.low) AS low, (array_agg(minute.close ORDER BY minute.timestamp DESC))[1] AS close
-        FROM candles minute WHERE minute.symbol = c.symbol AND minute.interval_minutes = 1
-        AND minute.timestamp >= c.timestamp AND minute.timestamp < {_END}
-    ) AS m
-    WHERE {_INSIDE} AND c.symbol = $3 AND c.interval_minutes = ANY ($5::integer[]) AND {_IS_CANDLE}
-      AND $4::text::tstzmultirange @> tstzrange(c.timestamp, {_END})
-      AND NOT dropped.of_candles && tstzrange(c.timestamp, {_END})
-      AND (c.open, c.high, c.low, c.close) IS DISTINCT FROM (m.open, m.high, m.low, m.close)
-    ORDER BY c.interval_minutes, c.timestamp
-"""  # noqa: S608 — constants are put in
 
 _COUNTS = """
     SELECT symbol, count(*) AS count FROM longer_candles
