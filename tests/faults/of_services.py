@@ -51,6 +51,7 @@ async def _(system: System) -> None:
         await system.pause(0.5, 2)
         await system.terminate("producer")
         system.start("producer")
+        await system.until_started()
         await system.until_stored(500)
 
 
@@ -130,6 +131,7 @@ async def _(system: System) -> None:
         await system.pause(0.5, 2)
         await system.terminate("consumer")
         system.start("consumer")
+        await system.until_started()
         await system.until_stored(500)
 
 

@@ -184,6 +184,10 @@ class System:
         self._started = {name for name in self._started if self.services[name].pid not in pids}
         return not self._started
 
+    async def until_started(self, within_s: float = 60.0) -> None:
+        """Wait until each service that was started has given a sign of life: before, a signal ends it at once."""
+        await until_true(self.have_started, "the services have started", within_s)
+
     def line(self, service: str, place: Place) -> Line:
         """The line of one service to one server."""
         return self.lines[service, place]
