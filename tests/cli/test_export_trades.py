@@ -178,3 +178,10 @@ def test_a_format_that_is_asked_for_may_have_any_name(filled_url: str, command: 
 
     assert outcome.code == 0
     assert Path("x.txt").read_text().startswith("symbol,")
+
+
+def test_trades_have_no_interval(filled_url: str, command: Run) -> None:
+    outcome = command("export", "BTC/USDT", "--trades", "--interval", "5m", DATABASE_URL=filled_url)
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == "kraken-history: expected --interval or --trades, got both: trades have no interval\n"

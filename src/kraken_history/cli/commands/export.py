@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
 
 def _export(
     symbols: Annotated[list[str] | None, typer.Argument(metavar="SYMBOL", help="For example BTC/USDT.")] = None,
-    interval: Annotated[str, typer.Option(help="Candle length, such as 5m, 1h or 1d, as for `candles`.")] = "1",
+    interval: Annotated[
+        str | None, typer.Option(help="Candle length, such as 5m, 1h or 1d, as for `candles`. Default: 1m.")
+    ] = None,
     from_: Annotated[
         str | None,
         typer.Option("--from", help="Start time, as for `candles`. Default: the oldest stored data."),
@@ -63,9 +65,12 @@ def _export(
     """
     with loading():
         from kraken_history.cli.export_many import run_command
+        from kraken_history.errors import UsageError
+    if trades and interval is not None:
+        raise UsageError("expected --interval or --trades, got both: trades have no interval")
     run_command(
         symbols,
-        interval,
+        interval or "1m",
         from_,
         to,
         days=days,
