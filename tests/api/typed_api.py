@@ -32,6 +32,7 @@ from kraken_history import (
     UnknownRun,
     UnknownSymbol,
     UsageError,
+    Verification,
 )
 
 SYMBOL = "BTC/USDT"
@@ -54,6 +55,7 @@ async def reads(start: datetime, end: datetime) -> None:
         assert_type(await history.get_trades(SYMBOL, start, end, limit=10), list[HistoricalTrade])
         assert_type(await history.get_coverage(SYMBOL, start, end), Coverage)
         assert_type(await history.require_complete(SYMBOL, start, end), datetime)
+        assert_type(await history.verify([SYMBOL], start, end), Verification)
         assert_type(await history.get_candles_arrow(SYMBOL, 1, start, end, numbers="float"), pyarrow.Table)
         assert_type(await history.get_candles_arrow(SYMBOL, 1, start, end, gaps="pad"), pyarrow.Table)
         assert_type(await history.get_trades_arrow(SYMBOL, start, end, numbers="float"), pyarrow.Table)
@@ -106,6 +108,7 @@ def blocking_reads(start: datetime, end: datetime) -> None:
         assert_type(history.get_trades(SYMBOL, start, end, limit=10), list[HistoricalTrade])
         assert_type(history.get_coverage(SYMBOL, start, end), Coverage)
         assert_type(history.require_complete(SYMBOL, start, end), datetime)
+        assert_type(history.verify(), Verification)
         assert_type(history.get_candles_arrow(SYMBOL, 1, start, end, numbers="decimal"), pyarrow.Table)
         assert_type(history.get_trades_arrow(SYMBOL, start, end), pyarrow.Table)
         assert_type(history.get_trades_frame(SYMBOL, start, end), polars.DataFrame)

@@ -126,7 +126,8 @@ async def test_four_workers_on_one_queue_never_exceed_the_limit_together(
     for pair in PAIRS:
         # The exchange's own candles are fetched beside the trades; the last call may still be on its way.
         assert len(slots[pair]) - len(asked[pair]) in (0, 1)
-        assert len(asked[pair]) - len(by_pair[pair]) <= len(FETCHED)
+        # A worker that starts releases the jobs that are at work, so that of the candles may run once for each.
+        assert len(asked[pair]) - len(by_pair[pair]) <= 4 * len(FETCHED)
     calls = sum(len(by_pair[pair]) for pair in PAIRS)
     busiest = max(by_pair.values(), key=len)
     least_s, took_s = (len(busiest) - 1) * spacing_s, busiest[-1] - busiest[0]

@@ -27,7 +27,7 @@ WALKED = {
 }
 READS_NO_HISTORY = {
     *("up", "demo", "health", "env", "psql", "migrate", "upgrade"),  # the servers and services themselves
-    *("backfill", "fetch-ohlc", "fill-gaps", "import-csv", "refresh"),  # write it
+    *("backfill", "fetch-ohlc", "fill-gaps", "import-csv", "refresh", "remove-trade"),  # write it
     *("backup", "restore"),  # all of the database, as it is
     *("dead-letters", "indicators"),  # not of trades or candles
 }

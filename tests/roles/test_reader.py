@@ -74,6 +74,7 @@ READS: dict[str, Read] = {
     "follow_candles": lambda p: taken(p.follow_candles([SYMBOL], 1, start=NOON), 3),
     "get_coverage": lambda p: p.get_coverage(SYMBOL, NOON, END),
     "require_complete": lambda p: p.require_complete(SYMBOL, NOON + timedelta(minutes=1), END - timedelta(hours=1)),
+    "verify": lambda p: p.verify([SYMBOL]),
     "get_candles_arrow": lambda p: p.get_candles_arrow(SYMBOL, 1, NOON, END, gaps="ignore"),
     "get_trades_arrow": lambda p: p.get_trades_arrow(SYMBOL, NOON, END, gaps="ignore"),
     "get_trades_frame": lambda p: p.get_trades_frame(SYMBOL, NOON, END, gaps="ignore"),

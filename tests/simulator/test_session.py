@@ -79,7 +79,9 @@ def test_another_spelling_is_refused_and_the_rest_of_the_request_is_not(symbol: 
 def test_the_documented_intervals_are_accepted(interval: int) -> None:
     accepted, snapshot = subscribe(session_of(seeded_exchange()), "ohlc", "BTC/USDT", interval=interval)
 
-    assert accepted == Subscribed("ohlc", "BTC/USDT", ["timestamp is deprecated, use interval_begin"])
+    assert isinstance(accepted, Subscribed)
+    assert (accepted.channel, accepted.symbol) == ("ohlc", "BTC/USDT")
+    assert accepted.warnings == ["timestamp is deprecated, use interval_begin"]
     assert snapshot == Candles([], is_snapshot=True)
 
 
