@@ -196,7 +196,7 @@ async def _(system: System) -> None:
         return int(row[0]) == days
 
     await system.until_stored(500, within_s=60)
-    await until_true(are_stored, "the thin pair is stored", 120)
+    await until_true(are_stored, "the thin pair is stored", 280)
 
 
 @scenario(
