@@ -68,19 +68,24 @@ def _black_hole(place: Place, called: str) -> None:
         await _restore(system, place)
 
 
+_SILENT: dict[Place, tuple[float, str]] = {
+    "rest": (45.0, "a call of REST is given up after 30 s without an answer"),
+    "database": (75.0, "a statement is given up after WRITE_TIMEOUT_S (60 s) without an answer"),
+}
+
+
 def _silent(place: Place, called: str) -> None:
     @scenario(
         f"network-{place}-silent",
         f"The open connections to {called} go silent for ever, and are not closed. New ones work.",
-        bound_s=45.0 if place == "rest" else None,
-        why="a call of REST is given up after 30 s without an answer" if place == "rest" else "",
-    )
+        bound_s=_SILENT.get(place, (None, ""))[0], why=_SILENT.get(place, (None, ""))[1],
+    )  # fmt: skip
     async def _(system: System) -> None:
         await _hole_if_rest(system, place)
         for line in system.lines_to(place):
             line.hang_what_is_open()
         if place != "rest":
-            await system.until_stored(500, within_s=60)
+            await system.until_stored(500, within_s=90)
 
 
 def _half_closed(place: Place, called: str) -> None:
