@@ -22,10 +22,16 @@ async def _hole_if_rest(system: System, place: Place) -> None:
 _PAUSES = "Kraken asks for pauses of 5 s and longer after five attempts to connect"
 
 
+_CUT: dict[Place, tuple[float, str]] = {
+    "ws": (25.0, _PAUSES),
+    "rest": (20.0, "after a call without an answer, workers pause for 5 s and longer"),
+}
+
+
 def _cut(place: Place, called: str) -> None:
     @scenario(
         f"network-{place}-cut", f"The connections of all services to {called} are reset and refused for 5–10 s.",
-        bound_s=25.0 if place == "ws" else None, why=_PAUSES if place == "ws" else "",
+        bound_s=_CUT.get(place, (None, ""))[0], why=_CUT.get(place, (None, ""))[1],
     )  # fmt: skip
     async def _(system: System) -> None:
         await _hole_if_rest(system, place)
@@ -70,7 +76,7 @@ def _black_hole(place: Place, called: str) -> None:
 
 _SILENT: dict[Place, tuple[float, str]] = {
     "rest": (45.0, "a call of REST is given up after 30 s without an answer"),
-    "database": (75.0, "a statement is given up after WRITE_TIMEOUT_S (60 s) without an answer"),
+    "database": (135.0, "a statement is given up after WRITE_TIMEOUT_S (60 s), and then the end of its transaction"),
 }
 
 
@@ -85,7 +91,7 @@ def _silent(place: Place, called: str) -> None:
         for line in system.lines_to(place):
             line.hang_what_is_open()
         if place != "rest":
-            await system.until_stored(500, within_s=90)
+            await system.until_stored(500, within_s=150)
 
 
 def _half_closed(place: Place, called: str) -> None:
