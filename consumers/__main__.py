@@ -33,6 +33,7 @@ _ANSWERS_WITHIN_S = 2.0  # a database that takes longer for nothing counts as aw
 async def consume(settings: Settings, stop: asyncio.Event) -> None:
     """Store the entries of the streams until ``stop`` is set; then finish the batch, acknowledge it and return."""
     url = settings.require_database_url()
+    redis_urls = settings.require_redis_url(), settings.require_jobs_redis_url()
     # A connection for each shard, because this consumer may be the only one.
     most, patience_s, watch = settings.stream_shards + 1, settings.write_timeout_s, SessionWatch()
     pool = await create_pool(url, min_size=1, max_size=most, command_timeout_s=patience_s, sessions=watch.sessions)
@@ -43,7 +44,6 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
                 await check_may_store(connection)
         except UNAVAILABLE as error:
             raise connection_error(error, url) from error
-        redis_urls = settings.require_redis_url(), settings.require_jobs_redis_url()
         async with connect_both(*redis_urls) as (redis, jobs_redis):
             jobs = JobQueue(queue_on(jobs_redis), heal_delay_s=settings.heal_delay_s)
             await claim_shards(redis, settings.stream_shards)

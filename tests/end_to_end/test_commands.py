@@ -31,7 +31,12 @@ async def ended(arguments: tuple[str, ...], log: Path, environment: Mapping[str,
         (PRODUCER, {"REDIS_URL": "http://x"}, 2, "producer: expected REDIS_URL like"),
         (PRODUCER, {"SYMBOLS": "BTC/"}, 2, "producer: SYMBOLS: "),
         (CONSUMER, {}, 2, "consumer: DATABASE_URL is not set"),
-        (CONSUMER, {"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/x"}, 1, "consumer: no database answers at 127"),
+        (
+            CONSUMER,
+            {"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/x", "REDIS_URL": NOBODY},
+            1,
+            "consumer: no database answers at 127",
+        ),
     ],
 )
 async def test_what_will_not_do_is_said_in_one_line(
