@@ -29,7 +29,7 @@ async def test_services_follow_the_sentinels_to_the_new_master(migrated_database
             await until(lambda: chain.said("worker", "going_on"))
             await chain.ends_equal()
             chain.all_run()
-            await chain.command("health", "worker")
+            await chain.becomes_healthy("worker")
             assert "kraken:trades:{0}" in await chain.command("status", "--json")
 
         assert new.is_master()
@@ -50,7 +50,7 @@ async def test_a_cluster_holds_the_streams_and_loses_a_master(migrated_database_
             await chain.ends_equal()
             chain.all_run()
             assert jobs.says("kraken:health:worker", "KEYS", "*")
-            await chain.command("health", "producer")
+            await chain.becomes_healthy("producer")
             status = await chain.command("status", "--json")
             assert all(stream in status for stream in used)
             assert "[]" in await chain.command("dead-letters", "list", "--json")

@@ -69,10 +69,21 @@ class WholeChain:
 
     async def command(self, *arguments: str) -> str:
         """The output of a command with the settings of the services; it must succeed."""
+        code, output = await self._run(*arguments)
+        assert code == 0, output
+        return output
+
+    async def becomes_healthy(self, name: str) -> None:
+        """Wait until `health` says that a service is well: its last sign of life may be two seconds old."""
+
+        async def is_healthy() -> bool:
+            return (await self._run("health", name))[0] == 0
+
+        await until(is_healthy)
+
+    async def _run(self, *arguments: str) -> tuple[int, str]:
         with Service(["-m", "kraken_history", *arguments], self._folder / "command.log", self._settings) as command:
-            code = await asyncio.to_thread(command.wait)
-        assert code == 0, command.output
-        return command.output
+            return await asyncio.to_thread(command.wait), command.output
 
     def all_run(self) -> None:
         """Check that no process has ended, and none has printed a traceback."""
