@@ -102,7 +102,7 @@ _WRONG = f"""
                 'trades', c.trade_count)
             WHEN {_IS_OF_NO_INTERVAL} THEN 'no candles of this interval are stored'
             WHEN {_IS_ELSEWHERE} THEN 'it does not begin where its interval does'
-            ELSE 'its time is not among that which these candles cover'
+            ELSE 'its time is outside of what these candles cover'
             END AS detail
         FROM longer_candles c
         CROSS JOIN LATERAL (SELECT c.interval_minutes * interval '1 minute' AS width) AS here
