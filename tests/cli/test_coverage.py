@@ -269,6 +269,9 @@ def test_each_command_fills_its_gap(
 ) -> None:
     """Ten days by CSV two years ago, then nothing, then a stretch that a backfill fetched, then nothing until now."""
     background.run(import_days(environment["DATABASE_URL"], JANUARY, 10))
+    # As if asked a moment ago: the worker would fetch the exchange's newest minutes, which cover the last gap.
+    asked = "INSERT INTO data_sync_status (symbol, data_type) VALUES ('BTC/USDT', 'candles_1440m')"
+    background.run(execute(environment["DATABASE_URL"], asked))
     start = datetime.now(UTC) - timedelta(hours=4)
     # A page of 1,000 trades spans two hours. One is asked for, so that the next page, which ends now, is not fetched.
     stretch = ("--from", f"{start:%Y-%m-%dT%H:%M:%SZ}", "--to", f"{start + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}")
