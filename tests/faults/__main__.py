@@ -9,6 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.faults.all_scenarios import SCENARIOS
 from tests.faults.report import add_to_report, row_of
 from tests.faults.scenario import BOTH, run, runs
@@ -37,7 +39,7 @@ async def _run_all(arguments: argparse.Namespace) -> bool:
                     began = time.monotonic()
                     try:
                         outcome = await run(fleet, what, flavour, seed, arguments.logs)
-                    except NotHereError as error:
+                    except (NotHereError, pytest.skip.Exception) as error:
                         _say(f"{what.name} {flavour} {seed}: skipped: {error}")
                         continue
                     except Exception as error:  # the others are run all the same
