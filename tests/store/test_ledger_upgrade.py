@@ -8,7 +8,7 @@ import pytest
 
 from kraken_history.completeness.hole_times import find_hole_spans, locate
 from kraken_history.completeness.holes import find_fetchable_holes, find_holes
-from kraken_history.database.connections import create_pool
+from kraken_history.database.connections import Connection, create_pool
 from kraken_history.database.migrations import migrate, read_migrations
 from kraken_history.ledger import IdRanges
 from kraken_history.records import MINUTE
@@ -33,7 +33,7 @@ def at(id_: int) -> datetime:
     return NOON + id_ * DAY / 3
 
 
-async def store_before(connection: asyncpg.Connection, flavour: str) -> None:
+async def store_before(connection: Connection, flavour: str) -> None:
     """Write what the version before wrote: trades, candles, and the ledger in one row."""
     held = [id_ for low, high in HELD for id_ in range(low, high)]
     moments = [at(id_) for id_ in held]

@@ -26,7 +26,7 @@ async def note_passed_over(pool: asyncpg.Pool, symbol: str, ids: IdRanges, *, se
     """
     if not ids:
         return ids
-    async with pool.acquire() as connection, connection.transaction():
+    async with pool.acquire() as connection, connection.transaction(isolation="read_committed"):
         # The lock excludes store.write, which may be storing one of the ids.
         if not await lock_known_key(connection, symbol):
             return IdRanges()

@@ -9,7 +9,7 @@ from kraken_history.completeness.absence import find_waiting
 from kraken_history.completeness.unreachable import find_unreachable, find_unreachable_of
 from kraken_history.ledger import IdRange, IdRanges
 
-_SLICE = 1_000
+_SLICE = 500
 """Holes per symbol that one query of :func:`find_newest_due_holes` reads."""
 
 _MOST = 100

@@ -92,7 +92,7 @@ _UPDATE = f"""
 async def lock_keys(connection: Connection, symbols: Sequence[str]) -> None:
     """Lock the ledgers of these symbols, in order, until the end of the transaction.
 
-    What is read of them in a later statement is as the last writer left it.
+    The transaction must be READ COMMITTED. Then a later statement reads them as the last writer left them.
     """
     names = sorted(symbols)
     if len(await connection.fetch(_LOCK, names)) < len(names):

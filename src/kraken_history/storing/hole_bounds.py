@@ -70,7 +70,7 @@ async def keep_times(pool: asyncpg.Pool, symbol: str, times: Mapping[int, dateti
 
 async def _write(pool: asyncpg.Pool, symbol: str, statement: str, arguments: Sequence[object]) -> None:
     async def once() -> None:
-        async with pool.acquire() as connection, connection.transaction():
+        async with pool.acquire() as connection, connection.transaction(isolation="read_committed"):
             await lock_keys(connection, [symbol])
             await connection.execute(statement, symbol, *arguments)
 

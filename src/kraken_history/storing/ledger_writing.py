@@ -12,7 +12,6 @@ from msgspec import Struct
 from kraken_history.completeness.status_rows import NEWEST, ONE_WRITE, lock_keys, open_rows
 from kraken_history.completeness.unheld import Run, Unheld, extended, held_within, runs_of
 from kraken_history.completeness.unheld_rows import remove_absent, replace_unheld
-from kraken_history.completeness.unreachable import find_unreachable_of
 from kraken_history.database.connections import Connection
 from kraken_history.leaps import KnownTrade
 from kraken_history.ledger import IdRanges
@@ -189,16 +188,14 @@ async def _newest_holes(connection: Connection, symbols: Sequence[str]) -> dict[
     if not symbols:
         return {}
     rows = await connection.fetch(_NEWEST_HOLES, symbols, MOST_HOLES_REPORTED)
-    unreachable = await find_unreachable_of(connection, symbols)
-    found: dict[str, IdRanges] = {}
-    for row in rows:
-        missing = IdRanges((r.lower, r.upper) for r in row["ids"]) - unreachable.get(row["symbol"], IdRanges())
-        found[row["symbol"]] = IdRanges(missing.ranges[-MOST_HOLES_REPORTED:])
-    return found
+    missing = {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["ids"]) for row in rows}
+    return {symbol: IdRanges(ids.ranges[-MOST_HOLES_REPORTED:]) for symbol, ids in missing.items()}
 
 
 _NEWEST_HOLES = """
-    SELECT w.symbol, range_agg(missing_ids) AS ids
+    SELECT w.symbol, range_agg(missing_ids) - coalesce((
+        SELECT range_agg(r) FROM unreachable_trades x, unnest(x.ids) AS r WHERE x.symbol = w.symbol
+    ), '{}') AS ids
     FROM unnest($1::text[]) AS w (symbol)
     CROSS JOIN LATERAL (
         SELECT first_id, stop_id, missing FROM unheld_ids u
