@@ -145,7 +145,7 @@ class Bench:
             yield block
 
     async def _empty(self) -> None:
-        await self._pool.execute("TRUNCATE candles, data_sync_status")
+        await self._pool.execute("TRUNCATE candles, data_sync_status, sync_keys")
         await self._pool.execute("CHECKPOINT")
 
 

@@ -104,7 +104,7 @@ async def measure_publishing(place: Place, trades: Sequence[HistoricalTrade], ro
 
 async def empty(pool: asyncpg.Pool) -> None:
     """Empty the tables that a round writes."""
-    await pool.execute("TRUNCATE trades, candles, data_sync_status")
+    await pool.execute("TRUNCATE trades, candles, data_sync_status, sync_keys, unheld_ids, absent_ids")
     await pool.execute("CHECKPOINT")
 
 

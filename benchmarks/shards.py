@@ -163,7 +163,7 @@ async def measure_once(
     shards: int,
 ) -> tuple[float, int]:
     """Trades per second, and the number of healing jobs that were queued."""
-    await pool.execute("TRUNCATE trades, candles, data_sync_status")
+    await pool.execute("TRUNCATE trades, candles, data_sync_status, sync_keys, unheld_ids, absent_ids")
     await pool.execute("CHECKPOINT")
     await redis.flushall()
     total = len(entries) * arguments.entry

@@ -103,6 +103,6 @@ async def _fill_candles(filler: GapFiller, gap: DataGap) -> None:
 
 
 async def _ask_for_holes(context: WorkerContext, symbol: str) -> None:
-    missing = (await find_due_holes(context.pool, now=context.rest.clock.now())).get(symbol)
+    missing = (await find_due_holes(context.pool, now=context.rest.clock.now(), symbols=[symbol])).get(symbol)
     if missing:
         await context.jobs.heal_holes({symbol: missing})

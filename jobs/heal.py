@@ -7,7 +7,7 @@ from arq import Retry
 
 from jobs.context import WorkerContext
 from jobs.patient_jobs import again_soon, within_its_turn
-from kraken_history.completeness.holes import find_due_holes, missing_of
+from kraken_history.completeness.holes import find_newest_due_holes, missing_of
 from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable, UnknownSymbol
 from kraken_history.fetching.healing import heal as heal_hole
 from kraken_history.fetching.healing import wanted_span
@@ -49,16 +49,20 @@ async def heal(ctx: dict[str, Any], symbol: str, first: int, stop: int, since: i
         return 0
     if healed.next_since is not None:
         await context.jobs.heal(symbol, (first, stop), since=healed.next_since, delay_s=0)
+    elif healed.stored:
+        # The sweep requests the newest holes only.
+        now = context.rest.clock.now()
+        await context.jobs.heal_holes(await find_newest_due_holes(context.pool, now=now, symbols=[symbol]))
     return healed.stored
 
 
 @within_its_turn
 async def sweep(ctx: dict[str, Any]) -> int:
-    """Enqueue every due hole of the ledger; return how many jobs were not in the queue yet.
+    """Enqueue the newest due holes of the ledger; return how many jobs were not in the queue yet.
 
     This replaces requests of the consumer that were lost, because Redis was wiped or a job died. Ids that Kraken
     passed over are requested again after a minute. If Kraken passes over them again, they are proven absent.
     """
     context: WorkerContext = ctx["context"]
     await context.jobs.bring_forward()
-    return await context.jobs.heal_holes(await find_due_holes(context.pool, now=context.rest.clock.now()))
+    return await context.jobs.heal_holes(await find_newest_due_holes(context.pool, now=context.rest.clock.now()))

@@ -48,8 +48,8 @@ async def confirm(ctx: dict[str, Any], symbol: str) -> int:
         await letters.put_unknown(trade, shards=context.settings.stream_shards)
         await forget_unknown(context.pool, [trade])
     if confirmed.stored:
-        holes = await find_due_holes(context.pool, now=context.rest.clock.now())
-        await context.jobs.heal_holes({symbol: holes[symbol]} if symbol in holes else {})
+        holes = await find_due_holes(context.pool, now=context.rest.clock.now(), symbols=[symbol])
+        await context.jobs.heal_holes(holes)
     return confirmed.stored
 
 

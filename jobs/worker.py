@@ -28,6 +28,8 @@ from jobs.ending import Ending
 from jobs.figures import keep_figures
 from jobs.gaps import EVERY_MINUTES, fill_gap, fill_gaps, look_names_up
 from jobs.heal import heal, sweep
+from jobs.hole_bounds import TIMEOUT_S as LOOK_UP_TIMEOUT_S
+from jobs.hole_bounds import look_up_hole_times
 from jobs.indicators import fetch_indicator_history, fetch_indicators
 from jobs.leaps import confirm, keep_confirming
 from jobs.longer_history import fetch_ohlc, fetch_ohlc_of_all
@@ -271,6 +273,7 @@ class WorkerSettings:
         cron(refresh_aggregates, second=AFTER_GRACE_S, keep_result=0, max_tries=1),
         cron(make_partitions, minute=7, keep_result=0),
         cron(apply_retention, minute=37, keep_result=0, max_tries=1),
+        cron(look_up_hole_times, minute=22, run_at_startup=True, keep_result=0, timeout=LOOK_UP_TIMEOUT_S),
         cron(fetch_indicators, hour=0, minute=17, keep_result=0, max_tries=3),
         cron(sweep_backfills, second={15, 45}, run_at_startup=False, keep_result=0),
         cron(fetch_ohlc_of_all, minute=set(range(0, 60, EVERY_MINUTES)), run_at_startup=False, keep_result=0),

@@ -70,6 +70,11 @@ class IdRanges:
         return IdRanges(shared)
 
     @property
+    def ranges(self) -> tuple[IdRange, ...]:
+        """The ranges, in order. ``list`` of the set would take memory for as many ids as it holds."""
+        return self._ranges
+
+    @property
     def holes(self) -> "IdRanges":
         """The ids between the lowest and the highest that are not in the set."""
         return IdRanges((left[1], right[0]) for left, right in pairwise(self._ranges))

@@ -23,6 +23,7 @@ from kraken_history.kraken.client import KrakenRest
 from kraken_history.ledger import IdRanges
 from kraken_history.records import unix_ns, utc_from_unix_ns
 from kraken_history.storing.store import Store
+from tests.support.absent import make_absent
 from tests.support.contents import ledger
 from tests.support.kraken import BTC, CountedSimulator, NoLimit, assert_equals_truth
 
@@ -164,9 +165,7 @@ async def test_ids_that_do_not_exist_are_passed_by(
 ) -> None:
     await store_from(pool, rest, 500, 1_000)
     ids = kraken.ids(SYMBOL)
-    await pool.execute(
-        "UPDATE data_sync_status SET absent_id_ranges = int8multirange(int8range($1, $2))", *ids[1000:1002]
-    )
+    await make_absent(pool, (ids[1000], ids[1001]), symbol=SYMBOL)
     await store_from(pool, rest, 1_001, 4_800)
     kraken.calls.clear()
 

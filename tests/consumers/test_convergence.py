@@ -65,7 +65,10 @@ async def test_any_order_repetition_and_splitting_over_any_number_of_consumers_e
     pool: asyncpg.Pool, redis: Redis, delivery: Delivery
 ) -> None:
     await redis.flushall()
-    await pool.execute("TRUNCATE trades, candles, data_sync_status, contested_minutes, corrected_minutes")
+    await pool.execute(
+        "TRUNCATE trades, candles, data_sync_status, sync_keys, unheld_ids, absent_ids, contested_minutes,"
+        " corrected_minutes"
+    )
     await publish(redis, *delivery.entries)
     async with asyncio.TaskGroup() as group:
         consumers = [

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from kraken_history.completeness.hole_search import DAY
+from kraken_history.completeness.status_rows import update_row
 from kraken_history.errors import CoverageError
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.coverage import KINDS
@@ -16,6 +17,7 @@ from kraken_history.reading.measured_coverage import find_missing, measure_cover
 from kraken_history.records import CandleSource, TimeRange
 from kraken_history.storing.store import Store
 from tests.coverage_reads.truth import Known, at, ranges_of, slots_of
+from tests.support.absent import make_absent
 from tests.support.examples import make_candle, make_trade
 
 SLOTS = 60
@@ -69,23 +71,17 @@ _windows = st.lists(st.integers(-4, SLOTS + 4), min_size=2, max_size=2, unique=T
 async def store_history(pool: asyncpg.Pool, history: History) -> Known:
     """Make it so, in a database that holds nothing else."""
     await pool.execute(
-        "DELETE FROM trades; DELETE FROM candles; DELETE FROM data_sync_status; DELETE FROM dropped_ranges"
+        "DELETE FROM trades; DELETE FROM candles; DELETE FROM data_sync_status; DELETE FROM sync_keys;"
+        " DELETE FROM unheld_ids; DELETE FROM absent_ids; DELETE FROM dropped_ranges"
     )
     store = Store(pool)
     await store.write([make_trade(id_, at(slot)) for id_, slot in history.trades.items()])
     for minute, (source, trade_count) in history.candles.items():
         await store.write(candles=[make_candle(at(6 * minute), trade_count=trade_count)], candle_source=source)
-    await pool.execute(
-        """
-        INSERT INTO data_sync_status AS s (symbol, data_type, absent_id_ranges, time_ranges)
-        VALUES ('BTC/USDT', 'trades', $1::text::int8multirange, $2), ('BTC/USDT', 'candles_1m', '{}', $3)
-        ON CONFLICT (symbol, data_type) DO UPDATE SET
-            absent_id_ranges = excluded.absent_id_ranges, time_ranges = excluded.time_ranges
-        """,
-        "{" + ",".join(f"[{id_},{id_}]" for id_ in history.absent) + "}",
-        [asyncpg.Range(each.start, each.end) for each in ranges_of(history.asked)],
-        [asyncpg.Range(each.start, each.end) for each in ranges_of(history.given)],
-    )
+    for data_type, slots in (("trades", history.asked), ("candles_1m", history.given)):
+        ranges = [asyncpg.Range(each.start, each.end) for each in ranges_of(slots)]
+        await update_row(pool, "BTC/USDT", data_type, "time_ranges = $3", ranges)
+    await make_absent(pool, *((id_, id_ + 1) for id_ in history.absent))
     await pool.execute(
         "INSERT INTO dropped_ranges VALUES ('candles', $1)",
         [asyncpg.Range(each.start, each.end) for each in ranges_of(history.gone)],

@@ -13,6 +13,7 @@ from kraken_history.reading.coverage import CoveredSpan
 from kraken_history.records import MINUTE, HistoricalTrade, TimeRange
 from kraken_history.storing.store import Store
 from tests.coverage_reads.meeting import locked, until_blocked
+from tests.support.absent import make_absent
 from tests.support.examples import NOON, make_candle, make_trade
 
 HOUR = timedelta(hours=1)
@@ -119,7 +120,7 @@ async def test_an_id_that_is_proven_absent_is_no_hole(
     pool: asyncpg.Pool, store: Store, history: HistoricalDataProvider
 ) -> None:
     await store.write([make_trade(id_, NOON + id_ * MINUTE) for id_ in (1, 3, 5)])
-    await pool.execute("UPDATE data_sync_status SET absent_id_ranges = '{[2,3)}' WHERE data_type = 'trades'")
+    await make_absent(pool, (2, 3))
 
     coverage = await history.get_coverage("BTC/USDT", NOON + MINUTE, NOON + 5 * MINUTE)
 
@@ -137,19 +138,16 @@ async def test_a_hole_between_the_exchanges_candles_reaches_from_trade_to_trade(
     assert coverage.duration("exchange") == 2 * MINUTE
 
 
-async def test_without_its_trades_a_hole_reaches_from_built_candle_to_built_candle(
+async def test_a_hole_reaches_from_trade_to_trade_when_they_were_dropped(
     pool: asyncpg.Pool, store: Store, history: HistoricalDataProvider
 ) -> None:
+    """Once it reached from built candle to built candle then, because only these knew their ids."""
     await store_hole_between_exchange_candles(pool, store)
     await pool.execute("DELETE FROM trades")
 
     coverage = await history.get_coverage("BTC/USDT", NOON, NOON + 25 * MINUTE)
 
-    assert coverage.missing == [
-        TimeRange(NOON + MINUTE, NOON + 5 * MINUTE),
-        TimeRange(NOON + 6 * MINUTE, NOON + 15 * MINUTE),
-        TimeRange(NOON + 16 * MINUTE, NOON + 20 * MINUTE),
-    ]
+    assert coverage.missing == [TimeRange(NOON + 6 * MINUTE, NOON + 15 * MINUTE)]
 
 
 async def store_hole_between_exchange_candles(pool: asyncpg.Pool, store: Store) -> None:
@@ -240,8 +238,12 @@ async def test_what_is_told_is_as_of_one_moment(
     async with locked(pool, "candles") as holder:
         reading = asyncio.create_task(history.get_coverage("BTC/USDT", NOON, NOON + HOUR))
         await until_blocked(holder, reading)
+        await holder.execute("UPDATE data_sync_status SET highest_id = 9, newest_timestamp = $1", NOON + HOUR)
         await holder.execute(
-            "UPDATE data_sync_status SET id_ranges = '{[1,3),[9,10)}', newest_timestamp = $1", NOON + HOUR
+            "INSERT INTO unheld_ids (symbol, first_id, stop_id, missing, after_time, before_time)"
+            " VALUES ('BTC/USDT', 3, 9, 6, $1, $2)",
+            NOON + MINUTE,
+            NOON + HOUR,
         )
 
     assert (await reading).missing == [TimeRange(NOON + MINUTE, NOON + HOUR)]

@@ -17,6 +17,7 @@ from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.retention import drop_old
 from kraken_history.storing.store import Store
 from tests.coverage_reads.meeting import locked, until_blocked
+from tests.support.absent import make_absent
 from tests.support.examples import make_trade
 from tests.support.old_schema import fill_minutes, materialize
 
@@ -50,7 +51,7 @@ async def test_time_stays_missing_when_a_trade_of_it_is_stored_late(
     """One healed trade once made a day whose candles were gone look quiet."""
     trades = [*hourly(0, 72), *hourly(720, 725)]
     await store.write([trade for trade in trades if trade.id != 30])
-    await pool.execute("UPDATE data_sync_status SET absent_id_ranges = '{[72,720)}' WHERE data_type = 'trades'")
+    await make_absent(pool, (72, 720))
     await drop(pool, "trades", "candles")
     await Store(pool).write(hourly(30, 31))
     end = (await dropped_time(pool)).end

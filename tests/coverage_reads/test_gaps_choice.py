@@ -82,7 +82,7 @@ async def test_raise_returns_candles_as_they_are_once_nothing_is_missing(
         reading = asyncio.create_task(history.get_candles("BTC/USDT", 1, NOON, NOON + 2 * MINUTE, limit, gaps="raise"))
         await until_blocked(holder, reading)
         await holder.execute("UPDATE candles SET close = 2.5, last_trade_id = 2 WHERE timestamp = $1", NOON)
-        await holder.execute("UPDATE data_sync_status SET id_ranges = '{[1,5)}' WHERE data_type = 'trades'")
+        await holder.execute("DELETE FROM unheld_ids")
 
     assert shape(await reading) == [(0, "2.5", False), (1, "3.5", False)]
 

@@ -60,7 +60,7 @@ def test_a_file_is_imported_or_refused(
         assert row is not None
         return outcome, row
 
-    background.run(_execute(connections, "TRUNCATE candles, data_sync_status"))
+    background.run(_execute(connections, "TRUNCATE candles, data_sync_status, sync_keys"))
     before = background.run(run(CANDLES if is_candles else TRADES))[1] if stands else None
     outcome, after = background.run(run(content))
 

@@ -122,8 +122,9 @@ async def rows_of(pool: asyncpg.Pool) -> dict[str, list[tuple[Any, ...]]]:
         "ledger": [
             tuple(row)
             for row in await pool.fetch(
-                "SELECT symbol, data_type, oldest_timestamp, newest_timestamp, total_records, id_ranges,"
-                " absent_id_ranges, time_ranges FROM data_sync_status ORDER BY symbol, data_type"
+                "SELECT symbol, data_type, oldest_timestamp, newest_timestamp, total_records, held_ids(symbol),"
+                " absent_within(symbol, 0, 9223372036854775807), time_ranges"
+                " FROM data_sync_status ORDER BY symbol, data_type"
             )
         ],
     }

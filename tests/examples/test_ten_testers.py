@@ -149,5 +149,5 @@ def is_heard(exchange: Simulator) -> bool:
 
 
 async def is_complete(pool: asyncpg.Pool, newest: dict[str, int | None]) -> bool:
-    rows = await pool.fetch("SELECT symbol, upper(id_ranges) - 1 FROM data_sync_status WHERE data_type = 'trades'")
+    rows = await pool.fetch("SELECT symbol, highest_id FROM data_sync_status WHERE data_type = 'trades'")
     return {row[0]: row[1] for row in rows} == newest and await find_holes(pool) == {}

@@ -117,7 +117,8 @@ async def _is_stored(system: System, marks: dict[str, TruthOfSymbol]) -> bool:
     """True if the ledger has every id up to the marks."""
     try:
         rows = await system.fetch(
-            "SELECT symbol, id_ranges + absent_id_ranges AS ids FROM data_sync_status WHERE data_type = 'trades'"
+            "SELECT symbol, held_ids(symbol) + absent_within(symbol, 0, 9223372036854775807) AS ids"
+            " FROM data_sync_status WHERE data_type = 'trades'"
         )
     except _AWAY:
         return False

@@ -11,6 +11,7 @@ from kraken_history.reading.database import Database
 from kraken_history.reading.settling import Timing, read_settled
 from kraken_history.records import MINUTE, TimeRange
 from kraken_history.storing.store import Store
+from tests.support.absent import make_absent
 from tests.support.examples import NOON, make_candle, make_trade
 
 SECOND = timedelta(seconds=1)
@@ -107,7 +108,7 @@ async def test_a_healed_hole_and_one_proven_absent_hold_nothing(
     held = await settled_until(database, last)
     await store.write([make_trade(2, NOON)])
     after_healing = await settled_until(database, last)
-    await pool.execute("UPDATE data_sync_status SET absent_id_ranges = '{[4,5)}' WHERE data_type = 'trades'")
+    await make_absent(pool, (4, 5))
 
     assert (held, after_healing) == (NOON, NOON + MINUTE)
     assert await settled_until(database, last) == last

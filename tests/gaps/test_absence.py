@@ -18,6 +18,7 @@ from kraken_history.storing.store import Store
 from simulator import Simulator
 from tests.gaps.conftest import PAIR, SYMBOL, Counting
 from tests.gaps.truth import true_ids
+from tests.support.absent import absent_ids
 from tests.support.database import stored_ids
 from tests.support.exchanges import ManualClock
 from tests.support.kraken import all_trades
@@ -28,8 +29,7 @@ NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
 async def absent(pool: asyncpg.Pool) -> IdRanges:
-    ranges = await pool.fetchval("SELECT absent_id_ranges FROM data_sync_status WHERE data_type = 'trades'")
-    return IdRanges((r.lower, r.upper) for r in ranges)
+    return IdRanges(await absent_ids(pool))
 
 
 async def evidence(pool: asyncpg.Pool) -> int:

@@ -212,8 +212,8 @@ class TestHoles:
     ) -> None:  # fmt: skip
         trades = await all_trades(rest, PAIR)
         await filler.fill_all_gaps()
-        await pool.execute("TRUNCATE trades, candles")
-        await pool.execute("UPDATE data_sync_status SET id_ranges = '{}' WHERE data_type = 'trades'")
+        await pool.execute("TRUNCATE trades, candles, unheld_ids")
+        await pool.execute("UPDATE data_sync_status SET lowest_id = NULL, highest_id = NULL")
         kept = without(trades, *lost)
         await store.write(kept)
         calls = limiter.calls

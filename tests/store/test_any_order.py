@@ -115,7 +115,10 @@ async def write_batches(store: Store, batches: Batches) -> None:
 
 
 async def empty(pool: asyncpg.Pool) -> None:
-    await pool.execute("TRUNCATE trades, candles, data_sync_status, contested_minutes, corrected_minutes")
+    await pool.execute(
+        "TRUNCATE trades, candles, data_sync_status, sync_keys, unheld_ids, absent_ids, contested_minutes,"
+        " corrected_minutes"
+    )
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

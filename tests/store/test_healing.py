@@ -18,6 +18,7 @@ from kraken_history.ledger import IdRanges
 from kraken_history.records import HistoricalTrade
 from kraken_history.storing.store import Store
 from kraken_history.symbols import Pair
+from tests.support.absent import make_absent
 from tests.support.contents import ledger, stored_trades
 from tests.support.examples import NOON, make_candle, make_trade
 from tests.support.kraken import CountingLimiter
@@ -73,7 +74,7 @@ async def test_a_ledger_that_holds_nothing_has_no_hole(store: Store, pool: async
 
 async def test_ids_proven_absent_are_neither_a_hole_nor_missing(store: Store, pool: asyncpg.Pool) -> None:
     await store.write(without(history(9), 3, 6, 7))
-    await pool.execute("UPDATE data_sync_status SET absent_id_ranges = '{[6,8)}' WHERE data_type = 'trades'")
+    await make_absent(pool, (6, 8))
 
     assert await find_holes(pool) == {"BTC/USDT": IdRanges.of([3])}
     assert await missing_of(pool, "BTC/USDT", (1, 10)) == IdRanges.of([3])
@@ -175,7 +176,7 @@ async def test_fetching_from_where_a_hole_is_located_meets_its_first_trade(
     pool: asyncpg.Pool, broken: tuple[list[HistoricalTrade], set[int], list[int]]
 ) -> None:
     trades, held, minutes = broken
-    await pool.execute("TRUNCATE trades, candles, data_sync_status")
+    await pool.execute("TRUNCATE trades, candles, data_sync_status, sync_keys, unheld_ids")
     theirs = [make_candle(NOON + timedelta(minutes=minute), trade_count=50) for minute in minutes]
     await Store(pool).write([trade for trade in trades if trade.id in held], theirs)
 

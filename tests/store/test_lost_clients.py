@@ -32,12 +32,12 @@ async def test_a_writers_session_ends_itself_if_its_client_is_lost(migrated_data
 
 async def test_the_url_may_set_another_limit(migrated_database_url: str) -> None:
     url = with_setting(migrated_database_url, "idle_in_transaction_session_timeout=200")
-    lock = "SELECT 1 FROM data_sync_status WHERE symbol = 'BTC/USDT' FOR UPDATE"
+    lock = "SELECT 1 FROM sync_keys WHERE symbol = 'BTC/USDT' FOR UPDATE"
     async with (
         await create_pool(url, min_size=1, max_size=1) as frozen,
         await create_pool(migrated_database_url, min_size=1, max_size=1) as other,
     ):
-        await other.execute("INSERT INTO data_sync_status (symbol, data_type) VALUES ('BTC/USDT', 'trades')")
+        await other.execute("INSERT INTO sync_keys (symbol, data_type) VALUES ('BTC/USDT', 'trades')")
         async with frozen.acquire() as connection:
             await connection.execute("BEGIN")
             await connection.execute(lock)  # and then nothing more comes

@@ -37,7 +37,7 @@ def is_market_data(table: str) -> bool:
 
 
 def is_ledger(table: str) -> bool:
-    return table in ("data_sync_status", "absence_evidence")
+    return table in ("data_sync_status", "sync_keys", "unheld_ids", "absent_ids", "absence_evidence")
 
 
 def writes_in(code: str, is_meant: Callable[[str], bool]) -> list[str]:

@@ -8,7 +8,6 @@ import asyncpg
 import pytest
 
 from kraken_history.completeness.covered_time import cover
-from kraken_history.ledger import IdRanges
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import MINUTE, CandleSource, HistoricalTrade, TimeRange
 from kraken_history.storing.aggregates import refresh
@@ -21,6 +20,7 @@ from kraken_history.storing.repair import replace_longer
 from kraken_history.storing.retention import drop_old
 from kraken_history.storing.store import Store
 from tests.aggregates.truth import assert_right, shown
+from tests.support.absent import make_absent
 from tests.support.contents import stored_candles
 from tests.support.examples import NOON, make_candle, make_trade
 
@@ -101,10 +101,7 @@ async def test_the_proof_is_the_last_missing_id_wherever_it_belongs(
 async def test_the_proof_may_be_that_an_id_is_absent(store: Store, pool: asyncpg.Pool) -> None:
     await store.write([BEFORE, make_trade(2, CONTESTED), make_trade(4, CONTESTED + 5 * MINUTE)])
     await store.write(candles=[TOO_FULL])
-    await pool.execute(
-        "UPDATE data_sync_status SET absent_id_ranges = $1::text::int8multirange WHERE data_type = 'trades'",
-        IdRanges([(3, 4)]).as_multirange(),
-    )
+    await make_absent(pool, (3, 4))
 
     assert await settle_symbol(pool, "BTC/USDT") == 1
     assert await standing(pool) == ("trades", 1)
@@ -225,7 +222,8 @@ async def test_the_allowance_hides_no_lost_rows(store: Store, pool: asyncpg.Pool
     """Other minutes of the hour are gone as well: its candle is kept, though it may have eight trades less."""
     many = [make_trade(10 + n, NOON + timedelta(minutes=40, seconds=10 * n)) for n in range(50)]
     await store.write([BEFORE, INSIDE, *[make_trade(t.id - 7, t.timestamp) for t in many]])
-    await pool.execute("DELETE FROM data_sync_status WHERE data_type = 'trades'")
+    for table in ("data_sync_status", "sync_keys"):
+        await pool.execute(f"DELETE FROM {table} WHERE data_type = 'trades'")  # noqa: S608 — ours
     await store.write(candles=[TOO_FULL])
     await refresh(pool, now=NOON + timedelta(days=14))
     before = {view.view: await shown(pool, view) for view in AGGREGATES}

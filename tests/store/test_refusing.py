@@ -13,6 +13,7 @@ from kraken_history.database.failures import DATA_ERRORS
 from kraken_history.records import HistoricalTrade, RefusedTrade
 from kraken_history.storing.sifting import sift
 from kraken_history.storing.store import Store
+from tests.support.absent import absent_ids
 from tests.support.examples import NOON, make_trade
 
 MICROSECOND = timedelta(microseconds=1)
@@ -27,8 +28,7 @@ def at(id_: int, price: str = "100") -> HistoricalTrade:
 
 
 async def absent(pool: asyncpg.Pool) -> list[tuple[int, int]]:
-    ranges = await pool.fetchval("SELECT absent_id_ranges FROM data_sync_status WHERE data_type = 'trades'")
-    return [(r.lower, r.upper) for r in ranges]
+    return await absent_ids(pool)
 
 
 async def recorded(pool: asyncpg.Pool) -> list[tuple[int, str]]:

@@ -59,6 +59,23 @@ async def test_writers_of_overlapping_batches_store_each_trade_once(stores: list
     assert [row.candle for row in await stored_candles(pool)] == build_candles(trades)
 
 
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+async def test_another_default_isolation_lets_no_trade_in_twice(migrated_database_url: str, isolation: str) -> None:
+    """A writer that waits for the ledger would read it as of before the other one's commit."""
+    trades = history(40)
+    async with await create_pool(migrated_database_url, min_size=1, max_size=1) as admin:
+        name = await admin.fetchval("SELECT current_database()")
+        await admin.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = '{isolation}'")
+    async with await create_pool(migrated_database_url, min_size=4, max_size=4) as pool:
+        assert await pool.fetchval("SHOW default_transaction_isolation") == isolation
+        store = Store(pool)
+        for at in range(0, len(trades), 10):
+            written = await asyncio.gather(*(store.write(trades[at : at + 10]) for _ in range(4)))
+            assert sum(each.new_trades for each in written) == 10
+
+        assert await stored_trades(pool) == sorted(trades, key=lambda t: (t.symbol, t.id))
+
+
 async def test_the_very_first_writers_of_a_symbol_open_its_ledger_once(stores: list[Store], pool: asyncpg.Pool) -> None:
     batches = [history(3), list(reversed(history(4))), history(2), list(reversed(history(3)))]
 

@@ -14,6 +14,7 @@ from kraken_history.records import HistoricalTrade
 from kraken_history.storing.candle_deltas import build_candles
 from kraken_history.storing.ledger_writing import MOST_HOLES_REPORTED
 from kraken_history.storing.store import Store
+from tests.support.absent import absent_ids, make_absent
 from tests.support.contents import everything, ledger, stored_candles, stored_trades, sync_status
 from tests.support.examples import NOON, make_trade
 
@@ -147,7 +148,7 @@ async def test_of_very_many_holes_the_newest_are_reported(store: Store) -> None:
 
 async def test_ids_proven_absent_are_no_hole(store: Store, pool: asyncpg.Pool) -> None:
     await store.write([TRADES[0], TRADES[5]])
-    await pool.execute("UPDATE data_sync_status SET absent_id_ranges = '{[2,5)}' WHERE data_type = 'trades'")
+    await make_absent(pool, (2, 5))
 
     stored = await store.write([TRADES[6]])
 
@@ -156,14 +157,12 @@ async def test_ids_proven_absent_are_no_hole(store: Store, pool: asyncpg.Pool) -
 
 async def test_an_absent_id_that_turns_up_is_held_after_all(store: Store, pool: asyncpg.Pool) -> None:
     await store.write([TRADES[0], TRADES[5]])
-    await pool.execute("UPDATE data_sync_status SET absent_id_ranges = '{[2,6)}' WHERE data_type = 'trades'")
+    await make_absent(pool, (2, 6))
 
     stored = await store.write([TRADES[2]])
 
-    status = await sync_status(pool, "BTC/USDT", "trades")
     assert stored.new_trades == 1
-    assert status is not None
-    assert [(r.lower, r.upper) for r in status["absent_id_ranges"]] == [(2, 3), (4, 6)]
+    assert await absent_ids(pool) == [(2, 3), (4, 6)]
 
 
 # Sync status

@@ -39,8 +39,8 @@ async def only_candle(pool: asyncpg.Pool) -> StoredCandle:
 
 async def ledger(pool: asyncpg.Pool) -> dict[str, IdRanges]:
     """Symbol → the stored ids."""
-    rows = await pool.fetch("SELECT symbol, id_ranges FROM data_sync_status WHERE data_type = 'trades'")
-    return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["id_ranges"]) for row in rows}
+    rows = await pool.fetch("SELECT symbol, held_ids(symbol) AS ids FROM data_sync_status WHERE data_type = 'trades'")
+    return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["ids"]) for row in rows}
 
 
 async def sync_status(pool: asyncpg.Pool, symbol: str, data_type: str) -> asyncpg.Record | None:
@@ -51,9 +51,14 @@ async def everything(pool: asyncpg.Pool) -> tuple[object, ...]:
     """Everything that writing market data can change, except the time of the write."""
     status = await pool.fetch(
         """
-        SELECT symbol, data_type, oldest_timestamp, newest_timestamp, total_records, id_ranges::text,
-               absent_id_ranges::text, time_ranges::text, stale_ranges::text, last_kraken_since
+        SELECT symbol, data_type, oldest_timestamp, newest_timestamp, total_records, lowest_id, highest_id,
+               time_ranges::text, stale_ranges::text, last_kraken_since
         FROM data_sync_status ORDER BY symbol, data_type
         """
     )
-    return await stored_trades(pool), await stored_candles(pool), [tuple(row) for row in status]
+    unheld = await pool.fetch(
+        "SELECT symbol, first_id, stop_id, missing, after_time, before_time FROM unheld_ids ORDER BY symbol, first_id"
+    )
+    absent = await pool.fetch("SELECT * FROM absent_ids ORDER BY symbol, first_id")
+    ledger_rows = [tuple(row) for row in (*status, *unheld, *absent)]
+    return await stored_trades(pool), await stored_candles(pool), ledger_rows

@@ -32,8 +32,8 @@ async def stored_candles(pool: asyncpg.Pool) -> list[HistoricalCandle]:
 
 async def ledger(pool: asyncpg.Pool) -> dict[str, IdRanges]:
     """Symbol → the ids in the ledger."""
-    rows = await pool.fetch("SELECT symbol, id_ranges FROM data_sync_status WHERE data_type = 'trades'")
-    return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["id_ranges"]) for row in rows}
+    rows = await pool.fetch("SELECT symbol, held_ids(symbol) AS ids FROM data_sync_status WHERE data_type = 'trades'")
+    return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["ids"]) for row in rows}
 
 
 async def deadlock(pool: asyncpg.Pool, *, times: int) -> None:

@@ -49,8 +49,7 @@ _ASIDES = """
         UNION ALL
         SELECT u.symbol, 0, sum(upper(r) - lower(r)), 0, 0
         FROM (SELECT symbol, range_agg(r) AS ids FROM unreachable_trades, unnest(ids) AS r GROUP BY symbol) AS u
-        JOIN data_sync_status s ON s.symbol = u.symbol AND s.data_type = 'trades'
-        CROSS JOIN LATERAL unnest(u.ids - s.id_ranges - s.absent_id_ranges) AS r GROUP BY u.symbol
+        CROSS JOIN LATERAL unnest(u.ids * missing_within(u.symbol, lower(u.ids), upper(u.ids))) AS r GROUP BY u.symbol
         UNION ALL
         SELECT symbol, 0, 0, sum(upper(r) - lower(r)), 0 FROM reused_ids, unnest(ids) AS r GROUP BY symbol
         UNION ALL

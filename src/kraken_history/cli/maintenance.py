@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.stream_words import unread_words
+from kraken_history.database.connections import create_pool
 from kraken_history.database.migrations import migrate
 from kraken_history.embedded import Servers
 from kraken_history.errors import ServiceUnavailable
@@ -16,16 +17,29 @@ from kraken_history.runtime.processes import EXIT_FAILED
 from kraken_history.runtime.redis_access import connect_both
 from kraken_history.runtime.signs import WorkerSign
 from kraken_history.settings import Settings
+from kraken_history.storing.hole_bounds import fill_hole_times
 from kraken_history.stream.backlog import fetch_streams, nobody_reads
 from kraken_history.stream.shards import fetch_shards
 
 
 def run_migrate(settings: Settings) -> None:
-    """Migrate, and print the applied migrations."""
+    """Migrate, and print the applied migrations. If it is interrupted, the next call or the worker continues."""
     with server_choice.endpoints(settings, needs_redis=False, migrates=False) as those:
         applied = asyncio.run(migrate(those.database_url))
-    done = f"applied {', '.join(applied)}" if applied else "the database is up to date"
-    sys.stderr.write(f"{done}\n")
+        done = f"applied {', '.join(applied)}" if applied else "the database is up to date"
+        sys.stderr.write(f"{done}\n")
+        asyncio.run(_look_up_hole_times(those.database_url))
+
+
+async def _look_up_hole_times(database_url: str) -> None:
+    async with await create_pool(database_url, min_size=1, max_size=1) as pool:
+        if found := await fill_hole_times(pool, on_searched=_print_progress):
+            sys.stderr.write(f"the times of {found:,} range(s) of missing ids are known now\n")
+
+
+def _print_progress(searched: int, total: int) -> None:
+    if searched % 100 == 0:
+        sys.stderr.write(f"looking up the times of missing ids: {searched:,} of {total:,} partitions searched\n")
 
 
 def run_env(settings: Settings) -> None:

@@ -31,13 +31,18 @@ async def fetch_progress(connection: Connection) -> dict[str, Progress]:
     rows = await connection.fetch(
         """
         SELECT symbol, coalesce(t.total_records, 0) AS trades,
-               t.oldest_timestamp AS oldest, t.newest_timestamp AS newest, upper(t.id_ranges) - 1 AS newest_id,
-               (SELECT coalesce(sum(upper(hole) - lower(hole)), 0)::bigint FROM unnest(h.holes) AS hole) AS missing,
-               (SELECT count(*) FROM unnest(h.holes)) AS holes,
+               t.oldest_timestamp AS oldest, t.newest_timestamp AS newest, t.highest_id AS newest_id,
+               coalesce(h.missing, 0) AS missing, coalesce(h.holes, 0) AS holes,
                coalesce(c.total_records, 0) AS candles, c.newest_timestamp AS newest_candle
         FROM (SELECT * FROM data_sync_status WHERE data_type = 'trades') AS t
         FULL JOIN (SELECT * FROM data_sync_status WHERE data_type = 'candles_1m') AS c USING (symbol)
-        CROSS JOIN LATERAL (SELECT ledger_holes(t.id_ranges, t.absent_id_ranges) AS holes) AS h
+        LEFT JOIN (
+            SELECT u.symbol, sum(u.missing)::bigint AS missing, sum(CASE
+                WHEN u.missing = u.stop_id - u.first_id THEN 1
+                ELSE (SELECT count(*) FROM unnest(missing_within(u.symbol, u.first_id, u.stop_id))) END
+            )::bigint AS holes
+            FROM unheld_ids u WHERE u.missing > 0 GROUP BY u.symbol
+        ) AS h USING (symbol)
         ORDER BY symbol
         """
     )

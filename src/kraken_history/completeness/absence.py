@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
+from kraken_history.completeness.status_rows import lock_known_key
+from kraken_history.completeness.unheld_rows import add_absent
 from kraken_history.ledger import IdRanges
 
 APART = timedelta(minutes=1)
@@ -24,16 +26,18 @@ async def note_passed_over(pool: asyncpg.Pool, symbol: str, ids: IdRanges, *, se
     """
     if not ids:
         return ids
-    async with pool.acquire() as connection, connection.transaction():
+    async with pool.acquire() as connection, connection.transaction(isolation="read_committed"):
         # The lock excludes store.write, which may be storing one of the ids.
-        locked = await connection.fetchval(_LOCK, symbol)
-        if locked is None:
+        if not await lock_known_key(connection, symbol):
             return IdRanges()
         await connection.execute(_FORGET_FUTURE, symbol, seen_at + APART)
-        proven = await connection.fetchval(_PROVE, symbol, ids.as_multirange(), seen_at - APART)
+        rows = await connection.fetchval(_PROVEN, symbol, ids.as_multirange(), seen_at - APART)
+        proven = IdRanges((r.lower, r.upper) for r in rows or ())
+        if proven:
+            await add_absent(connection, {symbol: proven})
         await connection.execute(_KEEP, symbol, ids.as_multirange(), seen_at)
         await connection.execute(_FORGET_KNOWN, symbol)
-    return IdRanges((r.lower, r.upper) for r in proven or ())
+    return proven
 
 
 async def find_waiting(pool: asyncpg.Pool, *, now: datetime) -> Mapping[str, IdRanges]:
@@ -52,39 +56,36 @@ async def find_waiting(pool: asyncpg.Pool, *, now: datetime) -> Mapping[str, IdR
     return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["ids"]) for row in rows}
 
 
-_LOCK = "SELECT symbol FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades' FOR UPDATE"
-
 # Noted by a host whose clock was ahead. It would keep the ids waiting until that time comes.
 _FORGET_FUTURE = "DELETE FROM absence_evidence WHERE symbol = $1 AND seen_at > $2"
 
-_PROVE = """
-    WITH old AS (
-        SELECT coalesce(range_agg(r), '{}') * $2::text::int8multirange AS ids
+_PROVEN = """
+    SELECT old.ids * unheld_within($1, lower(old.ids), upper(old.ids)) FROM (
+        SELECT range_agg(r) * $2::text::int8multirange AS ids
         FROM absence_evidence, unnest(ids) AS r WHERE symbol = $1 AND seen_at <= $3
-    )
-    UPDATE data_sync_status s SET absent_id_ranges = s.absent_id_ranges + (old.ids - s.id_ranges)
-    FROM old WHERE s.symbol = $1 AND s.data_type = 'trades' AND NOT isempty(old.ids - s.id_ranges)
-    RETURNING old.ids - s.id_ranges
+    ) AS old
 """
 
 # Only ids that are missing and have no evidence yet.
 _KEEP = """
     INSERT INTO absence_evidence AS e (symbol, seen_at, ids)
     SELECT $1, $3, fresh.ids FROM (
-        SELECT $2::text::int8multirange - s.id_ranges - s.absent_id_ranges - coalesce(
+        SELECT given.ids * missing_within($1, lower(given.ids), upper(given.ids)) - coalesce(
             (SELECT range_agg(r) FROM absence_evidence, unnest(ids) AS r WHERE symbol = $1), '{}') AS ids
-        FROM data_sync_status s WHERE s.symbol = $1 AND s.data_type = 'trades'
+        FROM (SELECT $2::text::int8multirange AS ids) AS given
     ) AS fresh WHERE NOT isempty(fresh.ids)
     ON CONFLICT (symbol, seen_at) DO UPDATE SET ids = e.ids + excluded.ids
 """
 
 # Deletes the evidence of ids that are not missing any more, so that evidence is bounded by the missing ids.
 _FORGET_KNOWN = """
-    WITH known AS (
-        SELECT id_ranges + absent_id_ranges AS ids FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'
+    WITH left_of AS MATERIALIZED (
+        SELECT seen_at, ids * missing_within(symbol, lower(ids), upper(ids)) AS ids
+        FROM absence_evidence WHERE symbol = $1
     ), gone AS (
-        DELETE FROM absence_evidence e USING known WHERE e.symbol = $1 AND isempty(e.ids - known.ids)
+        DELETE FROM absence_evidence e USING left_of l
+        WHERE e.symbol = $1 AND e.seen_at = l.seen_at AND isempty(l.ids)
     )
-    UPDATE absence_evidence e SET ids = e.ids - known.ids
-    FROM known WHERE e.symbol = $1 AND e.ids && known.ids AND NOT isempty(e.ids - known.ids)
+    UPDATE absence_evidence e SET ids = l.ids
+    FROM left_of l WHERE e.symbol = $1 AND e.seen_at = l.seen_at AND NOT isempty(l.ids) AND e.ids <> l.ids
 """

@@ -12,6 +12,7 @@ import asyncpg
 from msgspec import Struct
 
 from kraken_history.completeness.gap_length import MIN_GAP
+from kraken_history.completeness.status_rows import update_row
 from kraken_history.database.connections import Connection
 from kraken_history.records import DataGap, TimeRange, floor_minute
 
@@ -107,63 +108,48 @@ async def cover(connection: asyncpg.Pool | Connection, symbol: str, covered: Tim
     The time between the oldest and the newest trade is covered anyway and is not recorded, so that the ranges of a
     symbol stay few however often its history is fetched.
     """
-    await connection.execute(
-        f"""
-        INSERT INTO data_sync_status AS s (symbol, data_type, time_ranges)
-        VALUES ($1, 'trades', tstzmultirange(tstzrange($2, $3)))
-        ON CONFLICT (symbol, data_type) DO UPDATE SET
-            time_ranges = s.time_ranges + excluded.time_ranges - {_BETWEEN_TRADES}, last_sync_at = now()
-        """,  # noqa: S608 — a constant of this module is put in
-        symbol,
-        covered.start,
-        covered.end,
-    )
+    await update_row(connection, symbol, "trades", _COVER_TRADES, covered.start, covered.end)
 
 
 async def cover_minutes(pool: asyncpg.Pool, symbol: str, minutes: Sequence[datetime]) -> None:
     """Record these minutes as covered: Kraken's candles of them are stored, or nobody traded."""
-    await pool.execute(
-        """
-        INSERT INTO data_sync_status AS s (symbol, data_type, time_ranges)
-        SELECT $1, 'candles_1m', range_agg(tstzrange(minute, minute + interval '1 minute'))
-        FROM unnest($2::timestamptz[]) AS minute HAVING count(*) > 0
-        ON CONFLICT (symbol, data_type) DO UPDATE SET
-            time_ranges = s.time_ranges + excluded.time_ranges, last_sync_at = now()
-        """,
-        symbol,
-        minutes,
-    )
+    if minutes:
+        await update_row(pool, symbol, "candles_1m", _COVER_MINUTES, list(minutes))
 
 
 async def cover_candles(connection: Connection, symbol: str, covered: TimeRange) -> None:
     """Record this range as covered: each minute in it has its candle, or nobody traded."""
-    await connection.execute(
-        """
-        INSERT INTO data_sync_status AS s (symbol, data_type, time_ranges)
-        VALUES ($1, 'candles_1m', tstzmultirange(tstzrange($2, $3)))
-        ON CONFLICT (symbol, data_type) DO UPDATE SET
-            time_ranges = s.time_ranges + excluded.time_ranges, last_sync_at = now()
-        WHERE NOT s.time_ranges @> excluded.time_ranges
-        """,
-        symbol,
-        covered.start,
-        covered.end,
-    )
+    if not await connection.fetchval(_ARE_MINUTES_COVERED, symbol, covered.start, covered.end):
+        await update_row(connection, symbol, "candles_1m", _COVER_CANDLES, covered.start, covered.end)
 
 
 async def are_minutes_covered(pool: asyncpg.Pool, gap: DataGap) -> bool:
     """True if :func:`cover_minutes` has recorded all closed minutes of the gap."""
     covered: bool | None = await pool.fetchval(
-        "SELECT time_ranges @> tstzrange($2, $3) FROM data_sync_status WHERE symbol = $1 AND data_type = 'candles_1m'",
-        gap.symbol,
-        floor_minute(gap.start_time),
-        floor_minute(gap.end_time),
+        _ARE_MINUTES_COVERED, gap.symbol, floor_minute(gap.start_time), floor_minute(gap.end_time)
     )
     return bool(covered)
 
 
+_COVER_TRADES = (
+    f"time_ranges = s.time_ranges + tstzmultirange(tstzrange($3, $4)) - {_BETWEEN_TRADES}, last_sync_at = now()"
+)
+
+_COVER_MINUTES = """
+    time_ranges = s.time_ranges + (
+        SELECT range_agg(tstzrange(minute, minute + interval '1 minute')) FROM unnest($3::timestamptz[]) AS minute
+    ), last_sync_at = now()
+"""
+
+_COVER_CANDLES = "time_ranges = s.time_ranges + tstzmultirange(tstzrange($3, $4)), last_sync_at = now()"
+
+_ARE_MINUTES_COVERED = """
+    SELECT time_ranges @> tstzrange($2, $3) FROM data_sync_status
+    WHERE symbol = $1 AND data_type = 'candles_1m' ORDER BY generation DESC LIMIT 1
+"""
+
 _UNCOVERED = f"""
-    SELECT w.symbol, upper(s.id_ranges) - 1 AS last_id, s.newest_timestamp AS newest,
+    SELECT w.symbol, s.highest_id AS last_id, s.newest_timestamp AS newest,
            tstzmultirange(tstzrange($2, $3)) - coalesce({COVERED_BY_TRADES}, '{{}}') AS uncovered
     FROM unnest($1::text[]) AS w (symbol)
     LEFT JOIN data_sync_status s ON s.symbol = w.symbol AND s.data_type = 'trades'

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import asyncpg
 
+from kraken_history.completeness.status_rows import update_row
 from kraken_history.database.connections import Connection
 from kraken_history.intervals import Span, bucket_end, bucket_start, width_of
 from kraken_history.records import TimeRange
@@ -44,26 +45,27 @@ async def cover_longer(
         stored: Open times of the candles in it.
         new: How many of them were not there before.
     """
-    await connection.execute(
-        """
-        INSERT INTO data_sync_status AS s
-            (symbol, data_type, time_ranges, oldest_timestamp, newest_timestamp, total_records)
-        SELECT $1, $2, coalesce(range_agg(tstzrange(low, high)), '{}'), $5::timestamptz, $6::timestamptz, $7::bigint
-        FROM unnest($3::timestamptz[], $4::timestamptz[]) AS c (low, high)
-        ON CONFLICT (symbol, data_type) DO UPDATE SET
-            time_ranges = s.time_ranges + excluded.time_ranges,
-            oldest_timestamp = least(s.oldest_timestamp, excluded.oldest_timestamp),
-            newest_timestamp = greatest(s.newest_timestamp, excluded.newest_timestamp),
-            total_records = s.total_records + excluded.total_records, last_sync_at = now()
-        """,
+    await update_row(
+        connection,
         symbol,
         data_type_of(interval),
+        _ADD_COVER,
         [each.start for each in covered],
         [each.end for each in covered],
         min(stored, default=None),
         max(stored, default=None),
         new,
     )
+
+
+_ADD_COVER = """
+    time_ranges = s.time_ranges + coalesce((
+        SELECT range_agg(tstzrange(low, high)) FROM unnest($3::timestamptz[], $4::timestamptz[]) AS c (low, high)
+    ), '{}'),
+    oldest_timestamp = least(s.oldest_timestamp, $5::timestamptz),
+    newest_timestamp = greatest(s.newest_timestamp, $6::timestamptz),
+    total_records = s.total_records + $7::bigint, last_sync_at = now()
+"""
 
 
 async def find_unasked(pool: asyncpg.Pool, symbols: Sequence[str], since: datetime) -> list[str]:

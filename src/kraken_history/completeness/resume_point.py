@@ -2,6 +2,7 @@
 
 import asyncpg
 
+from kraken_history.completeness.status_rows import update_row
 from kraken_history.database.connections import Connection
 
 
@@ -15,11 +16,4 @@ async def read_resume_point(pool: asyncpg.Pool | Connection, symbol: str) -> int
 
 async def set_resume_point(connection: asyncpg.Pool | Connection, symbol: str, since: int) -> None:
     """Record the cursor, in nanoseconds."""
-    await connection.execute(
-        """
-        INSERT INTO data_sync_status (symbol, data_type, last_kraken_since) VALUES ($1, 'trades', $2)
-        ON CONFLICT (symbol, data_type) DO UPDATE SET last_kraken_since = excluded.last_kraken_since
-        """,
-        symbol,
-        since,
-    )
+    await update_row(connection, symbol, "trades", "last_kraken_since = $3", since)

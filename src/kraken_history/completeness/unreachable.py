@@ -41,10 +41,16 @@ async def find_unreachable(pool: asyncpg.Pool) -> dict[str, IdRanges]:
     return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["ids"]) for row in rows}
 
 
-UNREACHABLE_IDS = """coalesce((
-    SELECT range_agg(r) FROM unreachable_trades u, unnest(u.ids) AS r WHERE u.symbol = s.symbol
-), '{}')"""
-"""SQL: the ids that REST does not show of ``data_sync_status AS s``, as a multirange."""
+async def find_unreachable_of(pool: asyncpg.Pool | Connection, symbols: Sequence[str]) -> dict[str, IdRanges]:
+    """As :func:`find_unreachable`, of these symbols."""
+    rows = await pool.fetch(
+        """
+        SELECT symbol, range_agg(r) AS ids FROM unreachable_trades u, unnest(u.ids) AS r
+        WHERE symbol = ANY ($1) GROUP BY symbol
+        """,
+        list(symbols),
+    )
+    return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["ids"]) for row in rows}
 
 
 async def find_unreachable_instants(
@@ -54,9 +60,8 @@ async def find_unreachable_instants(
     rows = await connection.fetch(
         """
         SELECT u.timestamp FROM unreachable_trades u
-        JOIN data_sync_status s ON s.symbol = u.symbol AND s.data_type = 'trades'
         WHERE u.symbol = $1 AND u.timestamp >= $2 AND u.timestamp < $3
-          AND NOT u.ids <@ (s.id_ranges + s.absent_id_ranges)
+          AND u.ids && missing_within(u.symbol, lower(u.ids), upper(u.ids))
         ORDER BY u.timestamp
         """,
         symbol,

@@ -190,7 +190,7 @@ class GapFiller:
             raise InvalidNumber("min_gap_minutes", min_gap_minutes, f"a number from 0 to {LONGEST_MIN_GAP_MINUTES}")
         now = self._now()
         symbols = await self._our_symbols()
-        holes = await find_fetchable_holes(self._pool)
+        holes = await find_fetchable_holes(self._pool, symbols)
         gaps = [
             gap
             for symbol in symbols
@@ -320,7 +320,7 @@ class GapFiller:
 
     async def _fill_trades(self, gap: DataGap, tally: "_Tally") -> None:
         now = self._now()
-        missing = (await find_due_holes(self._pool, now=now)).get(gap.symbol, IdRanges())
+        missing = (await find_due_holes(self._pool, now=now, symbols=[gap.symbol])).get(gap.symbol, IdRanges())
         for hole, span in await self._spans(gap.symbol, missing, self._wanted_from(now)):
             if _overlap(gap, span):
                 await self._heal(gap.symbol, hole, unix_ns(span.start_time - CLOCK_SLACK), tally)

@@ -257,8 +257,7 @@ _REFUSED = """
 _UNREACHABLE = """
     SELECT u.symbol, u.timestamp, lower(m.ids) AS first_id, upper(m.ids) - 1 AS last_id
     FROM unreachable_trades u
-    JOIN data_sync_status s ON s.symbol = u.symbol AND s.data_type = 'trades'
-    CROSS JOIN LATERAL (SELECT u.ids - s.id_ranges - s.absent_id_ranges AS ids) AS m
+    CROSS JOIN LATERAL (SELECT u.ids * missing_within(u.symbol, lower(u.ids), upper(u.ids)) AS ids) AS m
     WHERE u.symbol = $1 AND u.timestamp >= $2 AND u.timestamp < $3 AND NOT isempty(m.ids)
     ORDER BY u.timestamp
 """

@@ -162,7 +162,6 @@ class _Follower:
         self._not_found = list(starts)
         self._page = max(_PAGE_CANDLES // len(starts), _SHORTEST_PAGE)
         self._buckets = self._page
-        self._clock: datetime | None = None
         self._woken = asyncio.Event()
 
     async def candles(self) -> AsyncGenerator[HistoricalCandle, None]:
@@ -250,8 +249,7 @@ class _Follower:
         positions = {symbol: cursor.given_until for symbol, cursor in self._cursors.items()}
         patience = timedelta(seconds=self._timing.patience_s)
         due: dict[str, tuple[datetime, datetime]] = {}
-        for settled in await read_settled(database, positions, self._width, self._timing, clock=self._clock):
-            self._clock = settled.now
+        for settled in await read_settled(database, positions, self._width, self._timing):
             span = self._cursors[settled.symbol].due(settled, patience)
             if span is not None:
                 due[settled.symbol] = span

@@ -18,7 +18,7 @@ for the symbol for the grace, all its minutes are closed.
 
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from msgspec import Struct
 
@@ -75,7 +75,6 @@ async def read_settled(
     width: timedelta,
     timing: Timing,
     *,
-    clock: datetime | None = None,
     now: datetime | None = None,
 ) -> list[Settled]:
     """How far each symbol's candles are closed, for a reader that has read all candles before its position.
@@ -84,12 +83,9 @@ async def read_settled(
         positions: Per symbol, the bound of a bucket. Missing ids before it keep nothing open. None means that the
             reader has read nothing, and wants no candle that ended longer ago than the patience.
         width: Length of the candles.
-        clock: A recent time of the database's clock (default: the time of this machine). If it is ahead, candles may
-            wait for the whole patience; none is emitted too early.
         now: Replaces the database's clock.
     """
     patience = timedelta(seconds=timing.patience_s)
-    known_from = (now or clock or datetime.now(UTC)) - patience - width - _LOOK_BACK
     rows = await database.fetch(
         SETTLED,
         list(positions),
@@ -97,11 +93,9 @@ async def read_settled(
         timedelta(seconds=timing.grace_s),
         patience,
         width,
-        known_from,
         now,
     )
     return [Settled(*row) for row in rows]
 
 
-_LOOK_BACK = timedelta(days=1)  # beyond patience and width: the query reads no older trades and candles
 _LONGEST_S = 10 * 366 * 86_400  # upper bound of each time: ten years

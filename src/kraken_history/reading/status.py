@@ -83,10 +83,7 @@ _SYNC_STATUS = """
     SELECT $1::text AS symbol, min(s.oldest_timestamp) AS oldest_timestamp,
            max(s.newest_timestamp) AS newest_timestamp, max(s.last_sync_at) AS last_sync_at,
            coalesce(sum(s.total_records) FILTER (WHERE data_type = 'trades'), 0)::bigint AS total_trades,
-           coalesce(sum((
-               SELECT sum(upper(hole) - lower(hole))
-               FROM unnest(ledger_holes(s.id_ranges, s.absent_id_ranges)) AS hole
-           )), 0)::bigint AS missing_trades,
+           (SELECT coalesce(sum(missing), 0) FROM unheld_ids WHERE symbol = $1)::bigint AS missing_trades,
            coalesce(sum(s.total_records) FILTER (WHERE data_type = 'candles_1m'), 0)::bigint AS total_candles
     FROM data_sync_status s WHERE s.symbol = $1 HAVING count(*) > 0
 """

@@ -126,7 +126,7 @@ class SeenIds:
             low = None if start is None else await connection.fetchval(_LAST_ID_BEFORE, row["symbol"], start)
             high = None if end is None else await connection.fetchval(_FIRST_ID_FROM, row["symbol"], end)
             within = IdRanges([(0 if low is None else low + 1, _TOP if high is None else high)])
-            self._held[row["symbol"]] = Held(_ids(row["id_ranges"]) & within, row["is_dropped"])
+            self._held[row["symbol"]] = Held(_ids(row["ids"]) & within, row["is_dropped"])
 
     def add(self, window: TimeRange, runs: Iterable[IdRun]) -> None:
         """Take the runs of ids of a window."""
@@ -257,7 +257,7 @@ def _ids(multirange: object) -> IdRanges:
 
 
 _LEDGER = """
-    SELECT s.symbol, s.id_ranges, coalesce(
+    SELECT s.symbol, held_ids(s.symbol) AS ids, coalesce(
                tstzrange(s.oldest_timestamp, s.newest_timestamp, '[]')
                && (SELECT ranges FROM dropped_ranges WHERE relation = 'trades'), false) AS is_dropped
     FROM data_sync_status s WHERE s.data_type = 'trades' AND ($1::text[] IS NULL OR s.symbol = ANY ($1))
@@ -287,7 +287,7 @@ _RUNS = """
                min(timestamp) AS first, max(timestamp) AS last
         FROM ranked GROUP BY symbol, run
     )
-    SELECT r.*, int8multirange(int8range(r.low, r.high)) - coalesce(s.id_ranges, '{}') AS outside,
+    SELECT r.*, coalesce(unheld_within(r.symbol, r.low, r.high), int8multirange(int8range(r.low, r.high))) AS outside,
            s.oldest_timestamp AS oldest, s.newest_timestamp AS newest,
            (SELECT upper(ranges) FROM dropped_ranges WHERE relation = 'trades') AS dropped_until
     FROM runs r LEFT JOIN data_sync_status s ON s.symbol = r.symbol AND s.data_type = 'trades'
@@ -305,7 +305,7 @@ _TIMES = """
     FROM trades WHERE symbol = $1 AND timestamp >= $2 AND timestamp < $3 AND id <@ $4::text::int8multirange
 """
 
-_HELD = "SELECT id_ranges FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'"
+_HELD = "SELECT held_ids($1)"
 
 _STORED = """
     SELECT range_agg(int8range(id, id + 1)) FROM trades

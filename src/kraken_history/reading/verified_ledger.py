@@ -73,7 +73,9 @@ _LEDGERS = f"""
            s.last_sync_at, d.ranges <> '{{}}' AS is_dropped,
            coalesce(s.oldest_timestamp <@ d.ranges, false) AS oldest_is_dropped,
            coalesce(s.newest_timestamp <@ d.ranges, false) AS newest_is_dropped,
-           (SELECT coalesce(sum(upper(r) - lower(r)), 0)::bigint FROM unnest(s.id_ranges) AS r) AS held
+           coalesce(s.highest_id - s.lowest_id + 1 - (
+               SELECT coalesce(sum(u.stop_id - u.first_id), 0) FROM unheld_ids u WHERE u.symbol = s.symbol
+           ), 0)::bigint AS held
     FROM data_sync_status s
     CROSS JOIN LATERAL (
         SELECT CASE s.data_type WHEN 'trades' THEN of_trades ELSE of_candles END AS ranges FROM dropped

@@ -39,11 +39,15 @@ _next_line_at = 0.0
 
 @asynccontextmanager
 async def announced_transaction(connection: Connection) -> AsyncIterator[None]:
-    """A transaction after whose commit the payloads of :func:`announce` are sent. Not inside another transaction."""
+    """A transaction after whose commit the payloads of :func:`announce` are sent. Not inside another transaction.
+
+    Whatever the server's default is, each statement sees what was committed before it. Otherwise a writer that waited
+    for a ledger's lock would read the ledger as it was before.
+    """
     owner = owner_of(connection)
     payloads = _announced[owner] = []
     try:
-        async with connection.transaction():
+        async with connection.transaction(isolation="read_committed"):
             yield
     finally:
         del _announced[owner]

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import asyncpg
 import msgspec
 
+from kraken_history.completeness.status_rows import NEWEST, ONE_WRITE, open_rows
 from kraken_history.database.connections import Connection
 from kraken_history.storing.announcing import announce
 
@@ -63,20 +64,28 @@ async def note_candles(
         msgspec.json.encode(seconds[at : at + _MOST_NOTIFIED]).decode() for at in range(0, len(seconds), _MOST_NOTIFIED)
     ]
     counts, stales = [new[s] for s in symbols], [stale[s] for s in symbols]
-    await connection.execute(_NOTE_CANDLES, symbols, lows, highs, counts, stales)
+    arguments = symbols, lows, highs, counts, stales
+    noted = {row["symbol"] for row in await connection.fetch(_NOTE_CANDLES, *arguments)}
+    if len(noted) < len(symbols):
+        await open_rows(connection, [symbol for symbol in symbols if symbol not in noted], "candles_1m")
+        left = ([each for s, each in zip(symbols, its, strict=True) if s not in noted] for its in arguments)
+        await connection.fetch(_NOTE_CANDLES, *left)
     announce(connection, payloads)
 
 
-_NOTE_CANDLES = """
-    INSERT INTO data_sync_status AS s
-        (symbol, data_type, oldest_timestamp, newest_timestamp, total_records, stale_ranges)
-    SELECT n.symbol, 'candles_1m', n.oldest, n.newest, n.count, n.stale::tstzmultirange
-    FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::text[])
-        AS n (symbol, oldest, newest, count, stale)
-    ON CONFLICT (symbol, data_type) DO UPDATE SET
-        oldest_timestamp = least(s.oldest_timestamp, excluded.oldest_timestamp),
-        newest_timestamp = greatest(s.newest_timestamp, excluded.newest_timestamp),
-        total_records = s.total_records + excluded.total_records,
-        stale_ranges = s.stale_ranges + excluded.stale_ranges,
-        last_sync_at = now()
-"""
+_NOTE_CANDLES = f"""
+    WITH n AS MATERIALIZED (
+        SELECT n.*, {NEWEST.format(symbol="n.symbol", data_type="'candles_1m'")} AS generation
+        FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::text[])
+            AS n (symbol, oldest, newest, count, stale)
+    )
+    UPDATE data_sync_status s
+    SET oldest_timestamp = least(s.oldest_timestamp, n.oldest),
+        newest_timestamp = greatest(s.newest_timestamp, n.newest),
+        total_records = s.total_records + n.count,
+        stale_ranges = s.stale_ranges + n.stale::tstzmultirange,
+        last_sync_at = now(), {ONE_WRITE}
+    FROM n
+    WHERE s.symbol = n.symbol AND s.data_type = 'candles_1m' AND s.generation = n.generation
+    RETURNING s.symbol
+"""  # noqa: S608 — constants are put in

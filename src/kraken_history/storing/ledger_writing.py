@@ -1,6 +1,7 @@
 """The ledger's part of a write: locks the symbols, looks up which ids are held, and adds the new ones.
 
-Every write of trades or candles first locks the ledger of its symbols, until the end of the transaction.
+Every write of trades or candles first locks the ledger of its symbols, until the end of the transaction. It reads and
+writes only the rows that its own ids touch, so its cost does not grow with the number of missing ids elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,125 +9,200 @@ from collections.abc import Mapping, Sequence
 import asyncpg
 from msgspec import Struct
 
-from kraken_history.completeness.unreachable import UNREACHABLE_IDS
+from kraken_history.completeness.status_rows import NEWEST, ONE_WRITE, lock_keys, open_rows
+from kraken_history.completeness.unheld import Run, Unheld, extended, held_within, runs_of
+from kraken_history.completeness.unheld_rows import remove_absent, replace_unheld
 from kraken_history.database.connections import Connection
 from kraken_history.leaps import KnownTrade
-from kraken_history.ledger import IdRange, IdRanges
+from kraken_history.ledger import IdRanges
 from kraken_history.records import HistoricalTrade
 
 MOST_HOLES_REPORTED = 100
 """Maximum number of missing ranges that a write reports per symbol, newest first.
 
-The worker's sweep reads them all.
+The worker's sweep reads the others.
 """
 
 
 class Held(Struct, frozen=True):
-    """The ids that a symbol's ledger holds.
+    """What a symbol's ledger holds.
 
     Attributes:
-        ids: Those between the lowest and the highest offered id.
-        lowest, highest: The ends of all; None if there are none.
+        ids: Those of the offered ids that it holds.
+        ends: Its lowest and its highest id; None if it holds none.
+        unheld: The runs of unheld ids, between these two, that the offered ids touch.
+        has_holes: True if any id between the two is missing.
+        touches_absent: True if one of the offered ids is absent.
+        lowest, highest: The trades at the ends; their times may be off by as much as times and ids differ in order.
     """
 
     ids: IdRanges
+    ends: Run | None
+    unheld: Sequence[Unheld]
+    has_holes: bool
+    touches_absent: bool
     lowest: KnownTrade | None
     highest: KnownTrade | None
 
 
 async def lock_symbol(connection: Connection, symbol: str) -> None:
     """Make all other writers of a symbol's trades and candles wait until the end of the transaction."""
-    await lock_ledger(connection, [symbol], {})
+    await lock_keys(connection, [symbol])
 
 
 async def lock_ledger(
     connection: Connection, symbols: list[str], by_symbol: Mapping[str, Sequence[HistoricalTrade]]
 ) -> dict[str, Held]:
-    """Lock the symbols until the end of the transaction; return what their ledgers hold."""
-    spans = [_span(by_symbol.get(symbol, ())) for symbol in symbols]
-    arguments = (symbols, [span[0] for span in spans], [span[1] for span in spans])
-    rows = await connection.fetch(_LOCK_LEDGER, *arguments)
-    if len(rows) < len(symbols):
-        await connection.execute(_OPEN_LEDGER, symbols)
-        rows = await connection.fetch(_LOCK_LEDGER, *arguments)
-    return {row["symbol"]: _held(row) for row in rows}
+    """Lock the symbols until the end of the transaction; return what the ledgers hold of those with trades."""
+    await lock_keys(connection, symbols)
+    return await read_held(connection, {s: IdRanges.of(trade.id for trade in by_symbol[s]) for s in by_symbol})
 
 
-def _held(row: asyncpg.Record) -> Held:
-    ends = [
-        None if row[name] is None or row[moment] is None else KnownTrade(row[name], row[moment])
-        for name, moment in (("lowest", "oldest"), ("highest", "newest"))
+async def read_held(connection: Connection, offered: Mapping[str, IdRanges]) -> dict[str, Held]:
+    """What the ledgers hold of these ids. The symbols must be locked."""
+    if not offered:
+        return {}
+    runs = [(symbol, *run) for symbol, ids in offered.items() for run in ids]
+    arguments = (list(offered), [run[0] for run in runs], [run[1] for run in runs], [run[2] for run in runs])
+    rows = await connection.fetch(_READ_LEDGER, *arguments)
+    if lost := offered.keys() - {row["symbol"] for row in rows}:
+        await open_rows(connection, list(lost), "trades")
+        rows = await connection.fetch(_READ_LEDGER, *arguments)
+    by_symbol: dict[str, list[asyncpg.Record]] = {}
+    for row in rows:
+        by_symbol.setdefault(row["symbol"], []).append(row)
+    return {symbol: _held(offered[symbol], its_rows) for symbol, its_rows in by_symbol.items()}
+
+
+def _held(offered: IdRanges, rows: Sequence[asyncpg.Record]) -> Held:
+    row = rows[0]
+    unheld = [
+        Unheld(each["first_id"], each["stop_id"], each["after_time"], each["before_time"])
+        for each in rows
+        if each["first_id"] is not None
     ]
-    return Held(IdRanges((r.lower, r.upper) for r in row["held"]), *ends)
+    ends = None
+    if row["lowest_id"] is not None:
+        ends = Run(row["lowest_id"], row["highest_id"], row["lowest_time"], row["highest_time"])
+    known = [
+        None if ends is None or moment is None else KnownTrade(id_, moment)
+        for id_, moment in ((row["lowest_id"], row["oldest"]), (row["highest_id"], row["newest"]))
+    ]
+    held = held_within(offered, ends, unheld)
+    return Held(held, ends, unheld, row["has_holes"], row["touches_absent"], *known)
 
 
-def _span(trades: Sequence[HistoricalTrade]) -> IdRange:
-    ids = [trade.id for trade in trades]
-    return (min(ids), max(ids) + 1) if ids else (0, 0)
-
-
-# ORDER BY makes all writers lock in the same order. If a symbol is new, none is locked here: a writer that held the
-# others while it opens the new one could deadlock. Only the part of the ledger near the batch is transferred.
-_LOCK_LEDGER = """
-    SELECT s.symbol, s.id_ranges * int8multirange(int8range(w.low, w.high)) AS held,
-           lower(s.id_ranges) AS lowest, s.oldest_timestamp AS oldest,
-           upper(s.id_ranges) - 1 AS highest, s.newest_timestamp AS newest
-    FROM data_sync_status s
-    JOIN unnest($1::text[], $2::bigint[], $3::bigint[]) AS w (symbol, low, high) USING (symbol)
-    WHERE s.data_type = 'trades' AND cardinality($1) = (
-        SELECT count(*) FROM data_sync_status WHERE symbol = ANY ($1) AND data_type = 'trades'
+# A run of unheld ids touches a run of offered ones if it ends inside it, or if it is the first that ends after it, and
+# begins before its end. DISTINCT, because it may touch several.
+_READ_LEDGER = """
+    WITH offered AS MATERIALIZED (
+        SELECT * FROM unnest($2::text[], $3::bigint[], $4::bigint[]) AS r (symbol, low, high)
+    ), touched AS MATERIALIZED (
+        SELECT DISTINCT u.symbol, u.first_id, u.stop_id, u.after_time, u.before_time
+        FROM offered r
+        CROSS JOIN LATERAL (
+            SELECT * FROM unheld_ids WHERE symbol = r.symbol AND stop_id > r.low AND stop_id <= r.high
+            UNION ALL
+            SELECT * FROM (
+                SELECT * FROM unheld_ids
+                WHERE symbol = r.symbol AND stop_id > r.high ORDER BY stop_id, first_id DESC LIMIT 1
+            ) AS next WHERE first_id < r.high
+        ) AS u
+    ), absent AS MATERIALIZED (
+        SELECT DISTINCT r.symbol FROM offered r WHERE EXISTS (
+            SELECT FROM absent_ids a
+            WHERE a.symbol = r.symbol AND a.first_id < r.high AND a.stop_id > r.low AND a.first_id >= coalesce(
+                (SELECT max(b.first_id) FROM absent_ids b WHERE b.symbol = r.symbol AND b.first_id <= r.low), r.low)
+        )
     )
-    ORDER BY s.symbol
-    FOR UPDATE OF s
+    SELECT w.symbol, s.lowest_id, coalesce(s.lowest_time, s.oldest_timestamp) AS lowest_time,
+           s.highest_id, coalesce(s.highest_time, s.newest_timestamp) AS highest_time,
+           s.oldest_timestamp AS oldest, s.newest_timestamp AS newest,
+           t.first_id, t.stop_id, t.after_time, t.before_time,
+           EXISTS (SELECT FROM unheld_ids u WHERE u.symbol = w.symbol AND u.missing > 0) AS has_holes,
+           a.symbol IS NOT NULL AS touches_absent
+    FROM unnest($1::text[]) AS w (symbol)
+    CROSS JOIN LATERAL (
+        SELECT * FROM data_sync_status d
+        WHERE d.symbol = w.symbol AND d.data_type = 'trades' ORDER BY d.generation DESC LIMIT 1
+    ) AS s
+    LEFT JOIN touched t ON t.symbol = w.symbol
+    LEFT JOIN absent a ON a.symbol = w.symbol
+    ORDER BY w.symbol, t.first_id
 """
 
-# The update changes nothing. It locks the symbols that are there in one order with those that are inserted.
-_OPEN_LEDGER = """
-    INSERT INTO data_sync_status AS s (symbol, data_type)
-    SELECT symbol, 'trades' FROM unnest($1::text[]) AS symbol ORDER BY symbol
-    ON CONFLICT (symbol, data_type) DO UPDATE SET last_sync_at = s.last_sync_at
-"""
 
-
-async def extend_ledger(connection: Connection, new: Mapping[str, Sequence[HistoricalTrade]]) -> dict[str, IdRanges]:
+async def extend_ledger(
+    connection: Connection, new: Mapping[str, Sequence[HistoricalTrade]], held: Mapping[str, Held]
+) -> dict[str, IdRanges]:
     """Add the ids of new trades, by symbol; return each symbol's newest holes that can be fetched.
 
     The symbols must be locked. Refusals of these trades are removed.
+
+    Args:
+        held: As :func:`lock_ledger` returned it for the same symbols.
     """
-    rows = await connection.fetch(
+    runs = {symbol: runs_of((trade.id, trade.timestamp) for trade in trades) for symbol, trades in new.items()}
+    changes = {symbol: extended(held[symbol].ends, held[symbol].unheld, its) for symbol, its in runs.items()}
+    ids = {symbol: IdRanges((run.low, run.high + 1) for run in its) for symbol, its in runs.items()}
+    await connection.execute(
         _EXTEND_LEDGER,
         list(new),
-        [IdRanges.of(trade.id for trade in trades).as_multirange() for trades in new.values()],
+        [each.as_multirange() for each in ids.values()],
         [len(trades) for trades in new.values()],
         [min(trade.timestamp for trade in trades) for trades in new.values()],
         [max(trade.timestamp for trade in trades) for trades in new.values()],
-        MOST_HOLES_REPORTED,
+        *map(list, zip(*((*change.lowest, *change.highest) for change in changes.values()), strict=True)),
     )
-    return {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["holes"] or ()) for row in rows}
+    await replace_unheld(connection, changes)
+    if touching := {symbol: its for symbol, its in ids.items() if held[symbol].touches_absent}:
+        await remove_absent(connection, touching)
+    with_holes = [symbol for symbol, change in changes.items() if held[symbol].has_holes or change.added]
+    return dict.fromkeys(new, IdRanges()) | await _newest_holes(connection, with_holes)
 
 
-# A refused trade may be stored after all, for example by a later version. Ids that REST cannot show are no holes to
-# request. Both tables are nearly always empty.
+# A refused trade may be stored after all, for example by a later version.
 _EXTEND_LEDGER = f"""
     WITH n AS MATERIALIZED (
-        SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::timestamptz[])
-            AS n (symbol, ids, count, oldest, newest)
+        SELECT n.*, {NEWEST.format(symbol="n.symbol", data_type="'trades'")} AS generation
+        FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::timestamptz[],
+                    $6::bigint[], $7::timestamptz[], $8::bigint[], $9::timestamptz[])
+            AS n (symbol, ids, count, oldest, newest, lowest_id, lowest_time, highest_id, highest_time)
     ), accepted AS (
         DELETE FROM refused_trades r USING n WHERE r.symbol = n.symbol AND n.ids::int8multirange @> r.id
     )
     UPDATE data_sync_status s
-    SET id_ranges = s.id_ranges + n.ids::int8multirange,
-        absent_id_ranges = s.absent_id_ranges - n.ids::int8multirange,
+    SET lowest_id = n.lowest_id, lowest_time = n.lowest_time,
+        highest_id = n.highest_id, highest_time = n.highest_time,
         oldest_timestamp = least(s.oldest_timestamp, n.oldest),
         newest_timestamp = greatest(s.newest_timestamp, n.newest),
         total_records = s.total_records + n.count,
-        last_sync_at = now()
+        last_sync_at = now(), {ONE_WRITE}
     FROM n
-    WHERE s.symbol = n.symbol AND s.data_type = 'trades'
-    RETURNING s.symbol, (
-        SELECT array_agg(hole) FROM (
-            SELECT hole FROM unnest(ledger_holes(s.id_ranges, s.absent_id_ranges) - {UNREACHABLE_IDS}) AS hole
-            ORDER BY hole DESC LIMIT $6
-        ) AS newest_holes
-    ) AS holes
-"""  # noqa: S608 — a constant is put in
+    WHERE s.symbol = n.symbol AND s.data_type = 'trades' AND s.generation = n.generation
+"""  # noqa: S608 — constants are put in
+
+
+async def _newest_holes(connection: Connection, symbols: Sequence[str]) -> dict[str, IdRanges]:
+    """Each symbol's newest holes, without the ids that REST cannot show."""
+    if not symbols:
+        return {}
+    rows = await connection.fetch(_NEWEST_HOLES, symbols, MOST_HOLES_REPORTED)
+    missing = {row["symbol"]: IdRanges((r.lower, r.upper) for r in row["ids"]) for row in rows}
+    return {symbol: IdRanges(ids.ranges[-MOST_HOLES_REPORTED:]) for symbol, ids in missing.items()}
+
+
+_NEWEST_HOLES = """
+    SELECT w.symbol, range_agg(missing_ids) - coalesce((
+        SELECT range_agg(r) FROM unreachable_trades x, unnest(x.ids) AS r WHERE x.symbol = w.symbol
+    ), '{}') AS ids
+    FROM unnest($1::text[]) AS w (symbol)
+    CROSS JOIN LATERAL (
+        SELECT first_id, stop_id, missing FROM unheld_ids u
+        WHERE u.symbol = w.symbol AND u.missing > 0 ORDER BY stop_id DESC LIMIT $2
+    ) AS h
+    CROSS JOIN LATERAL unnest(CASE
+        WHEN h.missing = h.stop_id - h.first_id THEN int8multirange(int8range(h.first_id, h.stop_id))
+        ELSE missing_within(w.symbol, h.first_id, h.stop_id) END) AS missing_ids
+    GROUP BY w.symbol
+"""

@@ -6,6 +6,7 @@ Both are recorded in the transaction that stores the good trades of the same bat
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
+from kraken_history.completeness.unheld_rows import add_absent
 from kraken_history.database.connections import Connection
 from kraken_history.ledger import IdRanges
 from kraken_history.records import HistoricalTrade, RefusedTrade, group_by_symbol
@@ -33,6 +34,11 @@ async def note_refused(connection: Connection, refused: Sequence[RefusedTrade]) 
         [_plain(trade.reason) for trade in distinct.values()],
         [_plain(trade.row) for trade in distinct.values()],
     )
+    absent: dict[str, set[int]] = {}
+    for row in rows:
+        absent.setdefault(row["symbol"], set()).add(row["id"])
+    if absent:
+        await add_absent(connection, {symbol: IdRanges.of(ids) for symbol, ids in absent.items()})
     return [distinct[row["symbol"], row["id"]] for row in rows]
 
 
@@ -42,21 +48,13 @@ def _plain(text: str) -> str:
 
 
 _NOTE_REFUSED = """
-    WITH fresh AS (
-        INSERT INTO refused_trades AS r (symbol, id, timestamp, reason, row)
-        SELECT o.* FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[])
-            AS o (symbol, id, timestamp, reason, row)
-        JOIN data_sync_status s ON s.symbol = o.symbol AND s.data_type = 'trades'
-        WHERE NOT s.id_ranges @> o.id
-        ORDER BY o.symbol, o.id
-        ON CONFLICT (symbol, id) DO NOTHING
-        RETURNING r.symbol, r.id
-    ), absent AS (
-        UPDATE data_sync_status s SET absent_id_ranges = s.absent_id_ranges + f.ids
-        FROM (SELECT symbol, range_agg(int8range(id, id + 1)) AS ids FROM fresh GROUP BY symbol) AS f
-        WHERE s.symbol = f.symbol AND s.data_type = 'trades'
-    )
-    SELECT symbol, id FROM fresh
+    INSERT INTO refused_trades AS r (symbol, id, timestamp, reason, row)
+    SELECT o.* FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[])
+        AS o (symbol, id, timestamp, reason, row)
+    WHERE NOT is_held(o.symbol, o.id)
+    ORDER BY o.symbol, o.id
+    ON CONFLICT (symbol, id) DO NOTHING
+    RETURNING r.symbol, r.id
 """
 
 

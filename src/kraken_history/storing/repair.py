@@ -14,6 +14,9 @@ from typing import TypeVar
 
 import asyncpg
 
+from kraken_history.completeness.status_rows import update_row
+from kraken_history.completeness.unheld import Change, Unheld, extended, runs_of
+from kraken_history.completeness.unheld_rows import remove_absent, replace_unheld
 from kraken_history.database.connections import Connection, write_again
 from kraken_history.database.locks import holding
 from kraken_history.errors import ServiceUnavailable
@@ -25,7 +28,8 @@ from kraken_history.storing.announcing import announced_transaction
 from kraken_history.storing.candle_changes import note_candles
 from kraken_history.storing.candle_checks import DROPPED, wrong_minutes
 from kraken_history.storing.candle_rules import OF_TRADES, TRADE_IDS, VALUES
-from kraken_history.storing.ledger_writing import lock_symbol
+from kraken_history.storing.hole_bounds import fetch_of_piece, fill_hole_times
+from kraken_history.storing.ledger_writing import lock_symbol, read_held
 from kraken_history.storing.longer_intervals import Aggregate
 from kraken_history.storing.materialized import open_keeper
 from kraken_history.storing.partitions import ensure_partitions, find_pieces
@@ -36,6 +40,7 @@ _DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)
 _BEFORE_THAT_WAS_KEPT = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_AT_ONCE = 1_000  # trades deleted per transaction
+_MOST_WINDOWS = 100  # stretches of time in which trades beside lost ones are searched at once
 _LOCK_KEY = 0x726570616972  # an arbitrary constant; all versions must use the same
 
 
@@ -93,7 +98,7 @@ async def remove_trade(pool: asyncpg.Pool, symbol: str, trade_id: int, reason: s
             pool, symbol, partial(_remove, symbol=symbol, trade_id=trade_id, times=sorted(times), reason=reason)
         )
     # Also without a row: an earlier call may have ended in between.
-    await correct_ledger(pool, symbol, ids, [], [])
+    await correct_ledger(pool, symbol, ids, [], [], near=[TimeRange(at, at + MINUTE) for at in times])
     return times
 
 
@@ -117,11 +122,24 @@ async def _remove(
 
 async def join_ledger(pool: asyncpg.Pool, symbol: str, ids: IdRanges) -> None:
     """Add ids that have a row to the ledger."""
+    rows: list[asyncpg.Record] = []
+    async with pool.acquire() as connection:
+        for piece in await find_pieces(connection, "trades"):
+            rows += await connection.fetch(_ROWS_OF_IDS, symbol, piece.start, piece.end, ids.as_multirange())
+    moments = {row["id"]: row["timestamp"] for row in rows}
+    await _locked(pool, symbol, partial(_join, symbol=symbol, moments=moments))
 
-    async def join(connection: Connection) -> None:
-        await connection.execute(_JOIN_LEDGER, symbol, ids.as_multirange())
 
-    await _locked(pool, symbol, join)
+async def _join(connection: Connection, *, symbol: str, moments: Mapping[int, datetime]) -> None:
+    held = (await read_held(connection, {symbol: IdRanges.of(moments)}))[symbol]
+    runs = runs_of((id_, moment) for id_, moment in moments.items() if id_ not in held.ids)
+    if not runs:
+        return
+    change = extended(held.ends, held.unheld, runs)
+    await connection.execute(_SET_ENDS, symbol, *change.lowest, *change.highest)
+    await replace_unheld(connection, {symbol: change})
+    await remove_absent(connection, {symbol: IdRanges((run.low, run.high + 1) for run in runs)})
+    await connection.execute(_SET_TOTAL, symbol, sum(run.high + 1 - run.low for run in runs))
 
 
 async def rebuild_minutes(pool: asyncpg.Pool, symbol: str, window: TimeRange) -> int:
@@ -165,7 +183,13 @@ async def are_trades_stored(pool: asyncpg.Pool, window: TimeRange) -> bool:
 
 
 async def correct_ledger(
-    pool: asyncpg.Pool, symbol: str, lost: IdRanges, times: Sequence[TimeRange], left: Sequence[TimeRange]
+    pool: asyncpg.Pool,
+    symbol: str,
+    lost: IdRanges,
+    times: Sequence[TimeRange],
+    left: Sequence[TimeRange],
+    *,
+    near: Sequence[TimeRange] = (),
 ) -> None:
     """Make the ledger of a symbol say what is stored.
 
@@ -173,13 +197,16 @@ async def correct_ledger(
         lost: Ids that have no row. They become missing, so that they are fetched again.
         times: When these trades were made. This time counts as covered no longer.
         left: When other lost trades were made, which stay in the ledger.
+        near: When the lost trades were made, if that time stays covered.
     """
     ranges = _multirange(times)
+    beside = await _times_beside(pool, symbol, lost, [*times, *near])
     async with pool.acquire() as connection:
         oldest, newest = await _extent_of_trades(connection, symbol)
 
     async def correct(connection: Connection) -> None:
-        await connection.execute(_CORRECT_TRADES, symbol, lost.as_multirange(), ranges)
+        await _drop_ids(connection, symbol, lost, beside)
+        await connection.execute(_UNCOVER, symbol, ranges)
         ledger = await connection.fetchrow(_TIMES_OF_LEDGER, symbol)
         assert ledger is not None  # it is locked
         bounds = []
@@ -192,9 +219,63 @@ async def correct_ledger(
             )
             bounds.append([each for each in (ledger[name] if is_right else None, computed) if each is not None])
         await connection.execute(_SET_TIMES, symbol, min(bounds[0], default=None), max(bounds[1], default=None))
-        await connection.execute(_CORRECT_CANDLES, symbol)
+        candles = await connection.fetchrow(_COUNT_CANDLES, symbol)
+        if candles is not None:
+            await update_row(connection, symbol, "candles_1m", _CORRECT_CANDLES, *candles)
 
     await _locked(pool, symbol, correct)
+    await fill_hole_times(pool)
+
+
+async def _drop_ids(connection: Connection, symbol: str, lost: IdRanges, times: Mapping[int, datetime]) -> None:
+    """Take ids out of the ledger. The symbol must be locked.
+
+    Args:
+        times: Times of stored trades beside them, by id, as far as they are known.
+    """
+    ledger = await connection.fetchrow(_WHOLE_LEDGER, symbol)
+    assert ledger is not None  # it is locked
+    held = IdRanges((r.lower, r.upper) for r in ledger["held"])
+    left = held - lost
+    if left == held:
+        await connection.execute(_SET_TOTAL, symbol, 0)
+        return
+    before = [Unheld(*row) for row in await connection.fetch(_ALL_UNHELD, symbol)]
+    known: dict[int, datetime | None] = {**times}
+    known |= {each.first - 1: each.after for each in before} | {each.stop: each.before for each in before}
+    known |= {ledger["lowest_id"]: ledger["lowest_time"], ledger["highest_id"]: ledger["highest_time"]}
+    after = [Unheld(first, stop, known.get(first - 1), known.get(stop)) for first, stop in left.holes]
+    stays = {(each.first, each.stop) for each in before} & {(each.first, each.stop) for each in after}
+    lowest, highest = (left.ranges[0][0], left.ranges[-1][1] - 1) if left else (None, None)
+    change = Change(
+        [each for each in before if (each.first, each.stop) not in stays],
+        [each for each in after if (each.first, each.stop) not in stays],
+        (lowest or 0, None),
+        (highest or 0, None),
+    )
+    await replace_unheld(connection, {symbol: change})
+    ends = [known.get(each) if each is not None else None for each in (lowest, highest)]
+    await connection.execute(_SET_ENDS, symbol, lowest, ends[0], highest, ends[1])
+    await connection.execute(_SET_TOTAL, symbol, len(left) - len(held))
+
+
+async def _times_beside(
+    pool: asyncpg.Pool, symbol: str, lost: IdRanges, near: Sequence[TimeRange]
+) -> dict[int, datetime]:
+    """By id, the times of stored trades next to lost ones, searched where these were made; a few may not be found."""
+    ids = sorted({id_ for first, stop in lost for id_ in (first - 1, stop)})
+    windows: list[TimeRange] = []
+    for each in sorted(near, key=lambda each: each.start):
+        start, end = each.start - _HOUR, each.end + _HOUR
+        if windows and start <= windows[-1].end:
+            windows[-1] = TimeRange(windows[-1].start, max(end, windows[-1].end))
+        else:
+            windows.append(TimeRange(start, end))
+    found: dict[int, datetime] = {}
+    for window in windows[:_MOST_WINDOWS]:
+        rows = await fetch_of_piece(pool, _TIMES_OF_IDS, symbol, window.start, window.end, ids)
+        found |= {row["id"]: row["timestamp"] for row in rows}
+    return found
 
 
 async def _extent_of_trades(connection: Connection, symbol: str) -> tuple[datetime | None, datetime | None]:
@@ -273,42 +354,42 @@ _IS_OF_TRADES = """
     SELECT source = 'trades' FROM candles WHERE symbol = $1 AND interval_minutes = 1 AND timestamp = $2
 """
 
-_COUNT = "(SELECT coalesce(sum(upper(r) - lower(r)), 0) FROM unnest({ids}) AS r)"
+_TIMES_OF_IDS = """
+    SELECT id, min(timestamp) AS timestamp FROM trades
+    WHERE symbol = $1 AND timestamp >= $2 AND timestamp < $3 AND id = ANY ($4::bigint[]) GROUP BY id
+"""
 
-# Where retention dropped rows, there are fewer of them than ids.
-_TOTAL = """
-    CASE WHEN (SELECT of_trades FROM dropped) = '{{}}' THEN {all}
-    ELSE greatest(s.total_records {sign} {changed}, 0) END"""
+_WHOLE_LEDGER = """
+    SELECT held_ids(symbol) AS held, lowest_id, lowest_time, highest_id, highest_time
+    FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'
+"""
 
-_JOIN_LEDGER = f"""
+_ALL_UNHELD = """
+    SELECT first_id, stop_id, after_time, before_time FROM unheld_ids WHERE symbol = $1 ORDER BY first_id
+"""
+
+_SET_ENDS = """
+    UPDATE data_sync_status SET lowest_id = $2, lowest_time = $3, highest_id = $4, highest_time = $5
+    WHERE symbol = $1 AND data_type = 'trades'
+"""
+
+# Each id stands for a row. Where retention dropped rows, there are fewer of them than ids, and $2 says how many more
+# there are now.
+_SET_TOTAL = f"""
     WITH dropped AS MATERIALIZED ({DROPPED})
     UPDATE data_sync_status s
-    SET id_ranges = s.id_ranges + $2::text::int8multirange,
-        absent_id_ranges = s.absent_id_ranges - $2::text::int8multirange,
-        total_records = {
-    _TOTAL.format(
-        all=_COUNT.format(ids="s.id_ranges + $2::text::int8multirange"),
-        sign="+",
-        changed=_COUNT.format(ids="$2::text::int8multirange - s.id_ranges"),
-    )
-}
+    SET total_records = CASE
+        WHEN (SELECT of_trades FROM dropped) = '{{}}' THEN coalesce(s.highest_id - s.lowest_id + 1 - (
+            SELECT coalesce(sum(u.stop_id - u.first_id), 0) FROM unheld_ids u WHERE u.symbol = $1
+        ), 0)
+        ELSE greatest(s.total_records + $2, 0) END
     WHERE s.symbol = $1 AND s.data_type = 'trades'
 """  # noqa: S608 — only constants are put in
 
-_CORRECT_TRADES = f"""
-    WITH dropped AS MATERIALIZED ({DROPPED})
-    UPDATE data_sync_status s
-    SET id_ranges = s.id_ranges - $2::text::int8multirange,
-        total_records = {
-    _TOTAL.format(
-        all=_COUNT.format(ids="s.id_ranges - $2::text::int8multirange"),
-        sign="-",
-        changed=_COUNT.format(ids="s.id_ranges * $2::text::int8multirange"),
-    )
-},
-        time_ranges = s.time_ranges - $3::text::tstzmultirange
-    WHERE s.symbol = $1 AND s.data_type = 'trades'
-"""  # noqa: S608 — only constants are put in
+_UNCOVER = """
+    UPDATE data_sync_status SET time_ranges = time_ranges - $2::text::tstzmultirange
+    WHERE symbol = $1 AND data_type = 'trades'
+"""
 
 _TIMES_OF_LEDGER = f"""
     WITH dropped AS MATERIALIZED ({DROPPED})
@@ -332,19 +413,20 @@ _EXTENT_OF_PIECE = """
     FROM trades WHERE symbol = $1 AND timestamp >= $2 AND timestamp < $3
 """
 
-_CORRECT_CANDLES = f"""
-    WITH dropped AS MATERIALIZED ({DROPPED})
-    INSERT INTO data_sync_status AS s (symbol, data_type, oldest_timestamp, newest_timestamp, total_records)
-    SELECT $1, 'candles_1m', min(timestamp), max(timestamp), count(*)
+_COUNT_CANDLES = """
+    SELECT min(timestamp) AS oldest, max(timestamp) AS newest, count(*) AS count
     FROM candles WHERE symbol = $1 AND interval_minutes = 1 HAVING count(*) > 0
-    ON CONFLICT (symbol, data_type) DO UPDATE SET
-        oldest_timestamp = least(excluded.oldest_timestamp, CASE
-            WHEN s.oldest_timestamp <@ (SELECT of_candles FROM dropped) THEN s.oldest_timestamp END),
-        newest_timestamp = greatest(excluded.newest_timestamp, CASE
-            WHEN s.newest_timestamp <@ (SELECT of_candles FROM dropped) THEN s.newest_timestamp END),
-        total_records = CASE
-            WHEN (SELECT of_candles FROM dropped) = '{{}}' THEN excluded.total_records ELSE s.total_records END
-"""  # noqa: S608 — only constants are put in
+"""
+
+_DROPPED_CANDLES = f"(WITH dropped AS ({DROPPED}) SELECT of_candles FROM dropped)"  # noqa: S608 — a constant is put in
+
+_CORRECT_CANDLES = f"""
+    oldest_timestamp = least($3::timestamptz, CASE
+        WHEN s.oldest_timestamp <@ {_DROPPED_CANDLES} THEN s.oldest_timestamp END),
+    newest_timestamp = greatest($4::timestamptz, CASE
+        WHEN s.newest_timestamp <@ {_DROPPED_CANDLES} THEN s.newest_timestamp END),
+    total_records = CASE WHEN {_DROPPED_CANDLES} = '{{}}' THEN $5::bigint ELSE s.total_records END
+"""
 
 _COLUMNS = ", ".join((*VALUES, "source", *TRADE_IDS))
 

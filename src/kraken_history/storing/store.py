@@ -231,7 +231,7 @@ async def write_within(
     if new:
         added = list(chain.from_iterable(new.values()))
         await _copy_trades(connection, added)
-        holes = await extend_ledger(connection, new)
+        holes = await extend_ledger(connection, new, ledgers)
         rows = await add_to_candles(connection, added)
         minutes.add(rows)
         await _settle(connection, rows, minutes)

@@ -107,8 +107,7 @@ async def forget_waiting(pool: asyncpg.Pool, symbol: str, ids: Sequence[int] = (
     """Delete waiting trades: these, and those that are stored meanwhile."""
     await pool.execute(
         """
-        DELETE FROM waiting_trades w USING data_sync_status s
-        WHERE w.symbol = $1 AND s.symbol = $1 AND s.data_type = 'trades' AND (w.id = ANY ($2) OR s.id_ranges @> w.id)
+        DELETE FROM waiting_trades w WHERE w.symbol = $1 AND (w.id = ANY ($2) OR is_held(w.symbol, w.id))
         """,
         symbol,
         list(ids),
