@@ -249,7 +249,7 @@ async def test_a_replaced_candle_keeps_an_allowance_only_if_a_refresh_still_need
 ) -> None:
     await corrected_history(store, pool)
     if not is_marked:
-        await pool.execute("UPDATE data_sync_status SET stale_ranges = '{}'")
+        await pool.execute("DELETE FROM stale_hours")
     hour = TimeRange(NOON, NOON + timedelta(hours=1))
 
     await replace_longer(pool, [(AGGREGATES[3], "BTC/USDT", hour)], {})

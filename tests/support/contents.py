@@ -1,5 +1,7 @@
 """The content of a database, for comparisons."""
 
+from datetime import datetime
+
 import asyncpg
 from msgspec import Struct
 
@@ -47,13 +49,27 @@ async def sync_status(pool: asyncpg.Pool, symbol: str, data_type: str) -> asyncp
     return await pool.fetchrow("SELECT * FROM data_sync_status WHERE symbol = $1 AND data_type = $2", symbol, data_type)
 
 
+async def stale_hours(pool: asyncpg.Pool, symbol: str) -> list[tuple[datetime, datetime]]:
+    """The time of a symbol that is marked for the next refresh."""
+    ranges = await pool.fetchval(
+        "SELECT coalesce(range_agg(tstzrange(start_time, end_time)), '{}') FROM stale_hours WHERE symbol = $1", symbol
+    )
+    return [(each.lower, each.upper) for each in ranges]
+
+
 async def everything(pool: asyncpg.Pool) -> tuple[object, ...]:
     """Everything that writing market data can change, except the time of the write."""
     status = await pool.fetch(
         """
         SELECT symbol, data_type, oldest_timestamp, newest_timestamp, total_records, id_ranges::text,
-               absent_id_ranges::text, time_ranges::text, stale_ranges::text, last_kraken_since
+               absent_id_ranges::text, time_ranges::text, last_kraken_since
         FROM data_sync_status ORDER BY symbol, data_type
         """
     )
-    return await stored_trades(pool), await stored_candles(pool), [tuple(row) for row in status]
+    marks = await pool.fetch("SELECT * FROM stale_hours ORDER BY symbol, start_time, end_time")
+    return (
+        await stored_trades(pool),
+        await stored_candles(pool),
+        [tuple(row) for row in status],
+        [tuple(row) for row in marks],
+    )

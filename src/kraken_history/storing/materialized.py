@@ -17,6 +17,8 @@ from kraken_history.database.migrations import CONTINUOUS_AGGREGATES, kept_capab
 from kraken_history.records import TimeRange
 from kraken_history.storing.candle_rules import VALUES, assigned, longer_candles, row
 from kraken_history.storing.longer_intervals import Aggregate
+from kraken_history.storing.stale_time import remove_marks
+from kraken_history.storing.windows import Window, removal
 
 
 class Keeper(Protocol):
@@ -28,7 +30,7 @@ class Keeper(Protocol):
     async def refresh(self, aggregate: Aggregate, window: TimeRange) -> int:
         """Recompute the buckets of a window; return how many lost rows and were kept."""
 
-    async def unmark(self, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
+    async def unmark(self, aggregate: Aggregate, refreshed: Sequence[Window]) -> None:
         """Remove the marks of windows that were refreshed, oldest first, and move the watermark past the last."""
 
     async def replace(self, aggregate: Aggregate, symbol: str, window: TimeRange, kept: str) -> None:
@@ -112,10 +114,10 @@ class TableKeeper:
     async def replace(self, aggregate: Aggregate, symbol: str, window: TimeRange, kept: str) -> None:
         await _replace(self._connection, aggregate, f"{aggregate.view}_rows", symbol, window, kept)
 
-    async def unmark(self, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
+    async def unmark(self, aggregate: Aggregate, refreshed: Sequence[Window]) -> None:
         async with self._connection.transaction():
-            await self._connection.execute(_ADVANCE, aggregate.view, _multirange(refreshed), refreshed[-1].end)
-            await self._corrected.forget(self._connection, aggregate, refreshed)
+            await _unmark(self._connection, self._corrected, aggregate, refreshed)
+            await self._connection.execute(_ADVANCE, aggregate.view, refreshed[-1].range.end)
 
     async def note_refreshed(self, views: Sequence[str]) -> None:
         await self._connection.execute(_NOTE_REFRESHED, views)
@@ -153,10 +155,9 @@ class ContinuousKeeper:
             await self._connection.execute(_REFRESH.format(start=start.isoformat(), end=end.isoformat(), **names))
         return len(lossy)
 
-    async def unmark(self, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
+    async def unmark(self, aggregate: Aggregate, refreshed: Sequence[Window]) -> None:
         async with self._connection.transaction():
-            await self._connection.execute(_UNMARK, aggregate.view, _multirange(refreshed))
-            await self._corrected.forget(self._connection, aggregate, refreshed)
+            await _unmark(self._connection, self._corrected, aggregate, refreshed)
 
     async def _lossy_buckets(self, aggregate: Aggregate, table: str, window: TimeRange) -> list[datetime]:
         if not await self._connection.fetchval(_ANY_ROWS.format(table=table), window.start, window.end):
@@ -184,8 +185,11 @@ async def _has_few_rows(connection: Connection, table: str, window: TimeRange, b
     return has_few
 
 
-def _multirange(ranges: Iterable[TimeRange]) -> str:
-    return "{" + ",".join(f"[{each.start.isoformat()},{each.end.isoformat()})" for each in ranges) + "}"
+async def _unmark(
+    connection: Connection, corrected: Corrected, aggregate: Aggregate, refreshed: Sequence[Window]
+) -> None:
+    await remove_marks(connection, aggregate, *removal(refreshed))
+    await corrected.forget(connection, aggregate, [window.range for window in refreshed])
 
 
 def _between(window: TimeRange, buckets: Iterable[datetime], width: timedelta) -> list[tuple[datetime, datetime]]:
@@ -201,13 +205,8 @@ def _between(window: TimeRange, buckets: Iterable[datetime], width: timedelta) -
 # Without parameters, so that it is one message and needs no transaction behind a pooler.
 _REFRESH = "CALL refresh_continuous_aggregate('{view}', '{start}'::timestamptz, '{end}'::timestamptz{options})"
 
-_UNMARK = "UPDATE candle_aggregates SET stale_ranges = stale_ranges - $2::text::tstzmultirange WHERE name = $1"
-
 _ADVANCE = """
-    UPDATE candle_aggregates
-    SET stale_ranges = stale_ranges - $2::text::tstzmultirange,
-        materialized_until = greatest(materialized_until, $3::timestamptz)
-    WHERE name = $1
+    UPDATE candle_aggregates SET materialized_until = $2 WHERE name = $1 AND materialized_until < $2::timestamptz
 """
 
 _NOTE_REFRESHED = "UPDATE candle_aggregates SET refreshed_at = now() WHERE name = ANY ($1)"
@@ -241,10 +240,13 @@ _FORGET_CORRECTED = """
 _FORGET_REPLACED = """
     DELETE FROM corrected_minutes k
     WHERE k.name = $1 AND k.symbol = $2 AND k.timestamp >= $3 AND k.timestamp < $4
-      AND NOT EXISTS (SELECT FROM candle_aggregates a WHERE a.name = k.name AND k.timestamp <@ a.stale_ranges)
       AND NOT EXISTS (
-          SELECT FROM data_sync_status s
-          WHERE s.symbol = k.symbol AND s.data_type = 'candles_1m' AND k.timestamp <@ s.stale_ranges
+          SELECT FROM stale_buckets s
+          WHERE s.name = k.name AND s.start_time <= k.timestamp AND s.end_time > k.timestamp
+      )
+      AND NOT EXISTS (
+          SELECT FROM stale_hours s
+          WHERE s.symbol = k.symbol AND s.start_time <= k.timestamp AND s.end_time > k.timestamp
       )
 """
 
