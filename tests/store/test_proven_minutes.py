@@ -14,7 +14,7 @@ from kraken_history.records import MINUTE, CandleSource, HistoricalTrade, TimeRa
 from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.candle_building import build_candles_from_trades
 from kraken_history.storing.candle_deltas import build_candles
-from kraken_history.storing.contested import settle_all, settle_symbol
+from kraken_history.storing.contested import settle_some, settle_symbol
 from kraken_history.storing.longer_intervals import AGGREGATES, Aggregate
 from kraken_history.storing.materialized import ContinuousKeeper, TableKeeper
 from kraken_history.storing.repair import replace_longer
@@ -115,7 +115,7 @@ async def test_the_proof_may_be_a_page_that_covers_time(store: Store, pool: asyn
     await store.write(candles=[TOO_FULL])
     await cover(pool, "BTC/USDT", TimeRange(NOON, NOON + timedelta(hours=1)))
 
-    assert await settle_all(pool) == 1
+    assert await settle_symbol(pool, "BTC/USDT") == 1
     assert await standing(pool) == ("trades", 1)
 
 
@@ -126,16 +126,34 @@ async def test_the_instant_of_the_oldest_trade_is_proven_by_a_page_only(store: S
     assert await standing(pool) == ("ohlc", 9)
 
     await cover(pool, "BTC/USDT", TimeRange(NOON, AFTER.timestamp))
-    await settle_all(pool)
+    assert await settle_some(pool) == ""
 
     assert await standing(pool) == ("trades", 1)
+
+
+async def test_of_many_symbols_some_are_settled_each_time(
+    store: Store, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kraken_history.storing.contested._MOST_SYMBOLS", 2)
+    symbols = ["ADA/USD", "BTC/USDT", "ETH/USD", "SOL/USD", "XRP/USD"]
+    await store.write([make_trade(2, CONTESTED, symbol=symbol) for symbol in symbols])
+    await store.write(candles=[make_candle(CONTESTED, trade_count=9, symbol=symbol) for symbol in symbols])
+    for symbol in symbols:
+        await cover(pool, symbol, TimeRange(NOON, NOON + timedelta(hours=1)))
+
+    after, left = "", []
+    for _ in range(3):
+        after = await settle_some(pool, after)
+        left.append((after, await contested(pool)))
+
+    assert left == [("BTC/USDT", 3), ("SOL/USD", 1), ("", 0)]
 
 
 async def test_without_a_proof_the_fuller_candle_stays(store: Store, pool: asyncpg.Pool) -> None:
     await store.write([BEFORE, INSIDE, make_trade(4, AFTER.timestamp)])
     await store.write(candles=[TOO_FULL])
 
-    assert await settle_all(pool) == 0
+    assert await settle_symbol(pool, "BTC/USDT") == 0
     assert await standing(pool) == ("ohlc", 9)
     assert await contested(pool) == 1
 
@@ -234,7 +252,7 @@ async def test_the_allowance_hides_no_lost_rows(store: Store, pool: asyncpg.Pool
         "UPDATE data_sync_status SET time_ranges = '{[2025-01-01, 2026-01-01)}' WHERE data_type = 'trades'"
     )
 
-    await settle_all(pool)
+    assert await settle_some(pool) == ""
     await refresh(pool, now=NOON + timedelta(days=14))
 
     assert await standing(pool) == ("trades", 1)
