@@ -15,6 +15,7 @@ from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.candle_building import build_candles_from_trades
 from kraken_history.storing.candle_deltas import build_candles
 from kraken_history.storing.contested import settle_some, settle_symbol
+from kraken_history.storing.ledger_writing import lock_symbol
 from kraken_history.storing.longer_intervals import AGGREGATES, Aggregate
 from kraken_history.storing.materialized import ContinuousKeeper, TableKeeper
 from kraken_history.storing.repair import replace_longer
@@ -237,6 +238,24 @@ async def test_a_minute_that_is_corrected_during_a_refresh_is_left_to_the_next_o
     await refresh(pool, now=NOON + timedelta(days=14))
 
     await assert_right(pool)
+
+
+async def test_a_corrected_minute_of_a_locked_symbol_is_left_to_the_next_refresh(
+    store: Store, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its hour is not refreshed, but its day is, for another symbol: if it counted as done, the day would stay wrong."""
+    monkeypatch.setattr("kraken_history.storing.stale_time._LOCK_TIMEOUT_MS", 50)
+    await corrected_history(store, pool)
+    await store.write(candles=[make_candle(NOON - timedelta(hours=1), symbol="ETH/USDT")])
+    async with pool.acquire() as writer, writer.transaction():
+        await lock_symbol(writer, "BTC/USDT")
+        await refresh(pool, now=NOON + timedelta(days=14))
+        assert await pool.fetchval("SELECT count(*) FROM corrected_minutes") == len(AGGREGATES)
+
+    await refresh(pool, now=NOON + timedelta(days=14))
+
+    await assert_right(pool)
+    assert await pool.fetchval("SELECT count(*) FROM corrected_minutes") == 0
 
 
 async def test_the_allowance_hides_no_lost_rows(store: Store, pool: asyncpg.Pool) -> None:

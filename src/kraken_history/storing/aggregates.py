@@ -26,7 +26,7 @@ from kraken_history.database.locks import holding
 from kraken_history.errors import ServiceUnavailable
 from kraken_history.records import TimeRange
 from kraken_history.storing.longer_intervals import AGGREGATES, Aggregate
-from kraken_history.storing.materialized import Keeper, open_keeper
+from kraken_history.storing.materialized import Keeper, find_corrected, open_keeper
 from kraken_history.storing.stale_time import SLICE, mark_candles, marked_time, slice_of, take_up_marks
 from kraken_history.storing.windows import Window, halves, joined, windows
 
@@ -156,8 +156,9 @@ async def take_turn(
     """
     closed_until = (datetime.now(UTC) if now is None else now) - GRACE
     end_s = time.monotonic() + _TURN_S
-    keeper = await open_keeper(connection)
-    await take_up_marks(connection)
+    corrected = await find_corrected(connection)
+    corrected.leave(await take_up_marks(connection))
+    keeper = await open_keeper(connection, corrected)
     if within is not None:
         await mark_candles(connection, within)
     parts = await _parts(connection, closed_until)

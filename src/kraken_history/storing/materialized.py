@@ -6,7 +6,7 @@ be kept. There is one exception: a one-minute candle that was corrected may have
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -57,6 +57,10 @@ class Corrected:
     def __init__(self, rows: Sequence[asyncpg.Record]) -> None:
         self._rows = rows
 
+    def leave(self, symbols: Collection[str]) -> None:
+        """Leave the minutes of symbols whose marks were not taken up: their shorter candles are not refreshed now."""
+        self._rows = [row for row in self._rows if row["symbol"] not in symbols]
+
     async def forget(self, connection: Connection, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
         """Delete those of windows that were refreshed, oldest first, unless they were corrected again."""
         done = [row for row in self._rows if row["name"] == aggregate.view and _is_within(row["timestamp"], refreshed)]
@@ -70,9 +74,18 @@ def _is_within(moment: datetime, windows: Sequence[TimeRange]) -> bool:
     return bool(before) and moment < windows[before - 1].end
 
 
-async def open_keeper(connection: Connection) -> Keeper:
-    """The keeper for the database's kind of server. Open it before the marks are taken up."""
-    corrected = Corrected(await connection.fetch("SELECT name, symbol, timestamp, trade_count FROM corrected_minutes"))
+async def find_corrected(connection: Connection) -> Corrected:
+    """The minutes that are corrected now. Find them before the marks are taken up."""
+    return Corrected(await connection.fetch("SELECT name, symbol, timestamp, trade_count FROM corrected_minutes"))
+
+
+async def open_keeper(connection: Connection, corrected: Corrected | None = None) -> Keeper:
+    """The keeper for the database's kind of server.
+
+    Args:
+        corrected: Needed to remove marks.
+    """
+    corrected = corrected or Corrected(())
     if CONTINUOUS_AGGREGATES not in await kept_capabilities(connection):
         return TableKeeper(connection, corrected)
     tables = await connection.fetch(_MATERIALIZATIONS)

@@ -37,19 +37,22 @@ MARK_HOURS = """
 """A statement that marks hours. The symbols must be locked, so that no refresh removes an equal mark meanwhile."""
 
 
-async def take_up_marks(connection: Connection) -> None:
+async def take_up_marks(connection: Connection) -> list[str]:
     """Move the marks of all symbols to each interval. The next write marks its hours again.
 
-    The marks of a symbol whose writer takes long stay as they are. The next refresh takes them up.
+    Returns:
+        The symbols whose marks stay as they are, because a writer takes long. The next refresh takes them up.
     """
     rows = await connection.fetch("SELECT DISTINCT symbol FROM stale_hours ORDER BY symbol")
     symbols = [row["symbol"] for row in rows]
+    locked: list[str] = []
     for at in range(0, len(symbols), _SYMBOLS_AT_ONCE):
-        await _take_up_marks_of(connection, symbols[at : at + _SYMBOLS_AT_ONCE])
+        locked += await _take_up_marks_of(connection, symbols[at : at + _SYMBOLS_AT_ONCE])
+    return locked
 
 
-async def _take_up_marks_of(connection: Connection, symbols: list[str]) -> None:
-    """Take up the marks of some symbols in one transaction, or without those that are locked for long."""
+async def _take_up_marks_of(connection: Connection, symbols: list[str]) -> list[str]:
+    """Take up the marks of some symbols in one transaction, or without those that are locked for long: return these."""
     try:
         async with connection.transaction():
             await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
@@ -57,10 +60,15 @@ async def _take_up_marks_of(connection: Connection, symbols: list[str]) -> None:
             await lock_ledger(connection, symbols, {})
             views, bridged = [a.view for a in AGGREGATES], [BRIDGED_BUCKETS * a.width for a in AGGREGATES]
             await connection.execute(_HAND_OVER_MARKS, symbols, views, bridged)
+            return []
     except asyncpg.LockNotAvailableError:
         half = len(symbols) // 2
-        for some in (symbols[:half], symbols[half:]) if half else ():
-            await _take_up_marks_of(connection, some)
+        if not half:
+            return symbols
+        return [
+            *await _take_up_marks_of(connection, symbols[:half]),
+            *await _take_up_marks_of(connection, symbols[half:]),
+        ]
 
 
 async def mark_candles(connection: Connection, within: TimeRange) -> None:
