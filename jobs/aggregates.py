@@ -6,7 +6,7 @@ from jobs.context import WorkerContext
 from jobs.patient_jobs import within_its_turn
 from kraken_history.runtime import telemetry
 from kraken_history.storing.aggregates import RefreshIsRunning, refresh
-from kraken_history.storing.contested import settle_all
+from kraken_history.storing.contested import settle_some
 
 AFTER_GRACE_S = 12
 """Second of the minute at which the refresh starts: buckets that ended with the minute before are closed by then."""
@@ -18,11 +18,11 @@ _log = telemetry.get_logger("worker")
 async def refresh_aggregates(ctx: dict[str, Any]) -> int:
     """Refresh the stale windows; return how many. If another refresh runs, return 0: it does the same work.
 
-    Contested minutes are settled first, in case that a proof was overlooked.
+    Contested minutes of the next few symbols are settled first, in case that a proof was overlooked.
     """
     context: WorkerContext = ctx["context"]
     try:
-        await settle_all(context.unhurried_pool)
+        context.settled_to = await settle_some(context.unhurried_pool, context.settled_to)
         done = await refresh(context.unhurried_pool, now=context.rest.clock.now())
     except RefreshIsRunning:
         return 0

@@ -25,6 +25,7 @@ class WorkerContext(Struct):
         backfills: The symbols whose backfills this worker is running.
         names: Name in ``SYMBOLS`` → its symbol, for the names found so far.
         streams: The Redis of the streams and of the dead letters; None if it is that of the jobs.
+        settled_to: The symbol up to which the last refresh settled contested minutes; empty to begin again.
     """
 
     settings: Settings
@@ -37,6 +38,7 @@ class WorkerContext(Struct):
     backfills: set[str] = field(default_factory=set)
     names: dict[str, str] = field(default_factory=dict)
     streams: Redis | None = None
+    settled_to: str = ""
 
     @property
     def unhurried_pool(self) -> asyncpg.Pool:

@@ -1,6 +1,7 @@
 """Gaps in time: the job that fills the gaps of one symbol, and the cron job that enqueues it."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 from arq import Retry
@@ -8,6 +9,7 @@ from arq import Retry
 from jobs.context import WorkerContext
 from jobs.longer_history import fetch_ohlc_of_all
 from jobs.patient_jobs import again_soon, within_its_turn
+from kraken_history.completeness.gap_search import find_symbols_with_gaps
 from kraken_history.completeness.holes import find_due_holes
 from kraken_history.errors import KrakenBusy, KrakenError, MalformedMessage, ServiceUnavailable, UsageError
 from kraken_history.fetching.gaps import GapFiller, wants_candles
@@ -73,9 +75,13 @@ async def fill_gap(ctx: dict[str, Any], symbol: str, min_gap_minutes: float, tur
 
 @within_its_turn
 async def fill_gaps(ctx: dict[str, Any]) -> int:
-    """Enqueue the gap job of every symbol of the settings; return how many were not in the queue yet."""
+    """Enqueue the gap job of every symbol of the settings that has a gap; return how many were not in the queue yet."""
     context: WorkerContext = ctx["context"]
-    return await context.jobs.fill_gaps(context.symbols)
+    now = context.rest.clock.now()
+    live_ids = (await liveness.signs_of_life(ctx["redis"])).live_ids
+    start = now - timedelta(days=context.settings.history_days)
+    symbols = await find_symbols_with_gaps(context.pool, context.symbols, start, live_ids=live_ids, now=now)
+    return await context.jobs.fill_gaps(symbols)
 
 
 async def look_names_up(ctx: dict[str, Any]) -> None:

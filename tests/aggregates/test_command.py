@@ -102,7 +102,8 @@ def test_what_is_no_range_is_one_line_and_exit_code_2(
 
 async def test_the_job_refreshes_unless_another_does(pool: asyncpg.Pool, store: Store) -> None:
     await store.write([make_trade(1, MONDAY)])
-    context = {"context": SimpleNamespace(unhurried_pool=pool, rest=SimpleNamespace(clock=OtherClock()))}
+    worker = SimpleNamespace(unhurried_pool=pool, rest=SimpleNamespace(clock=OtherClock()), settled_to="")
+    context = {"context": worker}
 
     async with sole_refresher(pool):
         assert await refresh_aggregates(context) == 0

@@ -67,7 +67,7 @@ async def test_a_refresh_over_dropped_rows_erases_nothing(
 
     await refresh(pool, within=ALL, now=NOW)
     await pool.execute(
-        "UPDATE data_sync_status SET stale_ranges = tstzmultirange(tstzrange($1, $2)) WHERE data_type = 'candles_1m'",
+        "INSERT INTO stale_hours SELECT symbol, $1, $2 FROM data_sync_status WHERE data_type = 'candles_1m'",
         ALL.start,
         ALL.end,
     )

@@ -11,11 +11,11 @@ import pytest
 
 from kraken_history.database.connections import write_again
 from kraken_history.records import HistoricalTrade, TimeRange
-from kraken_history.storing import aggregates
-from kraken_history.storing import materialized as materialized_candles
+from kraken_history.storing import aggregates, stale_time
 from kraken_history.storing.aggregates import Refreshed, RefreshIsRunning, refresh, sole_refresher
 from kraken_history.storing.longer_intervals import AGGREGATES
 from kraken_history.storing.materialized import ContinuousKeeper, TableKeeper
+from kraken_history.storing.stale_time import take_up_marks
 from kraken_history.storing.store import Store
 from tests.aggregates.truth import (
     assert_right,
@@ -169,9 +169,9 @@ async def test_a_refresh_whose_server_process_is_killed_loses_nothing(pool: asyn
 
     async def refresh_and_be_killed() -> None:
         async with sole_refresher(pool) as connection:
-            await aggregates._take_up_marks(connection)
+            await take_up_marks(connection)
             await pool.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
-            await aggregates.refresh_marked(connection, now=MONDAY + 20 * DAY)
+            await aggregates.take_turn(connection, now=MONDAY + 20 * DAY)
 
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)):
         await refresh_and_be_killed()
@@ -188,7 +188,7 @@ async def test_a_refresh_that_dies_before_it_unmarks_is_done_again(
 ) -> None:
     await store.write(spread(MONDAY, 48, HOUR))
     with monkeypatch.context() as patch:
-        patch.setattr(materialized_candles, "_UNMARK", "SELECT 1 / 0, $1::text, $2::text")
+        patch.setattr(stale_time, "_REMOVE_MARKS", "SELECT 1 / 0, $1::text, $2::timestamptz[], $3::timestamptz[]")
         with pytest.raises(asyncpg.DivisionByZeroError):
             await refresh(pool, now=MONDAY + 20 * DAY)
 

@@ -131,12 +131,12 @@ async def test_candles_that_are_written_meanwhile_are_left(
 ) -> None:
     await store.write(history())
 
-    async def refresh_and_write(*arguments: object, **options: object) -> None:
+    async def write(*arguments: object, **options: object) -> None:
         await Store(pool).write((), [make_candle(OLD + 3 * DAY, symbol="ETH/USDT")])
 
     await refresh(pool, now=NOW)
     with monkeypatch.context() as patch:
-        patch.setattr("kraken_history.storing.retention.refresh_marked", refresh_and_write)
+        patch.setattr("kraken_history.storing.retention.refresh", write)
         await drop_old(pool, {"candles": OLD + 40 * DAY}, now=NOW)
     await refresh(pool, now=NOW)
 

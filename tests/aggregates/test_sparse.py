@@ -17,7 +17,7 @@ from kraken_history.storing.store import Store
 from tests.aggregates.truth import assert_right, marked_ranges
 from tests.support.examples import make_trade
 
-MONDAY = datetime(2025, 11, 10, tzinfo=UTC)
+MONDAY = datetime(2025, 9, 8, tzinfo=UTC)  # all days of these tests are in one slice
 DAYS = 30
 NOW = MONDAY + timedelta(days=60)
 

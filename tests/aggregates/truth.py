@@ -69,8 +69,10 @@ async def marked_ranges(pool: asyncpg.Pool, aggregate: Aggregate) -> list[tuple[
     """Marks of the interval, and those that no refresh has taken up yet."""
     ranges = await pool.fetchval(
         """
-        SELECT a.stale_ranges + coalesce((SELECT range_agg(stale_ranges) FROM data_sync_status), '{}')
-        FROM candle_aggregates a WHERE name = $1
+        SELECT coalesce(range_agg(tstzrange(start_time, end_time)), '{}') FROM (
+            SELECT start_time, end_time FROM stale_buckets WHERE name = $1
+            UNION ALL SELECT start_time, end_time FROM stale_hours
+        ) AS marks
         """,
         aggregate.view,
     )

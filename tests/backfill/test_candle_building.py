@@ -1,12 +1,12 @@
 """Candles built anew from the stored trades."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 
 from kraken_history.fetching.backfill import build_candles_from_trades
 from kraken_history.storing.store import Store
-from tests.support.contents import StoredCandle, stored_candles
+from tests.support.contents import StoredCandle, stale_hours, stored_candles
 from tests.support.records import NOON, trades
 
 SYMBOL = "BTC/USDT"
@@ -100,12 +100,8 @@ async def test_a_fuller_candle_of_the_exchange_stays_only_where_the_minute_is_no
 async def test_the_hours_are_marked_to_be_refreshed(pool: asyncpg.Pool) -> None:
     await filled(pool)
     await pool.execute("DELETE FROM candles")
-    await pool.execute("UPDATE data_sync_status SET stale_ranges = '{}'")
+    await pool.execute("DELETE FROM stale_hours")
 
     await build_candles_from_trades(pool, SYMBOL, minute(0), minute(60))
 
-    (stale,) = await pool.fetchval(
-        "SELECT stale_ranges FROM data_sync_status WHERE symbol = $1 AND data_type = 'candles_1m'", SYMBOL
-    )
-    assert (stale.lower, stale.upper) == (NOON, NOON + timedelta(hours=1))
-    assert stale.lower.tzinfo is UTC
+    assert await stale_hours(pool, SYMBOL) == [(NOON, NOON + timedelta(hours=1))]

@@ -37,7 +37,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then() -> None:
                     progress.show(each, phase, done)
             progress.passed()
         clock.now += LINE_EVERY_S
-        progress.show_refresh("15m", 1.5, 8)
+        progress.show_refresh("15m", 15, 80)
 
     assert 10 <= len(lines) <= 14
     assert lines[0] == "0 of 2 file(s), 900.0 kB of 40.0 MB, about 0:07:14 left"

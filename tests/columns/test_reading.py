@@ -15,6 +15,7 @@ from kraken_history.intervals import VIEWS
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.records import HistoricalCandle
 from tests.columns.conftest import END, START, SYMBOL
+from tests.support.contents import stale_hours
 
 FIELDS = HistoricalCandle.__struct_fields__
 NUMBERS = ("open", "high", "low", "close", "volume", "quote_volume", "vwap")
@@ -36,7 +37,7 @@ def as_float(value: object) -> object:
 
 async def test_every_interval_equals_the_records(pool: asyncpg.Pool, stale_provider: HistoricalDataProvider) -> None:
     provider, start, end = stale_provider, START + timedelta(hours=5, minutes=3, seconds=1), END + timedelta(days=30)
-    assert await pool.fetchval("SELECT stale_ranges <> '{}' FROM data_sync_status WHERE data_type = 'candles_1m'")
+    assert await stale_hours(pool, SYMBOL)
 
     for interval in (*VIEWS, 2, 7, 45, 120, 2880, 20160):
         candles = await provider.get_candles(SYMBOL, interval, start, end, gaps="ignore")

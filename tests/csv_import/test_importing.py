@@ -23,7 +23,7 @@ from kraken_history.storing.announcing import CANDLES_CHANNEL
 from kraken_history.storing.store import Store
 from kraken_history.symbols import Pair
 from tests.csv_import.conftest import Import, no_kraken
-from tests.support.contents import everything, only_candle, stored_candles, sync_status
+from tests.support.contents import everything, only_candle, stale_hours, stored_candles, sync_status
 from tests.support.csv_files import START, START_S, candle_line, column_sum, trade_line, write, write_zip
 from tests.support.database import deadlock
 from tests.support.examples import make_candle, make_trade
@@ -37,7 +37,7 @@ async def contents(pool: asyncpg.Pool) -> object:
     """All rows, in which transactions they were written, and the state of the refreshing."""
     return (
         await everything(pool),
-        await pool.fetch("SELECT symbol, last_sync_at, stale_ranges::text FROM data_sync_status ORDER BY symbol"),
+        await pool.fetch("SELECT symbol, last_sync_at FROM data_sync_status ORDER BY symbol"),
         await pool.fetch("SELECT timestamp, xmin::text FROM candles ORDER BY symbol, timestamp"),
     )
 
@@ -215,13 +215,13 @@ async def test_coverage_figures_and_stale_hours_follow_the_file(
     assert (status["total_records"], status["oldest_timestamp"]) == (4, START + 58 * MINUTE)
     assert status["newest_timestamp"] == START + 301 * MINUTE
     assert [(r.lower, r.upper) for r in status["time_ranges"]] == [(START + 58 * MINUTE, START + 302 * MINUTE)]
-    hours = [((r.lower - START) // (60 * MINUTE), (r.upper - START) // (60 * MINUTE)) for r in status["stale_ranges"]]
-    assert hours == [(0, 2), (5, 6)]
+    hour = 60 * MINUTE
+    assert await stale_hours(pool, "BTC/USDT") == [(START, START + 2 * hour), (START + 5 * hour, START + 6 * hour)]
 
 
 async def test_only_hours_that_changed_become_stale(tmp_path: Path, pool: asyncpg.Pool, import_csv: Import) -> None:
     await import_csv(write(tmp_path / "XBTUSDT_1.csv", [candle_line(m) for m in (0, 60, 120)]))
-    await pool.execute("UPDATE data_sync_status SET stale_ranges = '{}'")
+    await pool.execute("DELETE FROM stale_hours")
 
     lines = [candle_line(0), candle_line(60, trades=9), candle_line(119), candle_line(120)]
     await import_csv(write(tmp_path / "XBTUSDT_1.csv", lines))
@@ -229,7 +229,7 @@ async def test_only_hours_that_changed_become_stale(tmp_path: Path, pool: asyncp
     status = await sync_status(pool, "BTC/USDT", "candles_1m")
     assert status is not None
     assert status["total_records"] == 4
-    assert [(r.lower, r.upper) for r in status["stale_ranges"]] == [(START + 60 * MINUTE, START + 120 * MINUTE)]
+    assert await stale_hours(pool, "BTC/USDT") == [(START + 60 * MINUTE, START + 120 * MINUTE)]
 
 
 async def test_the_last_minute_of_a_file_of_trades_is_not_proven(
@@ -676,4 +676,4 @@ async def test_a_merge_in_slices_stores_the_same_and_tells_of_each(
     status = await sync_status(pool, "BTC/USDT", "candles_1m")
     assert status is not None
     assert status["total_records"] == 4_000
-    assert [(each.lower, each.upper) for each in status["stale_ranges"]] == [(START, START + 4_020 * MINUTE)]
+    assert await stale_hours(pool, "BTC/USDT") == [(START, START + 4_020 * MINUTE)]

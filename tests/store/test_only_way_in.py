@@ -28,7 +28,7 @@ _COPIES = ("copy_to_table", "copy_records_to_table")
 
 _MARKET_DATA = (
     "trades", "candles", "longer_candles", "candle_aggregates", "dropped_ranges", "contested_minutes",
-    "corrected_minutes", "refused_trades", "reused_ids",
+    "corrected_minutes", "refused_trades", "reused_ids", "stale_hours", "stale_buckets",
 )  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def test_what_storing_writes_is_found() -> None:
         ('q = f"INSERT INTO candles ({names}) SELECT {names} FROM x"', "INSERT INTO candles"),
         ('q = "insert into public.candles_5m_rows select 1"', "INSERT INTO candles_5m_rows"),
         ('q = "UPDATE ONLY \\"trades\\" SET price = 1"', "UPDATE trades"),
-        ('q = "UPDATE candle_aggregates SET stale_ranges = 1"', "UPDATE candle_aggregates"),
+        ('q = "UPDATE candle_aggregates SET refreshed_at = 1"', "UPDATE candle_aggregates"),
         ('q = "DELETE FROM candles WHERE true"', "DELETE FROM candles"),
         ('q = "TRUNCATE backfills, trades"', "TRUNCATE trades"),
         ('q = "COPY trades (id) FROM STDIN"', "COPY trades"),

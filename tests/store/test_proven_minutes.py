@@ -13,7 +13,8 @@ from kraken_history.records import MINUTE, CandleSource, HistoricalTrade, TimeRa
 from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.candle_building import build_candles_from_trades
 from kraken_history.storing.candle_deltas import build_candles
-from kraken_history.storing.contested import settle_all, settle_symbol
+from kraken_history.storing.contested import settle_some, settle_symbol
+from kraken_history.storing.ledger_writing import lock_symbol
 from kraken_history.storing.longer_intervals import AGGREGATES, Aggregate
 from kraken_history.storing.materialized import ContinuousKeeper, TableKeeper
 from kraken_history.storing.repair import replace_longer
@@ -112,7 +113,7 @@ async def test_the_proof_may_be_a_page_that_covers_time(store: Store, pool: asyn
     await store.write(candles=[TOO_FULL])
     await cover(pool, "BTC/USDT", TimeRange(NOON, NOON + timedelta(hours=1)))
 
-    assert await settle_all(pool) == 1
+    assert await settle_symbol(pool, "BTC/USDT") == 1
     assert await standing(pool) == ("trades", 1)
 
 
@@ -123,16 +124,34 @@ async def test_the_instant_of_the_oldest_trade_is_proven_by_a_page_only(store: S
     assert await standing(pool) == ("ohlc", 9)
 
     await cover(pool, "BTC/USDT", TimeRange(NOON, AFTER.timestamp))
-    await settle_all(pool)
+    assert await settle_some(pool) == ""
 
     assert await standing(pool) == ("trades", 1)
+
+
+async def test_of_many_symbols_some_are_settled_each_time(
+    store: Store, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kraken_history.storing.contested._MOST_SYMBOLS", 2)
+    symbols = ["ADA/USD", "BTC/USDT", "ETH/USD", "SOL/USD", "XRP/USD"]
+    await store.write([make_trade(2, CONTESTED, symbol=symbol) for symbol in symbols])
+    await store.write(candles=[make_candle(CONTESTED, trade_count=9, symbol=symbol) for symbol in symbols])
+    for symbol in symbols:
+        await cover(pool, symbol, TimeRange(NOON, NOON + timedelta(hours=1)))
+
+    after, left = "", []
+    for _ in range(3):
+        after = await settle_some(pool, after)
+        left.append((after, await contested(pool)))
+
+    assert left == [("BTC/USDT", 3), ("SOL/USD", 1), ("", 0)]
 
 
 async def test_without_a_proof_the_fuller_candle_stays(store: Store, pool: asyncpg.Pool) -> None:
     await store.write([BEFORE, INSIDE, make_trade(4, AFTER.timestamp)])
     await store.write(candles=[TOO_FULL])
 
-    assert await settle_all(pool) == 0
+    assert await settle_symbol(pool, "BTC/USDT") == 0
     assert await standing(pool) == ("ohlc", 9)
     assert await contested(pool) == 1
 
@@ -218,6 +237,24 @@ async def test_a_minute_that_is_corrected_during_a_refresh_is_left_to_the_next_o
     await assert_right(pool)
 
 
+async def test_a_corrected_minute_of_a_locked_symbol_is_left_to_the_next_refresh(
+    store: Store, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its hour is not refreshed, but its day is, for another symbol: if it counted as done, the day would stay wrong."""
+    monkeypatch.setattr("kraken_history.storing.stale_time._LOCK_TIMEOUT_MS", 50)
+    await corrected_history(store, pool)
+    await store.write(candles=[make_candle(NOON - timedelta(hours=1), symbol="ETH/USDT")])
+    async with pool.acquire() as writer, writer.transaction():
+        await lock_symbol(writer, "BTC/USDT")
+        await refresh(pool, now=NOON + timedelta(days=14))
+        assert await pool.fetchval("SELECT count(*) FROM corrected_minutes") == len(AGGREGATES)
+
+    await refresh(pool, now=NOON + timedelta(days=14))
+
+    await assert_right(pool)
+    assert await pool.fetchval("SELECT count(*) FROM corrected_minutes") == 0
+
+
 async def test_the_allowance_hides_no_lost_rows(store: Store, pool: asyncpg.Pool) -> None:
     """Other minutes of the hour are gone as well: its candle is kept, though it may have eight trades less."""
     many = [make_trade(10 + n, NOON + timedelta(minutes=40, seconds=10 * n)) for n in range(50)]
@@ -232,7 +269,7 @@ async def test_the_allowance_hides_no_lost_rows(store: Store, pool: asyncpg.Pool
         "UPDATE data_sync_status SET time_ranges = '{[2025-01-01, 2026-01-01)}' WHERE data_type = 'trades'"
     )
 
-    await settle_all(pool)
+    assert await settle_some(pool) == ""
     await refresh(pool, now=NOON + timedelta(days=14))
 
     assert await standing(pool) == ("trades", 1)
@@ -247,7 +284,7 @@ async def test_a_replaced_candle_keeps_an_allowance_only_if_a_refresh_still_need
 ) -> None:
     await corrected_history(store, pool)
     if not is_marked:
-        await pool.execute("UPDATE data_sync_status SET stale_ranges = '{}'")
+        await pool.execute("DELETE FROM stale_hours")
     hour = TimeRange(NOON, NOON + timedelta(hours=1))
 
     await replace_longer(pool, [(AGGREGATES[3], "BTC/USDT", hour)], {})

@@ -9,7 +9,7 @@ import pytest
 from kraken_history.records import HistoricalCandle, HistoricalTrade
 from kraken_history.storing.candle_deltas import build_candles
 from kraken_history.storing.store import Store
-from tests.support.contents import everything, only_candle, stored_candles, sync_status
+from tests.support.contents import everything, only_candle, stale_hours, stored_candles, sync_status
 from tests.support.examples import NOON, make_candle, make_trade
 
 FOUR_TRADES = [make_trade(id_, NOON + timedelta(seconds=id_), f"{100 + id_}.0", f"0.{id_**2}") for id_ in range(1, 5)]
@@ -236,9 +236,7 @@ async def test_the_hours_whose_candles_changed_are_kept_for_the_next_refresh(sto
     await store.write([make_trade(1, half_past)], [make_candle(NOON + timedelta(hours=3))])
     await store.write([make_trade(2, half_past + timedelta(hours=1))])
 
-    status = await sync_status(pool, "BTC/USDT", "candles_1m")
-    assert status is not None
-    assert [(r.lower, r.upper) for r in status["stale_ranges"]] == [
+    assert await stale_hours(pool, "BTC/USDT") == [
         (NOON, NOON + timedelta(hours=2)),
         (NOON + timedelta(hours=3), NOON + timedelta(hours=4)),
     ]
@@ -246,11 +244,11 @@ async def test_the_hours_whose_candles_changed_are_kept_for_the_next_refresh(sto
 
 async def test_a_candle_that_changes_nothing_makes_nothing_stale(store: Store, pool: asyncpg.Pool) -> None:
     await store.write([make_trade(1), make_trade(2)])
-    await pool.execute("UPDATE data_sync_status SET stale_ranges = '{}'")
+    await pool.execute("DELETE FROM stale_hours")
 
     await store.write(candles=[make_candle(trade_count=1)])
 
-    assert await pool.fetchval("SELECT stale_ranges FROM data_sync_status WHERE data_type = 'candles_1m'") == []
+    assert await stale_hours(pool, "BTC/USDT") == []
 
 
 @pytest.mark.parametrize("database_server", ["timescaledb"], indirect=True)

@@ -1,5 +1,7 @@
 """The content of a database, for comparisons."""
 
+from datetime import datetime
+
 import asyncpg
 from msgspec import Struct
 
@@ -47,12 +49,20 @@ async def sync_status(pool: asyncpg.Pool, symbol: str, data_type: str) -> asyncp
     return await pool.fetchrow("SELECT * FROM data_sync_status WHERE symbol = $1 AND data_type = $2", symbol, data_type)
 
 
+async def stale_hours(pool: asyncpg.Pool, symbol: str) -> list[tuple[datetime, datetime]]:
+    """The time of a symbol that is marked for the next refresh."""
+    ranges = await pool.fetchval(
+        "SELECT coalesce(range_agg(tstzrange(start_time, end_time)), '{}') FROM stale_hours WHERE symbol = $1", symbol
+    )
+    return [(each.lower, each.upper) for each in ranges]
+
+
 async def everything(pool: asyncpg.Pool) -> tuple[object, ...]:
     """Everything that writing market data can change, except the time of the write."""
     status = await pool.fetch(
         """
         SELECT symbol, data_type, oldest_timestamp, newest_timestamp, total_records, lowest_id, highest_id,
-               time_ranges::text, stale_ranges::text, last_kraken_since
+               time_ranges::text, last_kraken_since
         FROM data_sync_status ORDER BY symbol, data_type
         """
     )
@@ -60,5 +70,10 @@ async def everything(pool: asyncpg.Pool) -> tuple[object, ...]:
         "SELECT symbol, first_id, stop_id, missing, after_time, before_time FROM unheld_ids ORDER BY symbol, first_id"
     )
     absent = await pool.fetch("SELECT * FROM absent_ids ORDER BY symbol, first_id")
-    ledger_rows = [tuple(row) for row in (*status, *unheld, *absent)]
-    return await stored_trades(pool), await stored_candles(pool), ledger_rows
+    marks = await pool.fetch("SELECT * FROM stale_hours ORDER BY symbol, start_time, end_time")
+    return (
+        await stored_trades(pool),
+        await stored_candles(pool),
+        [tuple(row) for row in (*status, *unheld, *absent)],
+        [tuple(row) for row in marks],
+    )

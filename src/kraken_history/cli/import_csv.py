@@ -26,7 +26,7 @@ from kraken_history.kraken.pairs import checked_name
 from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
 from kraken_history.settings import Settings, load_settings
 from kraken_history.storing.aggregates import refresh_if_free
-from kraken_history.storing.longer_intervals import AGGREGATES, Aggregate
+from kraken_history.storing.longer_intervals import Aggregate
 
 _MOST_NAMED = 3
 
@@ -99,8 +99,8 @@ async def _import(
             sys.stderr.write(f"{importer.note}\n")
 
 
-def _show_refresh(progress: ImportProgress, aggregate: Aggregate, done: int, windows: int) -> None:
-    progress.show_refresh(aggregate.interval, AGGREGATES.index(aggregate) + done / windows, len(AGGREGATES))
+def _show_refresh(progress: ImportProgress, aggregate: Aggregate, done: int, wanted: int) -> None:
+    progress.show_refresh(aggregate.interval, done, wanted)
 
 
 def _report(outcomes: Sequence[Imported | Skipped | CsvError]) -> None:

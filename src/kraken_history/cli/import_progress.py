@@ -77,12 +77,12 @@ class ImportProgress:
         self._progress.update(self._task, completed=self._before)
         self._say(self._before)
 
-    def show_refresh(self, interval: str, done: float, total: int) -> None:
+    def show_refresh(self, interval: str, done: int, total: int) -> None:
         """Show that the longer intervals are being computed; the files are done.
 
         Args:
-            done: Number of intervals that are done, with the fraction of the current one.
-            total: Number of intervals.
+            done: Number of marks that are done, of all intervals.
+            total: Number of marks.
         """
         words = f"computing candles of {interval}"
         self._progress.update(self._task, description=words, completed=done, total=total, bytes=False)

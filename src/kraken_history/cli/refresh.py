@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Struct
+from rich.console import Console
 
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.instants import instant, range_options
+from kraken_history.cli.refresh_progress import RefreshProgress
 from kraken_history.cli.tables import moment_cell, print_table, table_of
 from kraken_history.database.connections import create_pool
 from kraken_history.database.migrations import check_schema
@@ -65,7 +67,8 @@ async def _run(database_url: str, within: TimeRange | None) -> list[Refreshed]:
     async with await create_pool(database_url, min_size=1, max_size=1) as pool:
         async with pool.acquire() as connection:
             await check_schema(connection)
-        return await refresh(pool, within=within, wait_s=_WAIT_S)
+        with RefreshProgress(Console(stderr=True), lambda line: sys.stderr.write(f"{line}\n")) as progress:
+            return await refresh(pool, within=within, wait_s=_WAIT_S, told=progress.show)
 
 
 def summarized(refreshed: Sequence[Refreshed]) -> list[RefreshedInterval]:

@@ -77,11 +77,12 @@ async def find_uncovered_time(
 
     Ignores holes in the ids, and stretches too short for gap filling.
     """
-    found: dict[str, timedelta] = {}
-    for symbol, days in wanted_days.items():
-        (uncovered,) = await find_uncovered(pool, [symbol], now - timedelta(days=days), now)
-        stretches = uncovered.lasting(MIN_GAP, live_id=live_ids.get(symbol), now=now)
-        found[symbol] = sum((stretch.duration for stretch in stretches), timedelta())
+    found = dict.fromkeys(wanted_days, timedelta())
+    for days in set(wanted_days.values()):
+        symbols = [symbol for symbol, each in wanted_days.items() if each == days]
+        for uncovered in await find_uncovered(pool, symbols, now - timedelta(days=days), now):
+            stretches = uncovered.lasting(MIN_GAP, live_id=live_ids.get(uncovered.symbol), now=now)
+            found[uncovered.symbol] = sum((stretch.duration for stretch in stretches), timedelta())
     return found
 
 

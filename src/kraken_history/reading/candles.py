@@ -164,8 +164,15 @@ async def _read_marks(connection: Connection, symbol: str, interval: int, span: 
 # after that counts as stale. With continuous aggregates this column does not exist, hence `to_jsonb`.
 _MARKS = """
     SELECT a.name, CASE WHEN kept.until IS NULL THEN a.name ELSE a.name || '_rows' END AS relation,
-           (a.stale_ranges
-            + coalesce((SELECT stale_ranges FROM data_sync_status WHERE symbol = $1 AND data_type = 'candles_1m'), '{}')
+           (coalesce((
+                SELECT range_agg(tstzrange(start_time, end_time)) FROM (
+                    SELECT start_time, end_time FROM stale_buckets
+                    WHERE name = a.name AND start_time < $4 AND end_time > $3
+                    UNION ALL
+                    SELECT start_time, end_time FROM stale_hours
+                    WHERE symbol = $1 AND start_time < $4 AND end_time > $3
+                ) AS marks
+            ), '{}')
             + CASE WHEN kept.until IS NULL THEN '{}' ELSE tstzmultirange(tstzrange(kept.until, 'infinity')) END
            ) * tstzmultirange(tstzrange($3, $4)) AS stale,
            EXISTS (SELECT FROM corrected_minutes k WHERE k.name = a.name AND k.symbol = $1) AS is_corrected,

@@ -7,10 +7,14 @@ the database. If a refresh dies at any point, the next one continues. For each i
     All time before its watermark is materialised or marked.
 
 Readers compute time after the watermark from the source, so they are correct there without a refresh.
+
+The newest time comes first: that of live candles does not wait until the import of many years is refreshed. Within 13
+weeks, each interval follows its source.
 """
 
-from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
@@ -20,25 +24,28 @@ from msgspec import Struct
 from kraken_history.database.connections import Connection
 from kraken_history.database.locks import holding
 from kraken_history.errors import ServiceUnavailable
-from kraken_history.intervals import bucket_end, bucket_start
 from kraken_history.records import TimeRange
 from kraken_history.storing.longer_intervals import AGGREGATES, Aggregate
-from kraken_history.storing.materialized import Keeper, open_keeper
+from kraken_history.storing.materialized import Keeper, find_corrected, open_keeper
+from kraken_history.storing.stale_time import SLICE, mark_candles, marked_time, slice_of, take_up_marks
+from kraken_history.storing.windows import Window, halves, joined, windows
 
 GRACE = timedelta(seconds=10)
 """Delay after its end until a bucket counts as closed: the last trades of its last minute arrive until then."""
 
 _LOCK_KEY = 0x61676772656761  # an arbitrary constant; all versions must use the same
-_LONGEST_WINDOW = timedelta(weeks=13)  # a longer range is refreshed in pieces
-_BRIDGED_BUCKETS = 12  # nearer windows are merged: a statement costs more than a few buckets
+_TURN_S = 10.0  # after it, another process that waits for the lock gets it
+_PAUSE_S = 0.2  # between two turns: others look every 0.05 s whether the lock is free
+_NEXT_TURN_WITHIN_S = 120.0  # the turn of another process ends within its time and that of one window
 _ROWS_PER_WINDOW = 200  # one-minute candles; reading so many costs less than a statement of their own
 _KEPT_PER_WINDOW = 4  # materialised candles; each of them may have lost its rows, and then costs a statement
-_LEAST_UNMARKED = 64  # windows per statement
-_UNMARKED_SHARE = 8  # one statement removes the marks of this fraction of the windows
+_MOST_ROWS = 1_000_000  # one-minute candles per statement, which takes some seconds
+_NEVER_HALVED = timedelta(days=1)  # of 1,100 symbols, a day has up to 1,600,000 one-minute candles
+_UNMARKED_AT_ONCE = 64  # windows whose marks one transaction removes
 
 
 OnWindow = Callable[[Aggregate, int, int], object]
-"""Called with an interval, and how many of its windows are done, and wanted."""
+"""Called with an interval, the number of marks that are done, and the number of all, over all intervals."""
 
 
 class Refreshed(Struct, frozen=True):
@@ -51,6 +58,19 @@ class Refreshed(Struct, frozen=True):
     view: str
     window: TimeRange
     kept: int
+
+
+class Turn(Struct, frozen=True):
+    """What a process did while it had the lock.
+
+    Attributes:
+        is_last: No closed bucket is left marked that was marked when it began.
+        marks_done: The number of marks that were removed, with those of earlier turns.
+    """
+
+    done: list[Refreshed]
+    is_last: bool
+    marks_done: int
 
 
 class RefreshIsRunning(ServiceUnavailable):
@@ -67,7 +87,8 @@ async def refresh(
 ) -> list[Refreshed]:
     """Refresh every closed bucket that is marked; return the windows, in their order.
 
-    If it is cancelled or fails, the remaining buckets stay marked.
+    Works in turns of some seconds, between which other processes can refresh. If it is cancelled or fails, the
+    remaining buckets stay marked.
 
     Args:
         within: Mark this range first, as far as it has one-minute candles.
@@ -79,11 +100,21 @@ async def refresh(
         RefreshIsRunning: The other refresh did not end in time.
         asyncpg.PostgresError, asyncpg.InterfaceError, OSError: As the driver raises them.
     """
-    async with sole_refresher(pool, wait_s=wait_s) as connection:
-        try:
-            return await refresh_marked(connection, within=within, now=now, told=told)
-        except asyncpg.LockNotAvailableError as error:  # TimescaleDB: a policy has locked the aggregate
-            raise RefreshIsRunning("a candle aggregate is locked, perhaps by a refresh policy: try again") from error
+    done: list[Refreshed] = []
+    marks_done = 0
+    while True:
+        async with sole_refresher(pool, wait_s=wait_s) as connection:
+            try:
+                turn = await take_turn(connection, within=within, now=now, told=told, marks_done=marks_done)
+            except asyncpg.LockNotAvailableError as error:  # TimescaleDB: a policy has locked the aggregate
+                raise RefreshIsRunning(
+                    "a candle aggregate is locked, perhaps by a refresh policy: try again"
+                ) from error
+        done += turn.done
+        if turn.is_last:
+            return done
+        within, wait_s, marks_done = None, max(wait_s, _NEXT_TURN_WITHIN_S), turn.marks_done
+        await asyncio.sleep(_PAUSE_S)
 
 
 async def refresh_if_free(
@@ -111,134 +142,106 @@ async def sole_refresher(pool: asyncpg.Pool, *, wait_s: float = 0) -> AsyncItera
         yield connection
 
 
-async def refresh_marked(
+async def take_turn(
     connection: Connection,
     *,
     within: TimeRange | None = None,
     now: datetime | None = None,
     told: OnWindow = lambda *_: None,
-) -> list[Refreshed]:
-    """As :func:`refresh`, for a caller that holds the lock of :func:`sole_refresher`."""
+    marks_done: int = 0,
+) -> Turn:
+    """As :func:`refresh`, for at most :data:`_TURN_S` and the time of one window.
+
+    For a caller that holds the lock of :func:`sole_refresher`.
+    """
     closed_until = (datetime.now(UTC) if now is None else now) - GRACE
-    keeper = await open_keeper(connection)
-    await _take_up_marks(connection)
+    end_s = time.monotonic() + _TURN_S
+    corrected = await find_corrected(connection)
+    corrected.leave(await take_up_marks(connection))
+    keeper = await open_keeper(connection, corrected)
     if within is not None:
-        await _mark(connection, within)
+        await mark_candles(connection, within)
+    parts = await _parts(connection, closed_until)
+    wanted = marks_done + sum(len(window.marks) for _, found in parts for window in found)
     done: list[Refreshed] = []
-    for aggregate in AGGREGATES:
-        wanted = windows(await _marked(connection, aggregate), aggregate.width, closed_until)
-        done += await _refresh_windows(keeper, aggregate, await _joined(keeper, aggregate, wanted), told)
+    is_last = True
+    crowded: dict[datetime, bool] = {}
+    for aggregate, found in parts:
+        pieces = await _pieces(keeper, aggregate, found, crowded)
+        while pieces and is_last:
+            batch: list[Window] = []
+            while pieces and len(batch) < _UNMARKED_AT_ONCE and is_last:
+                told(aggregate, marks_done, wanted)
+                window = pieces.pop(0)
+                done.append(Refreshed(aggregate.view, window.range, await keeper.refresh(aggregate, window.range)))
+                batch.append(window)
+                marks_done += len(window.marks)
+                is_last = time.monotonic() < end_s
+            await keeper.unmark(aggregate, batch)
+        if not is_last:
+            break
     refreshed = {each.view for each in done}
     await keeper.note_refreshed([aggregate.view for aggregate in AGGREGATES if aggregate.view in refreshed])
-    return done
+    return Turn(done, is_last, marks_done)
 
 
-async def _refresh_windows(
-    keeper: Keeper, aggregate: Aggregate, wanted: Sequence[TimeRange], told: OnWindow
-) -> list[Refreshed]:
-    """Refresh windows, oldest first, and remove their marks.
+async def _parts(connection: Connection, closed_until: datetime) -> list[tuple[Aggregate, list[Window]]]:
+    """The windows of each interval, by slice: the newest slice first, and in it each interval after its source."""
+    by_slice: dict[datetime, list[tuple[Aggregate, list[Window]]]] = {}
+    for aggregate in AGGREGATES:
+        marks: dict[datetime, list[TimeRange]] = {}
+        for mark in await marked_time(connection, aggregate, closed_until):
+            marks.setdefault(slice_of(mark.start), []).append(mark)
+        for start, some in marks.items():
+            found = windows(some, aggregate.width, closed_until)
+            if found:
+                by_slice.setdefault(start, []).append((aggregate, found))
+    return [part for start in sorted(by_slice, reverse=True) for part in by_slice[start]]
 
-    The marks of an interval are one value, which is written whole. So they are removed for a fraction of the windows at
-    once: for each window, it would take time that grows with the square of their number.
+
+async def _pieces(
+    keeper: Keeper, aggregate: Aggregate, found: Sequence[Window], crowded: dict[datetime, bool]
+) -> list[Window]:
+    """The windows of a slice, so that a statement refreshes neither next to nothing nor for minutes.
+
+    Windows with little between them are joined, such as those of a pair that is traded every few hours. Those with
+    too many one-minute candles are halved.
+
+    Args:
+        crowded: By slice, whether it has that many; filled here.
     """
-    done: list[Refreshed] = []
-    size = max(_LEAST_UNMARKED, len(wanted) // _UNMARKED_SHARE)
-    for at in range(0, len(wanted), size):
-        batch = wanted[at : at + size]
-        for window in batch:
-            told(aggregate, len(done), len(wanted))
-            done.append(Refreshed(aggregate.view, window, await keeper.refresh(aggregate, window)))
-        await keeper.unmark(aggregate, batch)
-    return done
+    pieces: list[Window] = []
+    for window in await _joined_if_few(keeper, aggregate, found):
+        is_crowded = False
+        if aggregate.source == "candles" and window.range.duration > _NEVER_HALVED:
+            start = slice_of(window.range.start)
+            if start not in crowded:
+                crowded[start] = not await _has_few(keeper, aggregate, TimeRange(start, start + SLICE))
+            is_crowded = crowded[start]
+        pieces += await _halved(keeper, aggregate, window) if is_crowded else [window]
+    return pieces
 
 
-async def _joined(keeper: Keeper, aggregate: Aggregate, wanted: Sequence[TimeRange]) -> list[TimeRange]:
-    """Join windows with little between them, such as those of a pair that is traded every few hours."""
-    joined: list[TimeRange] = []
-    at = 0
-    while at < len(wanted):
-        end = bisect_right(wanted, wanted[at].start + _LONGEST_WINDOW, lo=at + 1, key=lambda window: window.end)
-        joined += await _joined_if_few(keeper, aggregate, wanted[at:end])
-        at = end
-    return joined
+async def _halved(keeper: Keeper, aggregate: Aggregate, window: Window) -> list[Window]:
+    both = halves(window, aggregate.width)
+    if both is None or window.range.duration <= _NEVER_HALVED or await _has_few(keeper, aggregate, window.range):
+        return [window]
+    return [piece for half in both for piece in await _halved(keeper, aggregate, half)]
 
 
-async def _joined_if_few(keeper: Keeper, aggregate: Aggregate, near: Sequence[TimeRange]) -> list[TimeRange]:
+async def _has_few(keeper: Keeper, aggregate: Aggregate, window: TimeRange) -> bool:
+    return await keeper.has_few_rows(aggregate, window, base=_MOST_ROWS, materialized=_MOST_ROWS)
+
+
+async def _joined_if_few(keeper: Keeper, aggregate: Aggregate, near: Sequence[Window]) -> list[Window]:
     if len(near) < 2:
         return list(near)
-    whole = TimeRange(near[0].start, near[-1].end)
+    whole = joined(near)
     base, materialized = len(near) * _ROWS_PER_WINDOW, len(near) * _KEPT_PER_WINDOW
-    if await keeper.has_few_rows(aggregate, whole, base=base, materialized=materialized):
+    if await keeper.has_few_rows(aggregate, whole.range, base=base, materialized=materialized):
         return [whole]
     half = len(near) // 2
     return [
         *await _joined_if_few(keeper, aggregate, near[:half]),
         *await _joined_if_few(keeper, aggregate, near[half:]),
     ]
-
-
-def windows(marked: Iterable[TimeRange], width: timedelta, closed_until: datetime) -> list[TimeRange]:
-    """The windows to refresh: the marked buckets that are closed, near ones merged, oldest first."""
-    end_of_closed = bucket_start(closed_until, width)
-    merged: list[tuple[datetime, datetime]] = []
-    for each in sorted(marked):
-        start = bucket_start(each.start, width)
-        end = min(end_of_closed, bucket_end(each.end, width))
-        if start >= end:
-            continue
-        if merged and start - merged[-1][1] <= _BRIDGED_BUCKETS * width:
-            start, end = merged[-1][0], max(end, merged.pop()[1])
-        merged.append((start, end))
-    return [piece for start, end in merged for piece in _pieces(start, end)]
-
-
-def _pieces(start: datetime, end: datetime) -> Iterable[TimeRange]:
-    while start < end:
-        yield TimeRange(start, min(end, start + _LONGEST_WINDOW))
-        start += _LONGEST_WINDOW
-
-
-async def _take_up_marks(connection: Connection) -> None:
-    """Move the marks of all symbols to each interval. The next write marks its hours again."""
-    async with connection.transaction():
-        rows = await connection.fetch(_LOCK_MARKS)
-        if rows:
-            symbols = [row["symbol"] for row in rows]
-            await connection.execute(_HAND_OVER_MARKS, symbols)
-            await connection.execute(_CLEAR_MARKS, symbols)
-
-
-# Ordered by symbol, as writers lock the rows, so that the two do not deadlock.
-_LOCK_MARKS = """
-    SELECT symbol FROM data_sync_status WHERE data_type = 'candles_1m' AND stale_ranges <> '{}'
-    ORDER BY symbol FOR UPDATE
-"""
-
-_HAND_OVER_MARKS = """
-    UPDATE candle_aggregates SET stale_ranges = stale_ranges + (
-        SELECT range_agg(stale_ranges) FROM data_sync_status WHERE data_type = 'candles_1m' AND symbol = ANY ($1)
-    )
-"""
-
-_CLEAR_MARKS = """
-    UPDATE data_sync_status SET stale_ranges = '{}' WHERE data_type = 'candles_1m' AND symbol = ANY ($1)
-"""
-
-
-async def _mark(connection: Connection, within: TimeRange) -> None:
-    """Mark a range in each interval, as far as it has one-minute candles."""
-    await connection.execute(_MARK, within.start, within.end)
-
-
-_MARK = """
-    UPDATE candle_aggregates SET stale_ranges = stale_ranges + coalesce((
-        SELECT tstzmultirange(tstzrange(oldest, newest + interval '1 minute') * tstzrange($1, $2))
-        FROM (SELECT min(timestamp) AS oldest, max(timestamp) AS newest FROM candles) AS c
-        WHERE oldest IS NOT NULL
-    ), '{}')
-"""
-
-
-async def _marked(connection: Connection, aggregate: Aggregate) -> list[TimeRange]:
-    ranges = await connection.fetchval("SELECT stale_ranges FROM candle_aggregates WHERE name = $1", aggregate.view)
-    return [TimeRange(each.lower, each.upper) for each in ranges]

@@ -1,7 +1,7 @@
 """Records which minutes a write changed: for the refresh of the longer intervals, and for followers of candles."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import asyncpg
@@ -9,7 +9,9 @@ import msgspec
 
 from kraken_history.completeness.status_rows import NEWEST, ONE_WRITE, open_rows
 from kraken_history.database.connections import Connection
+from kraken_history.records import TimeRange
 from kraken_history.storing.announcing import announce
+from kraken_history.storing.stale_time import MARK_HOURS
 
 _HOUR = timedelta(hours=1)
 _MOST_NOTIFIED = 100  # symbols per payload, which PostgreSQL limits to 8,000 bytes
@@ -37,10 +39,7 @@ class TouchedMinutes:
 
 async def note_touched(connection: Connection, minutes: TouchedMinutes) -> None:
     """Call :func:`note_candles` for the minutes of a write."""
-    stale = {
-        symbol: "{" + ",".join(f"[{h},{h + _HOUR})" for h in sorted(hours)) + "}"
-        for symbol, hours in minutes.hours.items()
-    }
+    stale = {symbol: [TimeRange(h, h + _HOUR) for h in sorted(hours)] for symbol, hours in minutes.hours.items()}
     await note_candles(connection, minutes.spans, minutes.new, stale)
 
 
@@ -48,42 +47,58 @@ async def note_candles(
     connection: Connection,
     spans: Mapping[str, tuple[datetime, datetime]],
     new: Mapping[str, int],
-    stale: Mapping[str, str],
+    stale: Mapping[str, Sequence[TimeRange]],
 ) -> None:
-    """Update the candles' sync status, and notify followers after the commit of an announced transaction.
+    """Update the candles' sync status, mark stale hours, and notify followers.
+
+    They are notified after the commit of an announced transaction.
 
     Args:
         spans: By symbol: the first and the last minute that changed.
         new: By symbol: number of minutes that had no candle before.
-        stale: By symbol: the whole hours in which minutes changed, as a ``tstzmultirange``.
+        stale: By symbol: the whole hours in which minutes changed.
     """
     symbols = sorted(spans)
-    lows, highs = [spans[s][0] for s in symbols], [spans[s][1] for s in symbols]
     seconds = [(s, int(spans[s][0].timestamp()), int(spans[s][1].timestamp())) for s in symbols]
     payloads = [
         msgspec.json.encode(seconds[at : at + _MOST_NOTIFIED]).decode() for at in range(0, len(seconds), _MOST_NOTIFIED)
     ]
-    counts, stales = [new[s] for s in symbols], [stale[s] for s in symbols]
-    arguments = symbols, lows, highs, counts, stales
-    noted = {row["symbol"] for row in await connection.fetch(_NOTE_CANDLES, *arguments)}
-    if len(noted) < len(symbols):
-        await open_rows(connection, [symbol for symbol in symbols if symbol not in noted], "candles_1m")
-        left = ([each for s, each in zip(symbols, its, strict=True) if s not in noted] for its in arguments)
-        await connection.fetch(_NOTE_CANDLES, *left)
+    lost = sorted(set(symbols) - await _note(connection, symbols, spans, new, stale))
+    if lost:
+        await open_rows(connection, lost, "candles_1m")
+        await _note(connection, lost, spans, new, stale)
     announce(connection, payloads)
 
 
+async def _note(
+    connection: Connection,
+    symbols: Sequence[str],
+    spans: Mapping[str, tuple[datetime, datetime]],
+    new: Mapping[str, int],
+    stale: Mapping[str, Sequence[TimeRange]],
+) -> set[str]:
+    """Mark the hours of these symbols, and update their rows; return the symbols that have one."""
+    marks = [(symbol, each.start, each.end) for symbol in symbols for each in stale[symbol]]
+    rows = await connection.fetch(
+        _NOTE_CANDLES,
+        symbols,
+        [spans[symbol][0] for symbol in symbols],
+        [spans[symbol][1] for symbol in symbols],
+        [new[symbol] for symbol in symbols],
+        *([mark[place] for mark in marks] for place in range(3)),
+    )
+    return {row["symbol"] for row in rows}
+
+
 _NOTE_CANDLES = f"""
-    WITH n AS MATERIALIZED (
+    WITH marked AS ({MARK_HOURS.format(symbols="$5", starts="$6", ends="$7")}), n AS MATERIALIZED (
         SELECT n.*, {NEWEST.format(symbol="n.symbol", data_type="'candles_1m'")} AS generation
-        FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::text[])
-            AS n (symbol, oldest, newest, count, stale)
+        FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[]) AS n (symbol, oldest, newest, count)
     )
     UPDATE data_sync_status s
     SET oldest_timestamp = least(s.oldest_timestamp, n.oldest),
         newest_timestamp = greatest(s.newest_timestamp, n.newest),
         total_records = s.total_records + n.count,
-        stale_ranges = s.stale_ranges + n.stale::tstzmultirange,
         last_sync_at = now(), {ONE_WRITE}
     FROM n
     WHERE s.symbol = n.symbol AND s.data_type = 'candles_1m' AND s.generation = n.generation

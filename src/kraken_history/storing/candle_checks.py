@@ -108,19 +108,23 @@ def wrong_longer(aggregate: Aggregate, relation: str, symbols: str | None) -> st
     bucket = f"tstzrange(timestamp, timestamp + interval '{aggregate.minutes} minutes')"
     return f"""
     WITH dropped AS MATERIALIZED ({DROPPED}), kept AS MATERIALIZED (
-        SELECT a.stale_ranges, coalesce((to_jsonb(a) ->> 'materialized_until')::timestamptz, 'infinity') AS until,
+        SELECT coalesce((
+                   SELECT range_agg(tstzrange(start_time, end_time)) FROM stale_buckets
+                   WHERE name = a.name AND start_time < $2 AND end_time > $1
+               ), '{{}}') AS stale, coalesce((to_jsonb(a) ->> 'materialized_until')::timestamptz, 'infinity') AS until,
                coalesce((SELECT ranges FROM dropped_ranges WHERE relation = '{aggregate.view}'), '{{}}') AS gone
         FROM candle_aggregates a WHERE name = '{aggregate.view}'
     ), marks AS MATERIALIZED (
-        SELECT symbol, stale_ranges FROM data_sync_status WHERE data_type = 'candles_1m' AND stale_ranges <> '{{}}'
+        SELECT symbol, range_agg(tstzrange(start_time, end_time)) AS stale FROM stale_hours
+        WHERE start_time < $2 AND end_time > $1 GROUP BY symbol
     ), wanted AS (
         {longer_candles(minutes, aggregate.minutes)}
     ), stored AS (
         SELECT * FROM {relation} WHERE {within.format(minutes=aggregate.minutes)}
     ), compared AS (
         SELECT symbol, timestamp, stored.symbol IS NOT NULL AS is_stored, CASE
-            WHEN timestamp >= kept.until OR here.bucket && kept.stale_ranges
-                 OR coalesce(here.bucket && marks.stale_ranges, false) THEN NULL
+            WHEN timestamp >= kept.until OR here.bucket && kept.stale
+                 OR coalesce(here.bucket && marks.stale, false) THEN NULL
             WHEN stored.symbol IS NULL THEN CASE WHEN NOT here.bucket && kept.gone THEN 'longer_missing' END
             WHEN wanted.symbol IS NULL THEN
                 CASE WHEN NOT here.bucket && dropped.of_candles THEN 'longer_without_minutes' END

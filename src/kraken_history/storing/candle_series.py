@@ -13,7 +13,7 @@ A series has written rows before it holds the lock, and these could conflict wit
 Therefore the series of a symbol take turns.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -117,15 +117,9 @@ class _Passed(Struct):
             else:
                 self.hours.append([hour, hour + 1])
 
-    def stale_ranges(self) -> str:
-        """The hours as a multirange."""
-        hours = (f"[{_moment(first * _HOUR_S)},{_moment(end * _HOUR_S)})" for first, end in self.hours)
-        return "{" + ",".join(hours) + "}"
-
-
-def _together(multiranges: Iterable[str]) -> str:
-    """One multirange that holds all of these."""
-    return "{" + ",".join(each[1:-1] for each in multiranges) + "}"
+    def stale_hours(self) -> list[TimeRange]:
+        """The runs of hours."""
+        return [TimeRange(_moment(first * _HOUR_S), _moment(end * _HOUR_S)) for first, end in self.hours]
 
 
 def _moment(seconds: int) -> datetime:
@@ -169,7 +163,7 @@ class _SeriesWriter:
             await lock_symbol(self._connection, series.symbol)
             passed = self._passed
             if passed.candles:
-                await self._note(_moment(passed.first), _moment(passed.last), passed.candles, passed.stale_ranges())
+                await self._note(_moment(passed.first), _moment(passed.last), passed.candles, passed.stale_hours())
             await self._cover()
             return passed.candles, 0
 
@@ -198,7 +192,8 @@ class _SeriesWriter:
             changed = [change for change in changes if change["changed"]]
             if changed:
                 first, last = min(change["first"] for change in changed), max(change["last"] for change in changed)
-                await self._note(first, last, new, _together([change["hours"] for change in changed]))
+                hours = [TimeRange(each.lower, each.upper) for change in changed for each in change["hours"]]
+                await self._note(first, last, new, hours)
             await self._cover()
             return new, sum(change["changed"] for change in changed) - new
 
@@ -249,7 +244,7 @@ class _SeriesWriter:
             self._passed.add(candles.times)
             yield copy_text(self._series.symbol, candles, self._series.source)
 
-    async def _note(self, first: datetime, last: datetime, new: int, stale: str) -> None:
+    async def _note(self, first: datetime, last: datetime, new: int, stale: Sequence[TimeRange]) -> None:
         symbol = self._series.symbol
         await note_candles(self._connection, {symbol: (first, last)}, {symbol: new}, {symbol: stale})
 
@@ -276,7 +271,7 @@ _MAKE_STAGE = f"""
 """  # noqa: S608 — only constants of this module are put in
 
 _CHANGED = """count(*) AS changed, min(m.timestamp) AS first, max(m.timestamp) AS last,
-           (SELECT range_agg(tstzrange(hour, hour + interval '1 hour'))::text
+           (SELECT range_agg(tstzrange(hour, hour + interval '1 hour'))
             FROM (SELECT DISTINCT date_bin('1 hour', timestamp, '2000-01-03 00:00:00+00') AS hour FROM merged) AS h
            ) AS hours"""
 

@@ -28,7 +28,8 @@ from kraken_history.storing.candle_rules import OF_TRADES, TRADE_IDS, VALUES, as
 from kraken_history.storing.ledger_writing import lock_symbol
 
 _NEAR = timedelta(hours=1)  # minutes that are nearer than this are examined together
-_MOST_MINUTES = 1_000  # per symbol and call of `settle_all`; the newest
+_MOST_MINUTES = 1_000  # per symbol and call of `settle_symbol`; the newest
+_MOST_SYMBOLS = 20  # per call of `settle_some`; each takes some queries
 
 
 async def proven_minutes(connection: Connection, symbol: str, minutes: Iterable[datetime]) -> list[datetime]:
@@ -108,10 +109,19 @@ async def settle_and_note(connection: Connection, symbol: str, span: Span | None
     return len(rows)
 
 
-async def settle_all(pool: asyncpg.Pool) -> int:
-    """:func:`settle_symbol` for every symbol, in case that a proof was overlooked; return how many minutes changed."""
-    symbols = await pool.fetch("SELECT DISTINCT symbol FROM contested_minutes ORDER BY symbol")
-    return sum([await settle_symbol(pool, row["symbol"]) for row in symbols])
+async def settle_some(pool: asyncpg.Pool, after: str = "") -> str:
+    """:func:`settle_symbol` for the next symbols with contested minutes, in case that a proof was overlooked.
+
+    Args:
+        after: What the last call returned.
+
+    Returns:
+        The last of these symbols, or an empty text if none are left, so that the next call begins again.
+    """
+    symbols = await pool.fetch(_NEXT_CONTESTED, after, _MOST_SYMBOLS)
+    for row in symbols:
+        await settle_symbol(pool, row["symbol"])
+    return str(symbols[-1]["symbol"]) if len(symbols) == _MOST_SYMBOLS else ""
 
 
 async def _contested(connection: Connection, symbol: str, span: Span | None) -> list[datetime]:
@@ -126,6 +136,8 @@ _CONTEST = """
     INSERT INTO contested_minutes (symbol, timestamp)
     SELECT * FROM unnest($1::text[], $2::timestamptz[]) ON CONFLICT DO NOTHING
 """
+
+_NEXT_CONTESTED = "SELECT DISTINCT symbol FROM contested_minutes WHERE symbol > $1 ORDER BY symbol LIMIT $2"
 
 _IS_CONTESTED = "SELECT EXISTS (SELECT FROM contested_minutes WHERE symbol = $1)"
 

@@ -6,7 +6,7 @@ be kept. There is one exception: a one-minute candle that was corrected may have
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -17,6 +17,8 @@ from kraken_history.database.migrations import CONTINUOUS_AGGREGATES, kept_capab
 from kraken_history.records import TimeRange
 from kraken_history.storing.candle_rules import VALUES, assigned, longer_candles, row
 from kraken_history.storing.longer_intervals import Aggregate
+from kraken_history.storing.stale_time import remove_marks
+from kraken_history.storing.windows import Window, removal
 
 
 class Keeper(Protocol):
@@ -28,7 +30,7 @@ class Keeper(Protocol):
     async def refresh(self, aggregate: Aggregate, window: TimeRange) -> int:
         """Recompute the buckets of a window; return how many lost rows and were kept."""
 
-    async def unmark(self, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
+    async def unmark(self, aggregate: Aggregate, refreshed: Sequence[Window]) -> None:
         """Remove the marks of windows that were refreshed, oldest first, and move the watermark past the last."""
 
     async def replace(self, aggregate: Aggregate, symbol: str, window: TimeRange, kept: str) -> None:
@@ -55,6 +57,10 @@ class Corrected:
     def __init__(self, rows: Sequence[asyncpg.Record]) -> None:
         self._rows = rows
 
+    def leave(self, symbols: Collection[str]) -> None:
+        """Leave the minutes of symbols whose marks were not taken up: their shorter candles are not refreshed now."""
+        self._rows = [row for row in self._rows if row["symbol"] not in symbols]
+
     async def forget(self, connection: Connection, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
         """Delete those of windows that were refreshed, oldest first, unless they were corrected again."""
         done = [row for row in self._rows if row["name"] == aggregate.view and _is_within(row["timestamp"], refreshed)]
@@ -68,9 +74,18 @@ def _is_within(moment: datetime, windows: Sequence[TimeRange]) -> bool:
     return bool(before) and moment < windows[before - 1].end
 
 
-async def open_keeper(connection: Connection) -> Keeper:
-    """The keeper for the database's kind of server. Open it before the marks are taken up."""
-    corrected = Corrected(await connection.fetch("SELECT name, symbol, timestamp, trade_count FROM corrected_minutes"))
+async def find_corrected(connection: Connection) -> Corrected:
+    """The minutes that are corrected now. Find them before the marks are taken up."""
+    return Corrected(await connection.fetch("SELECT name, symbol, timestamp, trade_count FROM corrected_minutes"))
+
+
+async def open_keeper(connection: Connection, corrected: Corrected | None = None) -> Keeper:
+    """The keeper for the database's kind of server.
+
+    Args:
+        corrected: Needed to remove marks.
+    """
+    corrected = corrected or Corrected(())
     if CONTINUOUS_AGGREGATES not in await kept_capabilities(connection):
         return TableKeeper(connection, corrected)
     tables = await connection.fetch(_MATERIALIZATIONS)
@@ -112,10 +127,10 @@ class TableKeeper:
     async def replace(self, aggregate: Aggregate, symbol: str, window: TimeRange, kept: str) -> None:
         await _replace(self._connection, aggregate, f"{aggregate.view}_rows", symbol, window, kept)
 
-    async def unmark(self, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
+    async def unmark(self, aggregate: Aggregate, refreshed: Sequence[Window]) -> None:
         async with self._connection.transaction():
-            await self._connection.execute(_ADVANCE, aggregate.view, _multirange(refreshed), refreshed[-1].end)
-            await self._corrected.forget(self._connection, aggregate, refreshed)
+            await _unmark(self._connection, self._corrected, aggregate, refreshed)
+            await self._connection.execute(_ADVANCE, aggregate.view, refreshed[-1].range.end)
 
     async def note_refreshed(self, views: Sequence[str]) -> None:
         await self._connection.execute(_NOTE_REFRESHED, views)
@@ -153,10 +168,9 @@ class ContinuousKeeper:
             await self._connection.execute(_REFRESH.format(start=start.isoformat(), end=end.isoformat(), **names))
         return len(lossy)
 
-    async def unmark(self, aggregate: Aggregate, refreshed: Sequence[TimeRange]) -> None:
+    async def unmark(self, aggregate: Aggregate, refreshed: Sequence[Window]) -> None:
         async with self._connection.transaction():
-            await self._connection.execute(_UNMARK, aggregate.view, _multirange(refreshed))
-            await self._corrected.forget(self._connection, aggregate, refreshed)
+            await _unmark(self._connection, self._corrected, aggregate, refreshed)
 
     async def _lossy_buckets(self, aggregate: Aggregate, table: str, window: TimeRange) -> list[datetime]:
         if not await self._connection.fetchval(_ANY_ROWS.format(table=table), window.start, window.end):
@@ -184,8 +198,11 @@ async def _has_few_rows(connection: Connection, table: str, window: TimeRange, b
     return has_few
 
 
-def _multirange(ranges: Iterable[TimeRange]) -> str:
-    return "{" + ",".join(f"[{each.start.isoformat()},{each.end.isoformat()})" for each in ranges) + "}"
+async def _unmark(
+    connection: Connection, corrected: Corrected, aggregate: Aggregate, refreshed: Sequence[Window]
+) -> None:
+    await remove_marks(connection, aggregate, *removal(refreshed))
+    await corrected.forget(connection, aggregate, [window.range for window in refreshed])
 
 
 def _between(window: TimeRange, buckets: Iterable[datetime], width: timedelta) -> list[tuple[datetime, datetime]]:
@@ -201,13 +218,8 @@ def _between(window: TimeRange, buckets: Iterable[datetime], width: timedelta) -
 # Without parameters, so that it is one message and needs no transaction behind a pooler.
 _REFRESH = "CALL refresh_continuous_aggregate('{view}', '{start}'::timestamptz, '{end}'::timestamptz{options})"
 
-_UNMARK = "UPDATE candle_aggregates SET stale_ranges = stale_ranges - $2::text::tstzmultirange WHERE name = $1"
-
 _ADVANCE = """
-    UPDATE candle_aggregates
-    SET stale_ranges = stale_ranges - $2::text::tstzmultirange,
-        materialized_until = greatest(materialized_until, $3::timestamptz)
-    WHERE name = $1
+    UPDATE candle_aggregates SET materialized_until = $2 WHERE name = $1 AND materialized_until < $2::timestamptz
 """
 
 _NOTE_REFRESHED = "UPDATE candle_aggregates SET refreshed_at = now() WHERE name = ANY ($1)"
@@ -241,10 +253,13 @@ _FORGET_CORRECTED = """
 _FORGET_REPLACED = """
     DELETE FROM corrected_minutes k
     WHERE k.name = $1 AND k.symbol = $2 AND k.timestamp >= $3 AND k.timestamp < $4
-      AND NOT EXISTS (SELECT FROM candle_aggregates a WHERE a.name = k.name AND k.timestamp <@ a.stale_ranges)
       AND NOT EXISTS (
-          SELECT FROM data_sync_status s
-          WHERE s.symbol = k.symbol AND s.data_type = 'candles_1m' AND k.timestamp <@ s.stale_ranges
+          SELECT FROM stale_buckets s
+          WHERE s.name = k.name AND s.start_time <= k.timestamp AND s.end_time > k.timestamp
+      )
+      AND NOT EXISTS (
+          SELECT FROM stale_hours s
+          WHERE s.symbol = k.symbol AND s.start_time <= k.timestamp AND s.end_time > k.timestamp
       )
 """
 

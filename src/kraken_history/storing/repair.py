@@ -114,9 +114,11 @@ async def _remove(
         await connection.execute(_DELETE_MINUTES, *window)
         built = await connection.execute(_BUILD_MINUTES, *window)
         hour = bucket_start(minute, _HOUR)
-        stale = f"{{[{hour},{hour + _HOUR})}}"
         await note_candles(
-            connection, {symbol: (minute, minute)}, {symbol: 0 if built.endswith(" 1") else -1}, {symbol: stale}
+            connection,
+            {symbol: (minute, minute)},
+            {symbol: 0 if built.endswith(" 1") else -1},
+            {symbol: [TimeRange(hour, hour + _HOUR)]},
         )
 
 
@@ -167,7 +169,7 @@ async def _rebuild_day(connection: Connection, symbol: str, day: datetime) -> in
     await connection.execute(_DELETE_MINUTES, *arguments)
     await connection.execute(_BUILD_MINUTES, *arguments)
     hours = sorted({bucket_start(minute, _HOUR) for minute in minutes})
-    stale = "{" + ",".join(f"[{hour},{hour + _HOUR})" for hour in hours) + "}"
+    stale = [TimeRange(hour, hour + _HOUR) for hour in hours]
     await note_candles(connection, {symbol: (minutes[0], minutes[-1])}, {symbol: new}, {symbol: stale})
     return len(minutes)
 

@@ -14,9 +14,10 @@ from msgspec import Struct
 from kraken_history.database.connections import Connection
 from kraken_history.database.migrations import CONTINUOUS_AGGREGATES, HYPERTABLES, kept_capabilities
 from kraken_history.intervals import EARLIEST
-from kraken_history.storing.aggregates import refresh_marked, sole_refresher
+from kraken_history.storing.aggregates import refresh, sole_refresher
 from kraken_history.storing.dropped_rows import note_dropped_rows, subtract_dropped_rows
 from kraken_history.storing.longer_intervals import AGGREGATES
+from kraken_history.storing.stale_time import oldest_mark
 
 OnPostponed = Callable[[str, str], object]
 """Called with the table, and the partition or chunk that could not be dropped because it is in use."""
@@ -50,8 +51,8 @@ async def drop_old(
         RefreshIsRunning: A refresh is running, and may need the old rows.
     """
     dropped: dict[str, int] = {}
+    await refresh(pool, now=now)
     async with sole_refresher(pool) as connection:
-        await refresh_marked(connection, now=now)
         capabilities = await kept_capabilities(connection)
         for table in ("trades", "candles"):
             if table in cutoffs:
@@ -59,7 +60,7 @@ async def drop_old(
                 dropped[table] = await _drop_pieces(connection, table, cutoffs[table], is_hypertable, on_postponed)
         await subtract_dropped_rows(connection)
         for view in (aggregate.view for aggregate in AGGREGATES if aggregate.view in cutoffs):
-            until = min(cutoffs[view], await _oldest_mark(connection) or cutoffs[view])
+            until = min(cutoffs[view], await oldest_mark(connection) or cutoffs[view])
             query = _DROP_CHUNKS if CONTINUOUS_AGGREGATES in capabilities else _DELETE_ROWS.format(table=f"{view}_rows")
             async with connection.transaction():
                 dropped[view] = await connection.fetchval(query.format(view=view), until)
@@ -96,7 +97,7 @@ async def _drop_piece(connection: Connection, table: str, piece: _Piece, is_hype
         await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
         await connection.execute(f"LOCK TABLE {piece.name} IN ACCESS EXCLUSIVE MODE")
         if table == "candles":
-            mark = await _oldest_mark(connection)
+            mark = await oldest_mark(connection)
             if mark is not None and mark < piece.end:
                 return False
         await connection.execute(_NOTE_DROPPED, table, piece.start, piece.end)
@@ -127,20 +128,6 @@ async def _find_partitions(connection: Connection, table: str) -> list[_Piece]:
     named = [re.fullmatch(rf"{table}_(\d{{8}})", row["name"]) for row in rows]
     starts = {match[0]: datetime.strptime(match[1], "%Y%m%d").replace(tzinfo=UTC) for match in named if match}
     return [_Piece(start, start + width, name) for name, start in starts.items()]
-
-
-async def _oldest_mark(connection: Connection) -> datetime | None:
-    """The start of the oldest marked time, in any interval. No refresh needs older rows."""
-    mark: datetime | None = await connection.fetchval(
-        """
-        SELECT min(lower(stale_ranges)) FROM (
-            SELECT stale_ranges FROM candle_aggregates
-            UNION ALL
-            SELECT stale_ranges FROM data_sync_status WHERE data_type = 'candles_1m'
-        ) AS marks
-        """
-    )
-    return mark
 
 
 # In the transaction that drops: time that lost its candles without this record would count as quiet.
