@@ -1,17 +1,15 @@
 """Whatever is stored and asked: the kinds are what one gets by looking at each moment by itself."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 import asyncpg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from kraken_history.completeness.hole_search import DAY
 from kraken_history.errors import CoverageError
 from kraken_history.provider import HistoricalDataProvider
-from kraken_history.reading.coverage import KINDS
+from kraken_history.reading.kinds import KINDS
 from kraken_history.reading.measured_coverage import find_missing, measure_coverage
 from kraken_history.records import CandleSource, TimeRange
 from kraken_history.storing.store import Store
@@ -126,17 +124,15 @@ async def missing_by_the_quick_check(history: HistoricalDataProvider, window: li
 
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(past=histories(dropped=st.just(0)), window=_windows, is_joined=st.booleans())
+@given(past=histories(dropped=st.just(0)), window=_windows)
 async def test_what_is_counted_by_day_is_what_one_gets_by_looking_at_each_moment(
-    pool: asyncpg.Pool, past: History, window: list[int], is_joined: bool
+    pool: asyncpg.Pool, past: History, window: list[int]
 ) -> None:
     known = await store_history(pool, past)
     kinds = [known.kind(slot) for slot in range(*window)]
 
     async with pool.acquire() as connection:
-        measured = await measure_coverage(
-            connection, "BTC/USDT", at(window[0]), at(window[1]), join_within=DAY if is_joined else timedelta()
-        )
+        measured = await measure_coverage(connection, "BTC/USDT", at(window[0]), at(window[1]))
         missing = await find_missing(connection, "BTC/USDT", at(window[0]), at(window[1]))
 
     assert measured.totals == {kind: 10 * kinds.count(kind) for kind in KINDS}
