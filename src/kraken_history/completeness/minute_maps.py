@@ -4,7 +4,7 @@ A kept map is exact: every write of candles deletes the maps of the days that it
 without one, among them the present day, are read from the candles.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 import asyncpg
@@ -74,27 +74,53 @@ def _mask(bits: asyncpg.BitString | None) -> int:
     return FULL if len(bits) == 1 else int.from_bytes(bits.bytes, "big")
 
 
+async def find_wrong_maps(
+    connection: Connection, symbols: Sequence[str] | None, span: Span
+) -> list[tuple[str, datetime]]:
+    """The symbols and days of kept maps that are not those of the stored candles, in order.
+
+    Args:
+        symbols: None for all.
+        span: Whole days.
+    """
+    rows = await connection.fetch(_WRONG, symbols, *span)
+    return [(row["symbol"], row["day"]) for row in rows]
+
+
 _KEPT = "SELECT day, built, sent, imported FROM minute_maps WHERE symbol = $1 AND day >= $2 AND day < $3"
 
-_BITS = """bit_or(minute) FILTER (WHERE source = '{source}')"""
 
-MAPS_OF_CANDLES = f"""
-    SELECT day, {
-    ", ".join(
+def _maps_of(condition: str) -> str:
+    """SQL: the maps of all days of all symbols, from the one-minute candles that meet the condition."""
+    names = {"built": "trades", "sent": "ohlc", "imported": "csv"}
+    found = ", ".join(f"bit_or(minute) FILTER (WHERE source = '{source}') AS {name}" for name, source in names.items())
+    short = ", ".join(
         f"CASE bit_count({name}) WHEN {MINUTES} THEN B'1' ELSE {name}::bit varying({MINUTES}) END AS {name}"
-        for name in ("built", "sent", "imported")
+        for name in names
     )
-}
-    FROM (
-        SELECT day, {_BITS.format(source="trades")} AS built, {_BITS.format(source="ohlc")} AS sent,
-               {_BITS.format(source="csv")} AS imported
-        FROM (
-            SELECT day, source,
+    return f"""
+    SELECT symbol, day, {short} FROM (
+        SELECT symbol, day, {found} FROM (
+            SELECT symbol, day, source,
                    set_bit(0::bit({MINUTES}), (extract(epoch FROM timestamp - day) / 60)::integer, 1) AS minute
             FROM candles, date_bin('1 day', timestamp, '2000-01-03 00:00:00+00') AS day
-            WHERE symbol = $1 AND interval_minutes = 1 AND timestamp >= $2 AND timestamp < $3
+            WHERE interval_minutes = 1 AND {condition}
         ) AS candle
-        GROUP BY day
+        GROUP BY symbol, day
     ) AS map
 """  # noqa: S608 — only constants are put in
+
+
+MAPS_OF_CANDLES = _maps_of("symbol = $1 AND timestamp >= $2 AND timestamp < $3")
 """SQL: the maps of the days of a symbol ($1) that have a candle in ``[$2, $3)``."""
+
+# Each symbol by the index: the table has a row per symbol and day.
+_WRONG = f"""
+    SELECT m.symbol, m.day
+    FROM (SELECT DISTINCT symbol FROM data_sync_status WHERE $1::text[] IS NULL OR symbol = ANY ($1)) AS s
+    JOIN minute_maps m ON m.symbol = s.symbol AND m.day >= $2 AND m.day < $3
+    LEFT JOIN ({_maps_of("($1::text[] IS NULL OR symbol = ANY ($1)) AND timestamp >= $2 AND timestamp < $3")}) AS f
+      ON f.symbol = m.symbol AND f.day = m.day
+    WHERE (m.built, m.sent, m.imported) IS DISTINCT FROM (f.built, f.sent, f.imported)
+    ORDER BY 1, 2
+"""  # noqa: S608 — constants are put in

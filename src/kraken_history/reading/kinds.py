@@ -129,11 +129,12 @@ class _Spans:
 
 def _classify(day: datetime, candles: MinuteMap, ended: int, within: Sequence[_Within]) -> DayKinds:
     asked, kept, trades, given, longer = (each.mask for each in within)
+    stored = candles.built | candles.sent | candles.imported
     sent, imported = candles.sent & ended, candles.imported & ended
     known, covered = asked & kept, trades | given
     proven = known & trades & candles.built
     exchange = known & (sent & covered | imported)
-    quiet = known & covered & ~(candles.built | candles.sent | candles.imported)
+    quiet = known & covered & ~stored
     exchange |= asked & longer & ~(proven | quiet)
     cut = sorted({minute for each in within for minute in each.cut})
     if not cut:
@@ -141,10 +142,7 @@ def _classify(day: datetime, candles: MinuteMap, ended: int, within: Sequence[_W
     parts: list[Part] = []
     for minute in cut:
         bit = 1 << (MINUTES - 1 - minute)
-        flags = tuple(
-            bool(mask & bit)
-            for mask in (candles.built, sent, imported, candles.built | candles.sent | candles.imported)
-        )
+        flags = tuple(bool(mask & bit) for mask in (candles.built, sent, imported, stored))
         parts += _parts_of_minute(day + minute * MINUTE, flags, within)
     whole = ~sum(1 << (MINUTES - 1 - minute) for minute in cut)
     missing = asked & ~(proven | exchange | quiet)

@@ -1,4 +1,4 @@
-"""Records which minutes a write changed: for the refresh of the longer intervals, and for followers of candles."""
+"""Records which minutes a write changed: for the refresh of longer intervals, followers of candles, and coverage."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -9,6 +9,7 @@ import msgspec
 
 from kraken_history.database.connections import Connection
 from kraken_history.storing.announcing import announce
+from kraken_history.storing.map_building import DELETE_MAPS
 
 _HOUR = timedelta(hours=1)
 _MOST_NOTIFIED = 100  # symbols per payload, which PostgreSQL limits to 8,000 bytes
@@ -49,7 +50,9 @@ async def note_candles(
     new: Mapping[str, int],
     stale: Mapping[str, str],
 ) -> None:
-    """Update the candles' sync status, and notify followers after the commit of an announced transaction.
+    """Update the candles' sync status, delete the maps of the changed days, and notify followers after the commit.
+
+    The symbols must be locked. Followers are notified only after an announced transaction.
 
     Args:
         spans: By symbol: the first and the last minute that changed.
@@ -67,7 +70,8 @@ async def note_candles(
     announce(connection, payloads)
 
 
-_NOTE_CANDLES = """
+_NOTE_CANDLES = f"""
+    WITH outdated AS ({DELETE_MAPS.format(symbols="$1", oldest="$2", newest="$3", hours="$5")})
     INSERT INTO data_sync_status AS s
         (symbol, data_type, oldest_timestamp, newest_timestamp, total_records, stale_ranges)
     SELECT n.symbol, 'candles_1m', n.oldest, n.newest, n.count, n.stale::tstzmultirange
@@ -79,4 +83,4 @@ _NOTE_CANDLES = """
         total_records = s.total_records + excluded.total_records,
         stale_ranges = s.stale_ranges + excluded.stale_ranges,
         last_sync_at = now()
-"""
+"""  # noqa: S608 — a constant is put in
