@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 from jobs.aggregates import AFTER_GRACE_S, refresh_aggregates
 from jobs.backfill import backfill, sweep_backfills
 from jobs.context import WorkerContext
+from jobs.coverage import build_maps
 from jobs.csv_import import IMPORT_TRIES, TIMEOUT_S, import_csv
 from jobs.ending import Ending
 from jobs.figures import keep_figures
@@ -272,6 +273,7 @@ class WorkerSettings:
         cron(sweep, second={0, 30}, run_at_startup=False, keep_result=0),
         cron(refresh_aggregates, second=AFTER_GRACE_S, keep_result=0, max_tries=1),
         cron(make_partitions, minute=7, keep_result=0),
+        cron(build_maps, minute={3, 23, 43}, keep_result=0, max_tries=1),
         cron(apply_retention, minute=37, keep_result=0, max_tries=1),
         cron(look_up_hole_times, minute=22, run_at_startup=True, keep_result=0, timeout=LOOK_UP_TIMEOUT_S),
         cron(fetch_indicators, hour=0, minute=17, keep_result=0, max_tries=3),

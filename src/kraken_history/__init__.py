@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     )
     from kraken_history.blocking import BlockingHistoricalDataProvider
     from kraken_history.provider import HistoricalDataProvider
-    from kraken_history.reading.coverage import Coverage, CoveredSpan
+    from kraken_history.reading.coverage import Coverage, CoverageBucket, CoverageBuckets, CoveredSpan
     from kraken_history.reading.differences import Difference
     from kraken_history.reading.status import DataRange, Health, SyncStatus
     from kraken_history.reading.verification import Verification
@@ -65,6 +65,8 @@ __all__ = [
     "BacktestRun",
     "BlockingHistoricalDataProvider",
     "Coverage",
+    "CoverageBucket",
+    "CoverageBuckets",
     "CoverageError",
     "CoveredSpan",
     "DataGap",
@@ -114,6 +116,8 @@ _MODULES_WITH_ASYNCPG = {
     "BacktestRun": "backtests",
     "BlockingHistoricalDataProvider": "blocking",
     "Coverage": "reading.coverage",
+    "CoverageBucket": "reading.coverage",
+    "CoverageBuckets": "reading.coverage",
     "CoveredSpan": "reading.coverage",
     "DataRange": "reading.status",
     "Difference": "reading.differences",

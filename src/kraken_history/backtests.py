@@ -24,8 +24,9 @@ from kraken_history.database.stored_symbols import fetch_stored_symbols
 from kraken_history.errors import HistoryError, InvalidNumber, UnknownSymbol, UsageError
 from kraken_history.intervals import as_utc, checked_interval
 from kraken_history.kraken.pairs import find_symbol
-from kraken_history.reading.coverage import KINDS, Coverage, coverage_on
+from kraken_history.reading.coverage import Coverage, coverage_on
 from kraken_history.reading.gaps import GapsChoice, checked_gaps
+from kraken_history.reading.kinds import KINDS
 
 Json = Mapping[str, Any]
 """A JSON object: strings, numbers, Decimals, aware times, UUIDs, lists, further objects."""

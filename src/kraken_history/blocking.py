@@ -7,7 +7,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
@@ -18,7 +18,7 @@ from msgspec import Struct
 from kraken_history.backtests import BacktestRun, RunSummary, SavedRun
 from kraken_history.errors import ProviderClosed
 from kraken_history.provider import TIMEFRAMES, HistoricalDataProvider
-from kraken_history.reading.coverage import Coverage
+from kraken_history.reading.coverage import Coverage, CoverageBuckets
 from kraken_history.reading.gaps import GapsChoice, TradeGapsChoice
 from kraken_history.reading.status import DataRange, Health, SyncStatus
 from kraken_history.reading.verification import Verification
@@ -216,8 +216,20 @@ class BlockingHistoricalDataProvider:
             )
         )
 
-    def get_coverage(self, symbol: str, start: datetime, end: datetime, interval: int = 1) -> Coverage:
-        return self._run(self._provider.get_coverage(symbol, start, end, interval))
+    @overload
+    def get_coverage(self, symbol: str, start: datetime, end: datetime, interval: int = 1) -> Coverage: ...
+
+    @overload
+    def get_coverage(
+        self, symbol: str, start: datetime, end: datetime, interval: int = 1, *, resolution: timedelta
+    ) -> CoverageBuckets: ...
+
+    def get_coverage(
+        self, symbol: str, start: datetime, end: datetime, interval: int = 1, *, resolution: timedelta | None = None
+    ) -> Coverage | CoverageBuckets:
+        if resolution is None:
+            return self._run(self._provider.get_coverage(symbol, start, end, interval))
+        return self._run(self._provider.get_coverage(symbol, start, end, interval, resolution=resolution))
 
     def require_complete(self, symbol: str, start: datetime, end: datetime, interval: int = 1) -> datetime:
         return self._run(self._provider.require_complete(symbol, start, end, interval))

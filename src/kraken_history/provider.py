@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, overload
 from uuid import UUID
@@ -29,7 +29,7 @@ from kraken_history.reading import (
     trades,
     verification,
 )
-from kraken_history.reading.coverage import Coverage
+from kraken_history.reading.coverage import Coverage, CoverageBuckets
 from kraken_history.reading.database import Database
 from kraken_history.reading.gaps import GapsChoice, TradeGapsChoice
 from kraken_history.reading.names import read_symbol, read_symbols
@@ -366,14 +366,30 @@ class HistoricalDataProvider:
         timing = Timing(grace_s=grace_s, patience_s=patience_s, poll_s=poll_s)
         return following.follow_candles(self._database, symbols, interval, start, timing, gaps)
 
-    async def get_coverage(self, symbol: str, start: datetime, end: datetime, interval: int = 1) -> Coverage:
+    @overload
+    async def get_coverage(self, symbol: str, start: datetime, end: datetime, interval: int = 1) -> Coverage: ...
+
+    @overload
+    async def get_coverage(
+        self, symbol: str, start: datetime, end: datetime, interval: int = 1, *, resolution: timedelta
+    ) -> CoverageBuckets: ...
+
+    async def get_coverage(
+        self, symbol: str, start: datetime, end: datetime, interval: int = 1, *, resolution: timedelta | None = None
+    ) -> Coverage | CoverageBuckets:
         """Which part of ``[start, end)`` is proven complete, rests on the exchange's candles, is quiet, is missing.
 
         Args:
             interval: Minutes of the candles to be read. Time for which the exchange, or a download, gave only candles
                 of a longer interval is ``exchange`` for intervals that can be made of these, and otherwise missing.
+            resolution: Width of buckets, in whole minutes, from one minute to a year: returns the time of each kind per
+                bucket, for example per day for a map, instead of the spans. Buckets are aligned as candles are, in UTC.
         """
-        return await coverage.read_coverage(self._database, symbol, as_utc(start), as_utc(end), interval)
+        if resolution is None:
+            return await coverage.read_coverage(self._database, symbol, as_utc(start), as_utc(end), interval)
+        return await coverage.read_coverage_buckets(
+            self._database, symbol, as_utc(start), as_utc(end), interval, resolution
+        )
 
     async def require_complete(self, symbol: str, start: datetime, end: datetime, interval: int = 1) -> datetime:
         """Check candles of ``[start, end)`` as a read with ``gaps="raise"`` does, without reading them.

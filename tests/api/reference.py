@@ -14,8 +14,8 @@ import kraken_history
 from kraken_history.intervals import VIEWS
 from kraken_history.provider import TIMEFRAMES, HistoricalDataProvider
 from kraken_history.reading import coverage
-from kraken_history.reading.coverage import CoverageKind
 from kraken_history.reading.gaps import GapsChoice, TradeGapsChoice
+from kraken_history.reading.kinds import CoverageKind
 from kraken_history.records import Side
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/api.md"

@@ -14,6 +14,7 @@ from kraken_history import (
     BacktestRun,
     BlockingHistoricalDataProvider,
     Coverage,
+    CoverageBuckets,
     CoverageError,
     CoveredSpan,
     DataRange,
@@ -54,6 +55,7 @@ async def reads(start: datetime, end: datetime) -> None:
         )
         assert_type(await history.get_trades(SYMBOL, start, end, limit=10), list[HistoricalTrade])
         assert_type(await history.get_coverage(SYMBOL, start, end), Coverage)
+        assert_type(await history.get_coverage(SYMBOL, start, end, resolution=timedelta(days=1)), CoverageBuckets)
         assert_type(await history.require_complete(SYMBOL, start, end), datetime)
         assert_type(await history.verify([SYMBOL], start, end), Verification)
         assert_type(await history.get_candles_arrow(SYMBOL, 1, start, end, numbers="float"), pyarrow.Table)
@@ -107,6 +109,7 @@ def blocking_reads(start: datetime, end: datetime) -> None:
         assert_type(history.get_multi_timeframe_candles(SYMBOL, end), dict[int, list[HistoricalCandle]])
         assert_type(history.get_trades(SYMBOL, start, end, limit=10), list[HistoricalTrade])
         assert_type(history.get_coverage(SYMBOL, start, end), Coverage)
+        assert_type(history.get_coverage(SYMBOL, start, end, 60, resolution=timedelta(hours=1)), CoverageBuckets)
         assert_type(history.require_complete(SYMBOL, start, end), datetime)
         assert_type(history.verify(), Verification)
         assert_type(history.get_candles_arrow(SYMBOL, 1, start, end, numbers="decimal"), pyarrow.Table)

@@ -18,7 +18,7 @@ from kraken_history.cli.missing_time import explain, lasting, percent
 from kraken_history.fetching.backfill import backfill_symbol
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import LocalRateLimiter, Pacing
-from kraken_history.reading.coverage import KINDS
+from kraken_history.reading.kinds import KINDS
 from kraken_history.records import MINUTE, TimeRange, unix_ns
 from tests.cli.samples import execute, import_days, store, trade
 from tests.support.command import Run

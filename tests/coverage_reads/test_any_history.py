@@ -1,7 +1,6 @@
 """Whatever is stored and asked: the kinds are what one gets by looking at each moment by itself."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 import asyncpg
 from hypothesis import HealthCheck, given, settings
@@ -12,13 +11,14 @@ from kraken_history.completeness.hole_search import DAY
 from kraken_history.completeness.status_rows import update_row
 from kraken_history.errors import CoverageError
 from kraken_history.provider import HistoricalDataProvider
-from kraken_history.reading.coverage import KINDS
+from kraken_history.reading.kinds import KINDS
 from kraken_history.reading.measured_coverage import find_missing, measure_coverage
 from kraken_history.records import CandleSource, TimeRange
+from kraken_history.storing.map_building import build_missing_maps
 from kraken_history.storing.store import Store
 from tests.coverage_reads.truth import Known, at, ranges_of, slots_of
 from tests.support.absent import make_absent
-from tests.support.examples import make_candle, make_trade
+from tests.support.examples import NOON, make_candle, make_trade
 
 SLOTS = 60
 """Ten minutes."""
@@ -68,11 +68,15 @@ def histories(draw: st.DrawFn, *, dropped: st.SearchStrategy[int]) -> History:
 _windows = st.lists(st.integers(-4, SLOTS + 4), min_size=2, max_size=2, unique=True).map(sorted)
 
 
-async def store_history(pool: asyncpg.Pool, history: History) -> Known:
-    """Make it so, in a database that holds nothing else."""
+async def store_history(pool: asyncpg.Pool, history: History, *, is_mapped: bool = False) -> Known:
+    """Make it so, in a database that holds nothing else.
+
+    Args:
+        is_mapped: True to keep the map of the day's minutes with candles.
+    """
     await pool.execute(
         "DELETE FROM trades; DELETE FROM candles; DELETE FROM data_sync_status; DELETE FROM sync_keys;"
-        " DELETE FROM unheld_ids; DELETE FROM absent_ids; DELETE FROM dropped_ranges"
+        " DELETE FROM unheld_ids; DELETE FROM absent_ids; DELETE FROM dropped_ranges; DELETE FROM minute_maps"
     )
     store = Store(pool)
     await store.write([make_trade(id_, at(slot)) for id_, slot in history.trades.items()])
@@ -87,6 +91,8 @@ async def store_history(pool: asyncpg.Pool, history: History) -> Known:
         [asyncpg.Range(each.start, each.end) for each in ranges_of(history.gone)],
     )
     await pool.execute("DELETE FROM trades WHERE timestamp < $1", at(history.dropped))
+    if is_mapped:
+        await build_missing_maps(pool, now=NOON + 9 * DAY)
     sources = await pool.fetch("SELECT timestamp, source::text FROM candles")
     return Known(
         history.trades, history.absent, history.asked, history.given, history.gone, {row[0]: row[1] for row in sources}
@@ -94,11 +100,11 @@ async def store_history(pool: asyncpg.Pool, history: History) -> Known:
 
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(past=histories(dropped=st.just(0)), window=_windows)
+@given(past=histories(dropped=st.just(0)), window=_windows, is_mapped=st.booleans())
 async def test_every_moment_is_of_the_kind_that_all_that_is_stored_makes_it(
-    pool: asyncpg.Pool, history: HistoricalDataProvider, past: History, window: list[int]
+    pool: asyncpg.Pool, history: HistoricalDataProvider, past: History, window: list[int], is_mapped: bool
 ) -> None:
-    known = await store_history(pool, past)
+    known = await store_history(pool, past, is_mapped=is_mapped)
 
     coverage = await history.get_coverage("BTC/USDT", at(window[0]), at(window[1]))
 
@@ -122,17 +128,15 @@ async def missing_by_the_quick_check(history: HistoricalDataProvider, window: li
 
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(past=histories(dropped=st.just(0)), window=_windows, is_joined=st.booleans())
+@given(past=histories(dropped=st.just(0)), window=_windows, is_mapped=st.booleans())
 async def test_what_is_counted_by_day_is_what_one_gets_by_looking_at_each_moment(
-    pool: asyncpg.Pool, past: History, window: list[int], is_joined: bool
+    pool: asyncpg.Pool, past: History, window: list[int], is_mapped: bool
 ) -> None:
-    known = await store_history(pool, past)
+    known = await store_history(pool, past, is_mapped=is_mapped)
     kinds = [known.kind(slot) for slot in range(*window)]
 
     async with pool.acquire() as connection:
-        measured = await measure_coverage(
-            connection, "BTC/USDT", at(window[0]), at(window[1]), join_within=DAY if is_joined else timedelta()
-        )
+        measured = await measure_coverage(connection, "BTC/USDT", at(window[0]), at(window[1]))
         missing = await find_missing(connection, "BTC/USDT", at(window[0]), at(window[1]))
 
     assert measured.totals == {kind: 10 * kinds.count(kind) for kind in KINDS}

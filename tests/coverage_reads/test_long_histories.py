@@ -10,7 +10,7 @@ from kraken_history.completeness.covered_time import cover_candles
 from kraken_history.completeness.hole_search import DAY, find_holes_of_long
 from kraken_history.completeness.hole_times import find_hole_spans
 from kraken_history.provider import HistoricalDataProvider
-from kraken_history.reading.coverage import KINDS
+from kraken_history.reading.kinds import KINDS
 from kraken_history.reading.measured_coverage import find_missing, measure_coverage
 from kraken_history.records import MINUTE, TimeRange
 from kraken_history.storing.store import Store

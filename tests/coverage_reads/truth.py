@@ -6,7 +6,8 @@ from itertools import pairwise
 
 from msgspec import Struct
 
-from kraken_history.reading.coverage import Coverage, CoverageKind
+from kraken_history.reading.coverage import Coverage
+from kraken_history.reading.kinds import CoverageKind
 from kraken_history.records import MINUTE, TimeRange, floor_minute
 from tests.support.examples import NOON
 

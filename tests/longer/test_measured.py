@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from kraken_history.completeness.longer_cover import find_longer_since
 from kraken_history.provider import HistoricalDataProvider
-from kraken_history.reading.coverage import KINDS
-from kraken_history.reading.measured_longer import find_longer_since, measure_coverage_at
+from kraken_history.reading.kinds import KINDS
+from kraken_history.reading.measured_coverage import measure_coverage
 from kraken_history.records import TimeRange
 from kraken_history.storing.longer_candles import store_longer_candles
 from kraken_history.storing.retention import drop_old
@@ -33,7 +34,7 @@ async def test_the_measure_at_an_interval_is_the_coverage_at_it(
 
     coverage = await history.get_coverage(BTC, start, end, interval)
     async with pool.acquire() as connection:
-        measured = await measure_coverage_at(connection, BTC, start, end, interval)
+        measured = await measure_coverage(connection, BTC, start, end, interval)
 
     assert measured.totals == {kind: coverage.duration(kind).total_seconds() for kind in KINDS}
     assert sum((each.duration for each in measured.missing), timedelta()) == coverage.duration("missing")

@@ -57,6 +57,7 @@ READS: dict[str, Read] = {
         p.follow_candles([name], 1, start={name: end - HALF_HOUR})
     ),
     "get_coverage": lambda p, name, end: p.get_coverage(name, end - HALF_HOUR, end),
+    "get_coverage, by buckets": lambda p, name, end: p.get_coverage(name, end - HALF_HOUR, end, resolution=HALF_HOUR),
     "require_complete": lambda p, name, end: p.require_complete(name, end - HALF_HOUR, end),
     "verify": lambda p, name, end: p.verify([name], end - HALF_HOUR, end),
     "get_sync_status": lambda p, name, end: p.get_sync_status(name),
@@ -129,6 +130,7 @@ BLOCKING: dict[str, Callable[[BlockingHistoricalDataProvider, str, datetime], An
     "get_trades_frame": lambda p, name, end: p.get_trades_frame(name, end - HALF_HOUR, end, gaps="ignore"),
     "follow_candles": lambda p, name, end: next(p.follow_candles([name], 1, start=end - HALF_HOUR)),
     "get_coverage": lambda p, name, end: p.get_coverage(name, end - HALF_HOUR, end),
+    "get_coverage, by buckets": lambda p, name, end: p.get_coverage(name, end - HALF_HOUR, end, resolution=HALF_HOUR),
     "require_complete": lambda p, name, end: p.require_complete(name, end - HALF_HOUR, end),
     "verify": lambda p, name, end: p.verify([name], end - HALF_HOUR, end),
     "get_sync_status": lambda p, name, end: p.get_sync_status(name),

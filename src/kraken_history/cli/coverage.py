@@ -15,14 +15,14 @@ from kraken_history.cli.coverage_strip import cells, coloured, days_per_cell, le
 from kraken_history.cli.instants import instant
 from kraken_history.cli.missing_time import ONE_BY_ONE, Gap, are_several, explain, lasting, percent
 from kraken_history.cli.replicas import replica_line
+from kraken_history.completeness.longer_cover import find_longer_since
 from kraken_history.completeness.unreachable import find_unreachable_instants
 from kraken_history.errors import UsageError
 from kraken_history.intervals import as_utc
 from kraken_history.kraken.pairs import checked_name
-from kraken_history.reading.coverage import KINDS
 from kraken_history.reading.database import Database
-from kraken_history.reading.measured_coverage import MeasuredCoverage
-from kraken_history.reading.measured_longer import find_longer_since, measure_coverage_at
+from kraken_history.reading.kinds import KINDS
+from kraken_history.reading.measured_coverage import MeasuredCoverage, measure_coverage
 from kraken_history.reading.names import read_symbol, read_symbols
 from kraken_history.reading.replicas import read_replica_lag
 from kraken_history.reading.stored_extent import read_extents
@@ -86,7 +86,7 @@ async def _measure(
                 if interval > 1:
                     known = min(known, await find_longer_since(connection, symbol, interval) or known)
                 since = min(_whole_second(as_utc(start)) if start else _second_after(known), until)
-                coverage = await measure_coverage_at(connection, symbol, since, until, interval)
+                coverage = await measure_coverage(connection, symbol, since, until, interval)
                 instants = await find_unreachable_instants(connection, symbol, since, until)
                 gaps = explain(symbol, coverage.missing, coverage.dropped, instants, now=now)
                 reports.append(Report(coverage, gaps))

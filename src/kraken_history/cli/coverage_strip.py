@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from rich.text import Text
 
-from kraken_history.reading.coverage import CoverageKind
+from kraken_history.reading.kinds import CoverageKind
 
 _DAY = timedelta(days=1)
 

@@ -27,6 +27,7 @@ from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
 from kraken_history.settings import Settings, load_settings
 from kraken_history.storing.aggregates import refresh_if_free
 from kraken_history.storing.longer_intervals import Aggregate
+from kraken_history.storing.map_building import build_missing_maps
 
 _MOST_NAMED = 3
 
@@ -95,6 +96,7 @@ async def _import(
                 progress.passed()
             if any(isinstance(outcome, Imported) for outcome in outcomes):
                 await refresh_if_free(pool, told=partial(_show_refresh, progress))
+                await build_missing_maps(pool, now=await pool.fetchval("SELECT now()"))
         if importer.note:
             sys.stderr.write(f"{importer.note}\n")
 

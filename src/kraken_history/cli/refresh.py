@@ -20,6 +20,7 @@ from kraken_history.records import TimeRange
 from kraken_history.settings import Settings, load_settings
 from kraken_history.storing.aggregates import Refreshed, refresh
 from kraken_history.storing.longer_intervals import AGGREGATES
+from kraken_history.storing.map_building import build_missing_maps
 
 _WAIT_S = 600.0  # how long to wait for a refresh by the worker to end
 _BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)  # earlier than any trade
@@ -68,7 +69,9 @@ async def _run(database_url: str, within: TimeRange | None) -> list[Refreshed]:
         async with pool.acquire() as connection:
             await check_schema(connection)
         with RefreshProgress(Console(stderr=True), lambda line: sys.stderr.write(f"{line}\n")) as progress:
-            return await refresh(pool, within=within, wait_s=_WAIT_S, told=progress.show)
+            refreshed = await refresh(pool, within=within, wait_s=_WAIT_S, told=progress.show)
+        await build_missing_maps(pool, now=await pool.fetchval("SELECT now()"))
+        return refreshed
 
 
 def summarized(refreshed: Sequence[Refreshed]) -> list[RefreshedInterval]:

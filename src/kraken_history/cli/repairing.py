@@ -12,6 +12,7 @@ from kraken_history.reading.verification import Verification, verify_longer
 from kraken_history.records import MINUTE, TimeRange
 from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.longer_intervals import AGGREGATES, Aggregate
+from kraken_history.storing.map_building import remove_wrong_maps
 from kraken_history.storing.repair import (
     are_trades_stored,
     correct_ledger,
@@ -79,7 +80,8 @@ async def repair(
     """
     removed = rebuilt = missing = 0
     left: dict[str, list[TimeRange]] = {}
-    for symbol in sorted({each.symbol for each in found.differences if not each.what.startswith("longer")}):
+    await _remove_wrong_maps(pool, found)
+    for symbol in sorted({each.symbol for each in found.differences if not each.what.startswith(("longer", "map"))}):
         its = [each for each in found.differences if each.symbol == symbol]
         times: list[datetime] = []
         if symbol in found.repeated:
@@ -96,6 +98,16 @@ async def repair(
     await refresh(pool, wait_s=_WAIT_S)
     longer = await _repair_longer(pool, symbols, start, end, left)
     return Repaired(removed, _count(found.strays), missing, rebuilt, longer, _count(found.lost) - missing)
+
+
+async def _remove_wrong_maps(pool: asyncpg.Pool, found: Verification) -> None:
+    """Delete the maps that differ. The worker makes them again; until then, coverage reads the candles."""
+    wrong: dict[str, list[TimeRange]] = {}
+    for each in found.differences:
+        if each.what == "map_differs":
+            wrong.setdefault(each.symbol, []).append(TimeRange(each.start, each.end))
+    for symbol, windows in wrong.items():
+        await remove_wrong_maps(pool, symbol, [day.start for day in _days(windows)])
 
 
 async def _lost_of(

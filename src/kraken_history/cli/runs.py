@@ -19,7 +19,7 @@ from kraken_history.cli.tables import print_table, table_of
 from kraken_history.database.connections import connect
 from kraken_history.database.migrations import check_schema
 from kraken_history.errors import UsageError
-from kraken_history.reading.coverage import KINDS
+from kraken_history.reading.kinds import KINDS
 from kraken_history.remedies import duration_text
 from kraken_history.settings import load_settings
 

@@ -99,6 +99,16 @@ async def find_longer_cover(connection: Connection, symbol: str, interval: int, 
     return found
 
 
+async def find_longer_since(connection: Connection, symbol: str, interval: int) -> datetime | None:
+    """From when on candles without minutes can serve an interval; None if there are none."""
+    since: datetime | None = await connection.fetchval(
+        "SELECT min(lower(time_ranges)) FROM data_sync_status WHERE symbol = $1 AND data_type = ANY ($2)",
+        symbol,
+        [data_type_of(each) for each in serving(interval)],
+    )
+    return since
+
+
 _COVER = """
     SELECT data_type, unnest(time_ranges * tstzmultirange(tstzrange($3, $4))) AS covered
     FROM data_sync_status WHERE symbol = $1 AND data_type = ANY ($2) ORDER BY 1, 2

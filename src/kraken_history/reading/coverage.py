@@ -6,35 +6,28 @@ from the minute of the last stored trade before it to the minute of the first on
 candles of both may lack trades. Time after the newest trade is not covered until Kraken has been asked about it. Time
 whose one-minute candles were ever dropped counts as missing."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import datetime, timedelta
 from itertools import chain
-from typing import Literal, get_args
 
-import asyncpg
+import msgspec
 from msgspec import Struct
 
 from kraken_history.completeness.covered_time import COVERED_BY_TRADES
+from kraken_history.completeness.hole_search import DAY, find_holes_of_long
 from kraken_history.completeness.hole_times import find_hole_spans
 from kraken_history.completeness.longer_cover import find_longer_cover
+from kraken_history.completeness.minute_maps import read_maps
 from kraken_history.database.connections import Connection
-from kraken_history.errors import InvalidChoice
-from kraken_history.intervals import Span, bucket_start, checked_interval, checked_range
+from kraken_history.errors import InvalidChoice, InvalidNumber
+from kraken_history.intervals import LONGEST_INTERVAL, Span, checked_interval, checked_range
 from kraken_history.reading.candles import require_symbol
 from kraken_history.reading.database import Database
+from kraken_history.reading.kinds import KINDS, CoverageKind, Evidence, classify_days, durations, parts_of
 from kraken_history.reading.live_edge import without
 from kraken_history.reading.names import by_any_name
 from kraken_history.records import MINUTE, RefusedTrade, TimeRange, UnreachableTrades
-
-CoverageKind = Literal["proven", "exchange", "quiet", "missing"]
-"""How a range of time is covered.
-
-``proven``: its trades are stored, and their ids prove that none is missing. ``exchange``: its candles are complete
-candles of the exchange, or of a download. ``quiet``: covered, and nobody traded. ``missing``: all other time.
-"""
-
-KINDS: tuple[CoverageKind, ...] = get_args(CoverageKind)
 
 
 class CoveredSpan(TimeRange, frozen=True, order=True, gc=False):
@@ -88,6 +81,48 @@ class Coverage(Struct, frozen=True):
         return sum((each.duration for each in self.of(kind)), timedelta())
 
 
+class CoverageBucket(TimeRange, frozen=True, order=True, gc=False):
+    """How the time of one bucket is covered: the time of each kind, which adds up to the bucket's.
+
+    The first and the last bucket are cut to the range that was asked about.
+    """
+
+    proven: timedelta
+    exchange: timedelta
+    quiet: timedelta
+    missing: timedelta
+
+
+class CoverageBuckets(Struct, frozen=True):
+    """How a symbol's history between ``start`` and ``end`` is covered, by buckets of equal width.
+
+    Attributes:
+        resolution: Width of a bucket. Buckets begin at the times at which candles of that length do, in UTC.
+        buckets: In order. Each begins where the one before it ends.
+    """
+
+    symbol: str
+    start: datetime
+    end: datetime
+    resolution: timedelta
+    buckets: Sequence[CoverageBucket]
+
+    @property
+    def is_complete(self) -> bool:
+        """True if no time is missing."""
+        return not any(bucket.missing for bucket in self.buckets)
+
+    def duration(self, kind: CoverageKind) -> timedelta:
+        """Total time of one kind.
+
+        Raises:
+            InvalidChoice: ``kind`` is not a :data:`CoverageKind`.
+        """
+        if kind not in KINDS:
+            raise InvalidChoice("kind", kind, KINDS)
+        return sum((getattr(bucket, kind) for bucket in self.buckets), timedelta())
+
+
 @by_any_name
 async def read_coverage(database: Database, symbol: str, start: datetime, end: datetime, interval: int = 1) -> Coverage:
     """The coverage of ``[start, end)``, as of one moment, for reads of candles of an interval.
@@ -97,50 +132,90 @@ async def read_coverage(database: Database, symbol: str, start: datetime, end: d
         UnknownSymbol: Nothing is stored for this symbol.
         ServiceUnavailable: The database is unavailable.
     """
-    return await _coverage_of(database, symbol, start, end, checked_interval(interval))
-
-
-async def _coverage_of(database: Database, symbol: str, start: datetime, end: datetime, interval: int = 1) -> Coverage:
-    span = checked_range(start, end)
+    minutes, span = checked_interval(interval), checked_range(start, end)
     await require_symbol(database, symbol)
     async with database.connection() as connection:
-        return await coverage_on(connection, symbol, span, interval)
+        return await coverage_on(connection, symbol, span, minutes)
+
+
+@by_any_name
+async def read_coverage_buckets(
+    database: Database, symbol: str, start: datetime, end: datetime, interval: int, resolution: timedelta
+) -> CoverageBuckets:
+    """As :func:`read_coverage`, by buckets of this width instead of span by span."""
+    minutes, span = checked_interval(interval), checked_range(start, end)
+    width = checked_resolution(resolution)
+    await require_symbol(database, symbol)
+    async with database.connection() as connection:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            evidence = await read_evidence(connection, symbol, span, interval=minutes)
+        evidence = await only_kept(connection, evidence)
+    found = durations(classify_days(evidence), width)
+    buckets = [CoverageBucket(max(at, span[0]), min(at + width, span[1]), **kinds) for at, kinds in found.items()]
+    return CoverageBuckets(symbol, *span, width, buckets)
+
+
+def checked_resolution(resolution: timedelta) -> timedelta:
+    """The width of a bucket.
+
+    Raises:
+        InvalidNumber: It is not a whole number of minutes, from one minute to a year.
+    """
+    if not isinstance(resolution, timedelta) or resolution % MINUTE or not MINUTE <= resolution <= _LONGEST_RESOLUTION:
+        raise InvalidNumber("resolution", resolution, "a timedelta of whole minutes, from one minute to 365 days")
+    return timedelta(days=resolution.days, seconds=resolution.seconds)
+
+
+_LONGEST_RESOLUTION = LONGEST_INTERVAL * MINUTE
 
 
 async def coverage_on(connection: Connection, symbol: str, span: Span, interval: int = 1) -> Coverage:
     """:func:`read_coverage` of a stored symbol, through this connection, and within its transaction if it is in one."""
     is_within = connection.is_in_transaction()
     async with nullcontext() if is_within else connection.transaction(isolation="repeatable_read", readonly=True):
-        known = await classify(connection, symbol, span)
-        longer = await find_longer_cover(connection, symbol, interval, span)
+        evidence = await read_evidence(connection, symbol, span, interval=interval)
         refused = [RefusedTrade(*row) for row in await connection.fetch(_REFUSED, symbol, *span)]
         unreachable = [UnreachableTrades(*row) for row in await connection.fetch(_UNREACHABLE, symbol, *span)]
-    # Read after that snapshot: it may lack candles that were dropped meanwhile.
-    kept = await read_kept(connection, span)
-    spans = _with_longer(_with_missing(_within(kept, known), *span), sorted(chain.from_iterable(longer.values())))
+    evidence = await only_kept(connection, evidence)
+    spans = [CoveredSpan(*part) for part in parts_of(classify_days(evidence))]
     return Coverage(symbol, *span, spans, refused, unreachable)
 
 
-async def classify(
-    connection: Connection, symbol: str, span: Span, holes: Sequence[Span] | None = None
-) -> list[asyncpg.Record]:
-    """The covered spans according to the stored data, in order: start, end and kind.
+async def read_evidence(
+    connection: Connection, symbol: str, span: Span, *, interval: int = 1, holes: Sequence[Span] | None = None
+) -> Evidence:
+    """All that decides about the kinds of ``span``, according to the stored data; nothing of it counts as dropped.
 
     Args:
+        interval: Of the candles that are read, in minutes: those without minutes may cover its whole buckets.
         holes: The time of the holes that touch ``span``, if the caller has found it already.
     """
-    start, end = span
-    holes = await find_hole_spans(connection, symbol, span) if holes is None else holes
-    rows: list[asyncpg.Record] = await connection.fetch(
-        _SPANS,
-        symbol,
-        start,
-        end,
-        bucket_start(start, MINUTE),
-        [low for low, _ in holes],
-        [high for _, high in holes],
-    )
-    return rows
+    evidence = await read_covered(connection, symbol, span, interval=interval, holes=holes)
+    return msgspec.structs.replace(evidence, maps=await read_maps(connection, symbol, span))
+
+
+async def read_covered(
+    connection: Connection, symbol: str, span: Span, *, interval: int = 1, holes: Sequence[Span] | None = None
+) -> Evidence:
+    """:func:`read_evidence` without the candles."""
+    if holes is None:
+        find = find_hole_spans if span[1] - span[0] <= DAY else find_holes_of_long
+        holes = await find(connection, symbol, span)
+    lows, highs = [low for low, _ in holes], [high for _, high in holes]
+    row = await connection.fetchrow(_COVERED, symbol, *span, lows, highs)
+    assert row is not None  # the statement has one row, whatever is stored
+    longer = {} if interval == 1 else await find_longer_cover(connection, symbol, interval, span)
+    together = without([span], without([span], sorted(chain.from_iterable(longer.values()))))
+    by_trades, by_candles = ([(each.lower, each.upper) for each in row[name]] for name in ("by_trades", "by_candles"))
+    return Evidence(span, [span], by_trades, by_candles, together, {}, row["now"])
+
+
+async def only_kept(connection: Connection, evidence: Evidence) -> Evidence:
+    """The evidence, without the time whose one-minute candles were dropped.
+
+    Call this after the snapshot of the evidence: it may lack candles that were dropped meanwhile.
+    """
+    return msgspec.structs.replace(evidence, kept=await read_kept(connection, evidence.asked))
 
 
 async def read_kept(connection: Connection, span: Span, relation: str = "candles") -> list[Span]:
@@ -152,82 +227,18 @@ async def read_kept(connection: Connection, span: Span, relation: str = "candles
     return [(row["kept"].lower, row["kept"].upper) for row in rows]
 
 
-def _within(kept: Sequence[Span], known: Sequence[asyncpg.Record]) -> Iterator[CoveredSpan]:
-    for low, high, kind in known:
-        for start, end in kept:
-            if low < end and start < high:
-                yield CoveredSpan(max(low, start), min(high, end), kind)
-
-
-def _with_missing(known: Iterable[CoveredSpan], start: datetime, end: datetime) -> list[CoveredSpan]:
-    """The known spans, in order, with a span of kind ``missing`` in each gap between them."""
-    spans: list[CoveredSpan] = []
-    reached = start
-    for span in known:
-        if reached < span.start:
-            spans.append(CoveredSpan(reached, span.start, "missing"))
-        spans.append(span)
-        reached = span.end
-    if reached < end:
-        spans.append(CoveredSpan(reached, end, "missing"))
-    return spans
-
-
-def _with_longer(spans: list[CoveredSpan], longer: Sequence[Span]) -> list[CoveredSpan]:
-    """The spans, with ``exchange`` instead of ``missing`` where candles without minutes cover whole buckets."""
-    if not longer:
-        return spans
-    found: list[CoveredSpan] = []
-    for span in spans:
-        for part in _with_exchange(span, longer) if span.kind == "missing" else [span]:
-            start = found.pop().start if found and found[-1].kind == part.kind else part.start
-            found.append(CoveredSpan(start, part.end, part.kind))
-    return found
-
-
-def _with_exchange(span: CoveredSpan, longer: Sequence[Span]) -> list[CoveredSpan]:
-    missing = without([(span.start, span.end)], longer)
-    covered = without([(span.start, span.end)], missing)
-    return sorted([CoveredSpan(*m, "missing") for m in missing] + [CoveredSpan(*c, "exchange") for c in covered])
-
-
-# If covered time begins or ends inside a minute, the parts of the minute are classified separately. Of a candle built
-# from trades, only the covered part is proven, because the candle may lack trades of the other part. A candle of a
-# minute that has not ended is incomplete. If the exchange sent a candle while the minute ran, and no later version, it
-# may be incomplete too. It counts only if Kraken was asked for the minute since, or no trade is missing.
-_SPANS = f"""
-    WITH covered AS (
-        SELECT coalesce((
-                   SELECT {COVERED_BY_TRADES} FROM data_sync_status s WHERE symbol = $1 AND data_type = 'trades'
-               ), '{{}}') - coalesce((
-                   SELECT range_agg(tstzrange(low, high))
-                   FROM unnest($5::timestamptz[], $6::timestamptz[]) AS hole (low, high)
-               ), '{{}}') AS by_trades,
-               coalesce((
-                   SELECT time_ranges FROM data_sync_status WHERE symbol = $1 AND data_type = 'candles_1m'
-               ), '{{}}') AS by_candles
-    ), candle AS (
-        SELECT coalesce(range_agg(minute), '{{}}') AS stored,
-               coalesce(range_agg(minute) FILTER (WHERE source = 'trades'), '{{}}') AS built,
-               coalesce(range_agg(minute) FILTER (WHERE source = 'ohlc' AND upper(minute) <= now()), '{{}}') AS sent,
-               coalesce(range_agg(minute) FILTER (WHERE source = 'csv' AND upper(minute) <= now()), '{{}}') AS imported
-        FROM (
-            SELECT tstzrange(timestamp, timestamp + interval '1 minute') AS minute, source
-            FROM candles
-            WHERE symbol = $1 AND interval_minutes = 1 AND timestamp >= $4 AND timestamp < $3
-        ) AS c
-    ), kinds AS MATERIALIZED (
-        SELECT asked * by_trades * built AS proven,
-               asked * (sent * (by_trades + by_candles) + imported) AS exchange,
-               asked * (by_trades + by_candles) - stored AS quiet
-        FROM covered, candle, tstzmultirange(tstzrange($2, $3)) AS asked
-    )
-    SELECT lower(span) AS start, upper(span) AS "end", kind
-    FROM kinds, LATERAL (
-        SELECT unnest(proven) AS span, 'proven' AS kind
-        UNION ALL SELECT unnest(exchange), 'exchange'
-        UNION ALL SELECT unnest(quiet), 'quiet'
-    ) AS s ORDER BY 1
+_COVERED = f"""
+    SELECT now() AS now,
+           asked * (coalesce((
+               SELECT {COVERED_BY_TRADES} FROM data_sync_status s WHERE symbol = $1 AND data_type = 'trades'
+           ), '{{}}') - coalesce((
+               SELECT range_agg(tstzrange(low, high))
+               FROM unnest($4::timestamptz[], $5::timestamptz[]) AS hole (low, high)
+           ), '{{}}')) AS by_trades,
+           asked * coalesce((
+               SELECT time_ranges FROM data_sync_status WHERE symbol = $1 AND data_type = 'candles_1m'
+           ), '{{}}') AS by_candles
+    FROM tstzmultirange(tstzrange($2, $3)) AS asked
 """  # noqa: S608 — a constant is put in
 
 _KEPT = """

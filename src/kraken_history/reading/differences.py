@@ -26,6 +26,7 @@ What = Literal[
     "given_invalid",
     "given_uncovered",
     "given_total",
+    "map_differs",
 ]
 """What differs.
 
@@ -37,7 +38,8 @@ oldest or newest time, is wrong. ``candle_differs``: a one-minute candle is not 
 ``longer_…``: the same of a longer candle and its minutes. ``given_…``: of a longer candle without minutes, as the
 exchange or a download gave it: its values, its time or its interval cannot be, the time that these candles cover
 leaves it out, or the ledger's count or
-times are not theirs.
+times are not theirs. ``map_differs``: the map of a day's minutes with candles, from which coverage is computed, is not
+that of its candles.
 """
 
 _DAY = width_of(24 * 60)

@@ -19,8 +19,9 @@ from kraken_history.database.connections import Connection
 from kraken_history.errors import CoverageError
 from kraken_history.intervals import Span, checked_interval, checked_range
 from kraken_history.reading.candles import require_symbol
-from kraken_history.reading.coverage import classify, read_kept
+from kraken_history.reading.coverage import read_evidence, read_kept
 from kraken_history.reading.database import Database
+from kraken_history.reading.kinds import CoverageKind, classify_days, ranges_of
 from kraken_history.reading.live_edge import GRACE, UNSETTLED, LiveEdge, judge, without
 from kraken_history.reading.names import by_any_name
 from kraken_history.records import TimeRange
@@ -124,11 +125,11 @@ async def _find_unproven(connection: Connection, symbol: str, span: Span, conten
     edge = LiveEdge(row["now"], row["known_until"], row["newest_candle"], row["newest_of_all"])
     unproven = [(each.lower, each.upper) for each in row["unproven"]]
     looks = unproven if len(unproven) <= _MOST_LOOKS else [(unproven[0][0], unproven[-1][1])]
+    kinds: Sequence[CoverageKind] = ("proven", "exchange", "quiet") if content == "candles" else ("quiet",)
     known = [
-        (low, high)
+        part
         for look in looks
-        for low, high, kind in await classify(connection, symbol, look, holes)
-        if content == "candles" or kind == "quiet"
+        for part in ranges_of(classify_days(await read_evidence(connection, symbol, look, holes=holes)), kinds)
     ]
     return _Found(edge, unproven, known)
 

@@ -17,6 +17,7 @@ import asyncpg
 from msgspec import Struct
 
 from kraken_history.arguments import checked_list
+from kraken_history.completeness.minute_maps import find_wrong_maps
 from kraken_history.database.connections import Connection, write_again
 from kraken_history.intervals import Span, as_utc, bucket_end, bucket_start, checked_range
 from kraken_history.kraken.pairs import checked_name, find_stored
@@ -184,6 +185,10 @@ class _Verifier:
         if within is not None:
             if not only_longer:
                 await self._verify_minutes(within)
+                await self._verify_maps(
+                    bucket_start(within.start, _DAY) if start is None else bucket_end(within.start, _DAY),
+                    bucket_end(within.end, _DAY) if end is None else bucket_start(within.end, _DAY),
+                )
                 await self._verify_lost(within, is_whole=start is None and end is None)
                 await self._verify_ledgers(is_whole=start is None and end is None)
                 await self._verify_given(within, is_whole=start is None and end is None)
@@ -305,6 +310,15 @@ class _Verifier:
             if row["lost"]:
                 self._ids.note_short(symbol, row["first_trade_id"], row["last_trade_id"])
 
+    async def _verify_maps(self, start: datetime, end: datetime) -> None:
+        while start < end:
+            window = start, min(start + _LONGER_WINDOW, end)
+            for symbol, day in await self._in_a_snapshot(
+                partial(find_wrong_maps, self._connection, self._symbols, window)
+            ):
+                self._found.add(symbol, "map_differs", day, day + _DAY, _MAP_DIFFERS)
+            start = window[1]
+
     async def _verify_longer(self, within: TimeRange) -> None:
         first = bucket_start(within.start, _WEEK)
         total = -((first - within.end) // _LONGER_WINDOW)
@@ -362,6 +376,8 @@ def _days_of(pieces: Iterable[TimeRange], within: TimeRange) -> Iterator[datetim
             yield day
             day += _DAY
 
+
+_MAP_DIFFERS = "the map of the minutes with candles is not that of the stored candles"
 
 # The ledger is asked as well: retention may have dropped the rows below longer candles.
 _LEDGER_EXTENT = "SELECT min(oldest_timestamp), max(newest_timestamp) FROM data_sync_status"

@@ -11,6 +11,7 @@
 ``candle_rules``          the rules from which all statements about candles are built
 ``contested``             minutes whose own candle waits for a proof
 ``candle_text``           many candles in COPY's text format
+``map_building``          the maps of the minutes with candles, for coverage
 ``candle_changes``        records which minutes changed: for the refresh, and for followers
 ``longer_candles``        candles of longer intervals that have no minutes below them
 ``longer_intervals``      the eight stored intervals

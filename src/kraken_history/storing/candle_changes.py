@@ -1,4 +1,4 @@
-"""Records which minutes a write changed: for the refresh of the longer intervals, and for followers of candles."""
+"""Records which minutes a write changed: for the refresh of longer intervals, followers of candles, and coverage."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +11,7 @@ from kraken_history.completeness.status_rows import NEWEST, ONE_WRITE, open_rows
 from kraken_history.database.connections import Connection
 from kraken_history.records import TimeRange
 from kraken_history.storing.announcing import announce
+from kraken_history.storing.map_building import DELETE_MAPS
 from kraken_history.storing.stale_time import MARK_HOURS
 
 _HOUR = timedelta(hours=1)
@@ -49,9 +50,9 @@ async def note_candles(
     new: Mapping[str, int],
     stale: Mapping[str, Sequence[TimeRange]],
 ) -> None:
-    """Update the candles' sync status, mark stale hours, and notify followers.
+    """Update the candles' sync status, mark stale hours, delete the maps of the changed days, and notify followers.
 
-    They are notified after the commit of an announced transaction.
+    The symbols must be locked. Followers are notified only after the commit of an announced transaction.
 
     Args:
         spans: By symbol: the first and the last minute that changed.
@@ -77,7 +78,11 @@ async def _note(
     new: Mapping[str, int],
     stale: Mapping[str, Sequence[TimeRange]],
 ) -> set[str]:
-    """Mark the hours of these symbols, and update their rows; return the symbols that have one."""
+    """Mark the hours of these symbols, delete the maps of their days, and update their rows.
+
+    Returns:
+        The symbols that have a row.
+    """
     marks = [(symbol, each.start, each.end) for symbol in symbols for each in stale[symbol]]
     rows = await connection.fetch(
         _NOTE_CANDLES,
@@ -91,7 +96,9 @@ async def _note(
 
 
 _NOTE_CANDLES = f"""
-    WITH marked AS ({MARK_HOURS.format(symbols="$5", starts="$6", ends="$7")}), n AS MATERIALIZED (
+    WITH marked AS ({MARK_HOURS.format(symbols="$5", starts="$6", ends="$7")}),
+    outdated AS ({DELETE_MAPS.format(symbols="$5", starts="$6", ends="$7")}),
+    n AS MATERIALIZED (
         SELECT n.*, {NEWEST.format(symbol="n.symbol", data_type="'candles_1m'")} AS generation
         FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[]) AS n (symbol, oldest, newest, count)
     )

@@ -17,6 +17,7 @@ from kraken_history.intervals import EARLIEST
 from kraken_history.storing.aggregates import refresh, sole_refresher
 from kraken_history.storing.dropped_rows import note_dropped_rows, subtract_dropped_rows
 from kraken_history.storing.longer_intervals import AGGREGATES
+from kraken_history.storing.map_building import delete_dropped_maps
 from kraken_history.storing.stale_time import oldest_mark
 
 OnPostponed = Callable[[str, str], object]
@@ -102,6 +103,8 @@ async def _drop_piece(connection: Connection, table: str, piece: _Piece, is_hype
                 return False
         await connection.execute(_NOTE_DROPPED, table, piece.start, piece.end)
         await note_dropped_rows(connection, table, piece.start, piece.end)
+        if table == "candles":
+            await delete_dropped_maps(connection, piece.start, piece.end)
         if is_hypertable:
             await connection.execute(_DROP_CHUNK, table, piece.start, piece.end)
         else:
