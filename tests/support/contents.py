@@ -74,6 +74,5 @@ async def everything(pool: asyncpg.Pool) -> tuple[object, ...]:
     return (
         await stored_trades(pool),
         await stored_candles(pool),
-        [tuple(row) for row in (*status, *unheld, *absent)],
-        [tuple(row) for row in marks],
+        [tuple(row) for row in (*status, *unheld, *absent, *marks)],
     )
