@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import asyncpg
 import msgspec
 
-from kraken_history.completeness.status_rows import NEWEST, ONE_WRITE, open_rows
+from kraken_history.completeness.status_rows import ONE_WRITE, open_rows
 from kraken_history.database.connections import Connection
 from kraken_history.storing.announcing import announce
 
@@ -75,7 +75,7 @@ async def note_candles(
 
 _NOTE_CANDLES = f"""
     WITH n AS MATERIALIZED (
-        SELECT n.*, {NEWEST.format(symbol="n.symbol", data_type="'candles_1m'")} AS generation
+        SELECT n.*, newest_generation(n.symbol, 'candles_1m') AS generation
         FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::text[])
             AS n (symbol, oldest, newest, count, stale)
     )
