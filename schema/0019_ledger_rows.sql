@@ -92,8 +92,22 @@ ALTER TABLE data_sync_status DROP COLUMN id_ranges, DROP COLUMN absent_id_ranges
 -- The trades around a run bound its time. Trades have no index by id, and a transaction locks every partition or chunk
 -- that it reads, so these times are looked up after the migration, piece by piece. Until then they are not known.
 
+-- With few rows in the table, the planner takes reading and sorting all versions to be as cheap as a look at the end of
+-- the index, which is not so under a long snapshot.
+CREATE FUNCTION newest_generation(of_symbol text, of_type text) RETURNS bigint
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+BEGIN
+    RETURN (
+        SELECT generation FROM data_sync_status
+        WHERE symbol = of_symbol AND data_type = of_type ORDER BY generation DESC LIMIT 1
+    );
+END
+$$;
+COMMENT ON FUNCTION newest_generation IS
+    'The generation of a row of data_sync_status, to find the row by: fast also while a snapshot keeps its old versions.';
+
 CREATE FUNCTION unheld_within(of_symbol text, low bigint, high bigint) RETURNS int8multirange
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
+LANGUAGE sql STABLE AS $$
     SELECT int8multirange(int8range(low, high)) - CASE
         WHEN s.lowest_id IS NULL THEN '{}'
         ELSE int8multirange(int8range(s.lowest_id, s.highest_id, '[]')) - coalesce((
@@ -105,8 +119,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
                  WHERE symbol = of_symbol AND stop_id > high ORDER BY stop_id, first_id DESC LIMIT 1)
             ) AS u
         ), '{}') END
-    FROM data_sync_status s WHERE s.symbol = of_symbol AND s.data_type = 'trades'
-    ORDER BY s.generation DESC LIMIT 1
+    FROM data_sync_status s
+    WHERE s.symbol = of_symbol AND s.data_type = 'trades' AND s.generation = newest_generation(of_symbol, 'trades')
 $$;
 COMMENT ON FUNCTION unheld_within IS
     'The ids of [low, high) that are not stored, those before the lowest and after the highest included; null for a symbol that is not known.';
@@ -121,25 +135,25 @@ $$;
 COMMENT ON FUNCTION absent_within IS 'The ids of [low, high) that are absent.';
 
 CREATE FUNCTION missing_within(of_symbol text, low bigint, high bigint) RETURNS int8multirange
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
+LANGUAGE sql STABLE AS $$
     SELECT unheld_within(of_symbol, low, high) - absent_within(of_symbol, low, high)
 $$;
 COMMENT ON FUNCTION missing_within IS 'The ids of [low, high) that are neither stored nor absent, as unheld_within.';
 
 CREATE FUNCTION is_held(of_symbol text, id bigint) RETURNS boolean
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
+LANGUAGE sql STABLE AS $$
     SELECT coalesce(isempty(unheld_within(of_symbol, id, id + 1)), false)
 $$;
 COMMENT ON FUNCTION is_held IS 'True if the ledger has this id.';
 
 CREATE FUNCTION held_ids(of_symbol text) RETURNS int8multirange
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
+LANGUAGE sql STABLE AS $$
     SELECT CASE WHEN s.lowest_id IS NULL THEN '{}' ELSE
         int8multirange(int8range(s.lowest_id, s.highest_id, '[]')) - coalesce((
             SELECT range_agg(int8range(first_id, stop_id)) FROM unheld_ids WHERE symbol = of_symbol
         ), '{}') END
-    FROM data_sync_status s WHERE s.symbol = of_symbol AND s.data_type = 'trades'
-    ORDER BY s.generation DESC LIMIT 1
+    FROM data_sync_status s
+    WHERE s.symbol = of_symbol AND s.data_type = 'trades' AND s.generation = newest_generation(of_symbol, 'trades')
 $$;
 COMMENT ON FUNCTION held_ids IS
     'All stored ids of a symbol. It takes as long as there are runs of unheld ids: the other functions look up a few.';
@@ -148,5 +162,5 @@ GRANT SELECT ON unheld_ids, absent_ids, sync_keys TO kraken_reader, kraken_write
 GRANT INSERT, UPDATE, DELETE ON unheld_ids, absent_ids TO kraken_writer;
 -- SELECT … FOR UPDATE needs the right to update.
 GRANT INSERT, UPDATE ON sync_keys TO kraken_writer;
-GRANT EXECUTE ON FUNCTION unheld_within(text, bigint, bigint), absent_within(text, bigint, bigint),
+GRANT EXECUTE ON FUNCTION newest_generation(text, text), unheld_within(text, bigint, bigint), absent_within(text, bigint, bigint),
     missing_within(text, bigint, bigint), is_held(text, bigint), held_ids(text) TO kraken_reader, kraken_writer;

@@ -71,7 +71,8 @@ async def test_further_holes_are_found_if_the_newest_need_no_request(store: Stor
     await store_holes(store)
     low = 2 * HOLES - 2_400
     await pool.execute(
-        "INSERT INTO unreachable_trades (symbol, timestamp, ids) VALUES ($1, $2, int8multirange(int8range($3, 1000000)))",
+        "INSERT INTO unreachable_trades (symbol, timestamp, ids)"
+        " VALUES ($1, $2, int8multirange(int8range($3, 1000000)))",
         SYMBOL,
         NOON,
         low,
@@ -111,7 +112,7 @@ async def test_the_newest_version_of_the_ledger_is_found_among_those_that_a_snap
 
         assert await old.fetchval(_NEWEST) == 1
         by_key = await pages_read(pool, _NEWEST)
-        newest_first = await pages_read(pool, _NEWEST + " ORDER BY generation DESC LIMIT 1")
+        newest_first = await pages_read(pool, _NEWEST + " AND generation = newest_generation('BTC/USDT', 'trades')")
 
     await old.close()
     assert await pool.fetchval(_NEWEST) == 601

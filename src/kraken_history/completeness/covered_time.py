@@ -146,7 +146,7 @@ _COVER_CANDLES = "time_ranges = s.time_ranges + tstzmultirange(tstzrange($3, $4)
 
 _ARE_MINUTES_COVERED = """
     SELECT time_ranges @> tstzrange($2, $3) FROM data_sync_status
-    WHERE symbol = $1 AND data_type = 'candles_1m' ORDER BY generation DESC LIMIT 1
+    WHERE symbol = $1 AND data_type = 'candles_1m' AND generation = newest_generation($1, 'candles_1m')
 """
 
 _UNCOVERED = f"""

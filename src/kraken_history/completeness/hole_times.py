@@ -62,7 +62,7 @@ _TOUCHING = """
 
 _EXTENT = """
     SELECT oldest_timestamp AS oldest, newest_timestamp AS newest FROM data_sync_status
-    WHERE symbol = $1 AND data_type = 'trades' ORDER BY generation DESC LIMIT 1
+    WHERE symbol = $1 AND data_type = 'trades' AND generation = newest_generation($1, 'trades')
 """
 
 
@@ -119,7 +119,8 @@ _TIME_BEFORE = """
             SELECT least(after_time, before_time) FROM unheld_ids
             WHERE symbol = $1 AND stop_id <= $2 AND before_time IS NOT NULL ORDER BY stop_id DESC, first_id LIMIT 1
         ), s.oldest_timestamp) END
-    FROM data_sync_status s WHERE s.symbol = $1 AND s.data_type = 'trades' ORDER BY s.generation DESC LIMIT 1
+    FROM data_sync_status s
+    WHERE s.symbol = $1 AND s.data_type = 'trades' AND s.generation = newest_generation($1, 'trades')
 """
 
 # $2 is the id after a hole. A run reaches further than the hole if the id is absent.
@@ -129,5 +130,6 @@ _TIME_AFTER = """
             SELECT greatest(after_time, before_time) FROM unheld_ids
             WHERE symbol = $1 AND stop_id >= $2 AND before_time IS NOT NULL ORDER BY stop_id, first_id DESC LIMIT 1
         ), s.newest_timestamp) END
-    FROM data_sync_status s WHERE s.symbol = $1 AND s.data_type = 'trades' ORDER BY s.generation DESC LIMIT 1
+    FROM data_sync_status s
+    WHERE s.symbol = $1 AND s.data_type = 'trades' AND s.generation = newest_generation($1, 'trades')
 """

@@ -131,7 +131,8 @@ _HELD_TO = """
     ), (
         SELECT stop_id FROM absent_ids WHERE symbol = $1 AND first_id = s.highest_id + 1
     ), s.highest_id + 1) END
-    FROM data_sync_status s WHERE s.symbol = $1 AND s.data_type = 'trades' ORDER BY s.generation DESC LIMIT 1
+    FROM data_sync_status s
+    WHERE s.symbol = $1 AND s.data_type = 'trades' AND s.generation = newest_generation($1, 'trades')
 """
 
 

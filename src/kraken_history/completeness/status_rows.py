@@ -3,6 +3,8 @@
 While a session holds an old snapshot, as ``pg_dump`` does, PostgreSQL keeps every version of a row that is updated, and
 a lookup by the key alone passes through all of them. Writers of trades and candles update their rows in each
 transaction. So they let ``generation`` grow every 64 writes, and look for the highest one: at most 64 versions have it.
+The SQL function ``newest_generation`` returns it. If its arguments were columns of an updated table, it would be looked
+up again for each version of the row.
 What they lock is the row's key in ``sync_keys``, which is never updated.
 """
 
@@ -14,12 +16,6 @@ from kraken_history.database.connections import Connection
 
 ONE_WRITE = "writes = s.writes + 1, generation = (s.writes + 1) >> 6"
 """SQL: what an update of ``data_sync_status AS s`` assigns if it belongs to every write of trades or candles."""
-
-NEWEST = """(
-    SELECT x.generation FROM data_sync_status x
-    WHERE x.symbol = {symbol} AND x.data_type = {data_type} ORDER BY x.generation DESC LIMIT 1)"""
-"""SQL: the generation of a row, to be formatted with its key. The key must not be a column of the updated table:
-otherwise it is looked up again for each version of the row."""
 
 
 async def open_rows(connection: Connection, symbols: Sequence[str], data_type: str) -> None:
@@ -83,10 +79,10 @@ async def _open_and_update(
         await connection.execute(statement, symbol, data_type, *values)
 
 
-_UPDATE = f"""
-    UPDATE data_sync_status s SET {{assignments}}
-    WHERE s.symbol = $1 AND s.data_type = $2 AND s.generation = {NEWEST.format(symbol="$1", data_type="$2")}
-"""  # noqa: S608 — constants are put in
+_UPDATE = """
+    UPDATE data_sync_status s SET {assignments}
+    WHERE s.symbol = $1 AND s.data_type = $2 AND s.generation = newest_generation($1, $2)
+"""
 
 
 async def lock_keys(connection: Connection, symbols: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import asyncpg
 import msgspec
 
-from kraken_history.completeness.status_rows import NEWEST, ONE_WRITE, open_rows
+from kraken_history.completeness.status_rows import ONE_WRITE, open_rows
 from kraken_history.database.connections import Connection
 from kraken_history.records import TimeRange
 from kraken_history.storing.announcing import announce
@@ -99,7 +99,7 @@ _NOTE_CANDLES = f"""
     WITH marked AS ({MARK_HOURS.format(symbols="$5", starts="$6", ends="$7")}),
     outdated AS ({DELETE_MAPS.format(symbols="$5", starts="$6", ends="$7")}),
     n AS MATERIALIZED (
-        SELECT n.*, {NEWEST.format(symbol="n.symbol", data_type="'candles_1m'")} AS generation
+        SELECT n.*, newest_generation(n.symbol, 'candles_1m') AS generation
         FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[]) AS n (symbol, oldest, newest, count)
     )
     UPDATE data_sync_status s

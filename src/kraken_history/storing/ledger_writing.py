@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import asyncpg
 from msgspec import Struct
 
-from kraken_history.completeness.status_rows import NEWEST, ONE_WRITE, lock_keys, open_rows
+from kraken_history.completeness.status_rows import ONE_WRITE, lock_keys, open_rows
 from kraken_history.completeness.unheld import Run, Unheld, extended, held_within, runs_of
 from kraken_history.completeness.unheld_rows import remove_absent, replace_unheld
 from kraken_history.database.connections import Connection
@@ -31,7 +31,7 @@ class Held(Struct, frozen=True):
         ids: Those of the offered ids that it holds.
         ends: Its lowest and its highest id; None if it holds none.
         unheld: The runs of unheld ids, between these two, that the offered ids touch.
-        has_holes: True if any id between the two is missing.
+        has_unheld: True if any id between the two is not held.
         touches_absent: True if one of the offered ids is absent.
         lowest, highest: The trades at the ends; their times may be off by as much as times and ids differ in order.
     """
@@ -39,7 +39,7 @@ class Held(Struct, frozen=True):
     ids: IdRanges
     ends: Run | None
     unheld: Sequence[Unheld]
-    has_holes: bool
+    has_unheld: bool
     touches_absent: bool
     lowest: KnownTrade | None
     highest: KnownTrade | None
@@ -62,25 +62,30 @@ async def read_held(connection: Connection, offered: Mapping[str, IdRanges]) -> 
     """What the ledgers hold of these ids. The symbols must be locked."""
     if not offered:
         return {}
-    runs = [(symbol, *run) for symbol, ids in offered.items() for run in ids]
-    arguments = (list(offered), [run[0] for run in runs], [run[1] for run in runs], [run[2] for run in runs])
-    rows = await connection.fetch(_READ_LEDGER, *arguments)
-    if lost := offered.keys() - {row["symbol"] for row in rows}:
+    stops = [ids.ranges[-1][1] if ids else 0 for ids in offered.values()]
+    ends = await connection.fetch(_READ_ENDS, list(offered), stops)
+    if lost := offered.keys() - {row["symbol"] for row in ends}:
         await open_rows(connection, list(lost), "trades")
-        rows = await connection.fetch(_READ_LEDGER, *arguments)
-    by_symbol: dict[str, list[asyncpg.Record]] = {}
-    for row in rows:
-        by_symbol.setdefault(row["symbol"], []).append(row)
-    return {symbol: _held(offered[symbol], its_rows) for symbol, its_rows in by_symbol.items()}
+        ends = await connection.fetch(_READ_ENDS, list(offered), stops)
+    inside = {row["symbol"]: offered[row["symbol"]] for row in ends if _may_touch(row, offered[row["symbol"]])}
+    unheld, absent = await _read_touched(connection, inside) if inside else ({}, set())
+    return {
+        row["symbol"]: _held(
+            row, offered[row["symbol"]], unheld.get(row["symbol"], ()), touches_absent=row["symbol"] in absent
+        )
+        for row in ends
+    }
 
 
-def _held(offered: IdRanges, rows: Sequence[asyncpg.Record]) -> Held:
-    row = rows[0]
-    unheld = [
-        Unheld(each["first_id"], each["stop_id"], each["after_time"], each["before_time"])
-        for each in rows
-        if each["first_id"] is not None
-    ]
+def _may_touch(row: asyncpg.Record, offered: IdRanges) -> bool:
+    """False, as nearly always, if the ids are beyond the ends of the ledger, or nothing is unheld between these."""
+    if row["has_absent"]:
+        return True
+    is_beyond = not offered or offered.ranges[0][0] > (row["highest_id"] or 0)
+    return bool(row["has_unheld"]) and not is_beyond
+
+
+def _held(row: asyncpg.Record, offered: IdRanges, unheld: Sequence[Unheld], *, touches_absent: bool) -> Held:
     ends = None
     if row["lowest_id"] is not None:
         ends = Run(row["lowest_id"], row["highest_id"], row["lowest_time"], row["highest_time"])
@@ -88,47 +93,61 @@ def _held(offered: IdRanges, rows: Sequence[asyncpg.Record]) -> Held:
         None if ends is None or moment is None else KnownTrade(id_, moment)
         for id_, moment in ((row["lowest_id"], row["oldest"]), (row["highest_id"], row["newest"]))
     ]
-    held = held_within(offered, ends, unheld)
-    return Held(held, ends, unheld, row["has_holes"], row["touches_absent"], *known)
+    return Held(held_within(offered, ends, unheld), ends, unheld, row["has_unheld"], touches_absent, *known)
+
+
+# The end of the offered ids must be a bigint, as the end of a run of unheld ids is.
+_READ_ENDS = """
+    SELECT w.symbol, s.lowest_id, coalesce(s.lowest_time, s.oldest_timestamp) AS lowest_time,
+           s.highest_id, coalesce(s.highest_time, s.newest_timestamp) AS highest_time,
+           s.oldest_timestamp AS oldest, s.newest_timestamp AS newest,
+           EXISTS (SELECT FROM unheld_ids u WHERE u.symbol = w.symbol) AS has_unheld,
+           EXISTS (SELECT FROM absent_ids a WHERE a.symbol = w.symbol) AS has_absent
+    FROM (
+        SELECT symbol, stop, newest_generation(symbol, 'trades') AS generation
+        FROM unnest($1::text[], $2::bigint[]) AS r (symbol, stop) OFFSET 0
+    ) AS w
+    JOIN data_sync_status s
+        ON s.symbol = w.symbol AND s.data_type = 'trades' AND s.generation = w.generation
+"""
+
+
+async def _read_touched(
+    connection: Connection, offered: Mapping[str, IdRanges]
+) -> tuple[dict[str, list[Unheld]], set[str]]:
+    """By symbol, the runs of unheld ids that touch these ids, in order; and the symbols of which one is absent."""
+    runs = [(symbol, *run) for symbol, ids in offered.items() for run in ids]
+    arguments = [run[0] for run in runs], [run[1] for run in runs], [run[2] for run in runs]
+    unheld: dict[str, list[Unheld]] = {}
+    for row in await connection.fetch(_TOUCHED, *arguments):
+        unheld.setdefault(row["symbol"], []).append(Unheld(*row[1:]))
+    absent = await connection.fetch(_TOUCH_ABSENT, *arguments)
+    return unheld, {row["symbol"] for row in absent}
 
 
 # A run of unheld ids touches a run of offered ones if it ends inside it, or if it is the first that ends after it, and
 # begins before its end. DISTINCT, because it may touch several.
-_READ_LEDGER = """
-    WITH offered AS MATERIALIZED (
-        SELECT * FROM unnest($2::text[], $3::bigint[], $4::bigint[]) AS r (symbol, low, high)
-    ), touched AS MATERIALIZED (
-        SELECT DISTINCT u.symbol, u.first_id, u.stop_id, u.after_time, u.before_time
-        FROM offered r
-        CROSS JOIN LATERAL (
-            SELECT * FROM unheld_ids WHERE symbol = r.symbol AND stop_id > r.low AND stop_id <= r.high
-            UNION ALL
-            SELECT * FROM (
-                SELECT * FROM unheld_ids
-                WHERE symbol = r.symbol AND stop_id > r.high ORDER BY stop_id, first_id DESC LIMIT 1
-            ) AS next WHERE first_id < r.high
-        ) AS u
-    ), absent AS MATERIALIZED (
-        SELECT DISTINCT r.symbol FROM offered r WHERE EXISTS (
-            SELECT FROM absent_ids a
-            WHERE a.symbol = r.symbol AND a.first_id < r.high AND a.stop_id > r.low AND a.first_id >= coalesce(
-                (SELECT max(b.first_id) FROM absent_ids b WHERE b.symbol = r.symbol AND b.first_id <= r.low), r.low)
-        )
-    )
-    SELECT w.symbol, s.lowest_id, coalesce(s.lowest_time, s.oldest_timestamp) AS lowest_time,
-           s.highest_id, coalesce(s.highest_time, s.newest_timestamp) AS highest_time,
-           s.oldest_timestamp AS oldest, s.newest_timestamp AS newest,
-           t.first_id, t.stop_id, t.after_time, t.before_time,
-           EXISTS (SELECT FROM unheld_ids u WHERE u.symbol = w.symbol AND u.missing > 0) AS has_holes,
-           a.symbol IS NOT NULL AS touches_absent
-    FROM unnest($1::text[]) AS w (symbol)
+_TOUCHED = """
+    SELECT DISTINCT u.symbol, u.first_id, u.stop_id, u.after_time, u.before_time
+    FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS r (symbol, low, high)
     CROSS JOIN LATERAL (
-        SELECT * FROM data_sync_status d
-        WHERE d.symbol = w.symbol AND d.data_type = 'trades' ORDER BY d.generation DESC LIMIT 1
-    ) AS s
-    LEFT JOIN touched t ON t.symbol = w.symbol
-    LEFT JOIN absent a ON a.symbol = w.symbol
-    ORDER BY w.symbol, t.first_id
+        SELECT * FROM unheld_ids WHERE symbol = r.symbol AND stop_id > r.low AND stop_id <= r.high
+        UNION ALL
+        SELECT * FROM (
+            SELECT * FROM unheld_ids
+            WHERE symbol = r.symbol AND stop_id > r.high ORDER BY stop_id, first_id DESC LIMIT 1
+        ) AS next WHERE first_id < r.high
+    ) AS u
+    ORDER BY u.symbol, u.first_id
+"""
+
+_TOUCH_ABSENT = """
+    SELECT DISTINCT r.symbol FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS r (symbol, low, high)
+    WHERE EXISTS (
+        SELECT FROM absent_ids a
+        WHERE a.symbol = r.symbol AND a.first_id < r.high AND a.stop_id > r.low AND a.first_id >= coalesce(
+            (SELECT max(b.first_id) FROM absent_ids b WHERE b.symbol = r.symbol AND b.first_id <= r.low), r.low)
+    )
 """
 
 
@@ -157,14 +176,14 @@ async def extend_ledger(
     await replace_unheld(connection, changes)
     if touching := {symbol: its for symbol, its in ids.items() if held[symbol].touches_absent}:
         await remove_absent(connection, touching)
-    with_holes = [symbol for symbol, change in changes.items() if held[symbol].has_holes or change.added]
+    with_holes = [symbol for symbol, change in changes.items() if held[symbol].has_unheld or change.added]
     return dict.fromkeys(new, IdRanges()) | await _newest_holes(connection, with_holes)
 
 
 # A refused trade may be stored after all, for example by a later version.
 _EXTEND_LEDGER = f"""
     WITH n AS MATERIALIZED (
-        SELECT n.*, {NEWEST.format(symbol="n.symbol", data_type="'trades'")} AS generation
+        SELECT n.*, newest_generation(n.symbol, 'trades') AS generation
         FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::timestamptz[],
                     $6::bigint[], $7::timestamptz[], $8::bigint[], $9::timestamptz[])
             AS n (symbol, ids, count, oldest, newest, lowest_id, lowest_time, highest_id, highest_time)
