@@ -67,9 +67,4 @@ async def everything(pool: asyncpg.Pool) -> tuple[object, ...]:
         """
     )
     marks = await pool.fetch("SELECT * FROM stale_hours ORDER BY symbol, start_time, end_time")
-    return (
-        await stored_trades(pool),
-        await stored_candles(pool),
-        [tuple(row) for row in status],
-        [tuple(row) for row in marks],
-    )
+    return await stored_trades(pool), await stored_candles(pool), [tuple(row) for row in [*status, *marks]]
