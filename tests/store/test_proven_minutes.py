@@ -240,7 +240,7 @@ async def test_a_minute_that_is_corrected_during_a_refresh_is_left_to_the_next_o
 async def test_a_corrected_minute_of_a_locked_symbol_is_left_to_the_next_refresh(
     store: Store, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its hour is not refreshed, but its day is, for another symbol: if it counted as done, the day would stay wrong."""
+    """Its hour is not refreshed, but its day is, for another symbol. Counted as done, the day would stay wrong."""
     monkeypatch.setattr("kraken_history.storing.stale_time._LOCK_TIMEOUT_MS", 50)
     await corrected_history(store, pool)
     await store.write(candles=[make_candle(NOON - timedelta(hours=1), symbol="ETH/USDT")])

@@ -70,9 +70,8 @@ async def everything(pool: asyncpg.Pool) -> tuple[object, ...]:
         "SELECT symbol, first_id, stop_id, missing, after_time, before_time FROM unheld_ids ORDER BY symbol, first_id"
     )
     absent = await pool.fetch("SELECT * FROM absent_ids ORDER BY symbol, first_id")
-    marks = await pool.fetch("SELECT * FROM stale_hours ORDER BY symbol, start_time, end_time")
-    return (
-        await stored_trades(pool),
-        await stored_candles(pool),
-        [tuple(row) for row in (*status, *unheld, *absent, *marks)],
+    marks = await pool.fetch(
+        "SELECT symbol, range_agg(tstzrange(start_time, end_time))::text FROM stale_hours GROUP BY symbol ORDER BY symbol"
     )
+    ledger_rows = [tuple(row) for row in (*status, *unheld, *absent, *marks)]
+    return await stored_trades(pool), await stored_candles(pool), ledger_rows
