@@ -71,7 +71,7 @@ async def everything(pool: asyncpg.Pool) -> tuple[object, ...]:
     )
     absent = await pool.fetch("SELECT * FROM absent_ids ORDER BY symbol, first_id")
     marks = await pool.fetch(
-        "SELECT symbol, range_agg(tstzrange(start_time, end_time))::text FROM stale_hours GROUP BY symbol ORDER BY symbol"
+        "SELECT symbol, range_agg(tstzrange(start_time, end_time))::text FROM stale_hours GROUP BY 1 ORDER BY 1"
     )
     ledger_rows = [tuple(row) for row in (*status, *unheld, *absent, *marks)]
     return await stored_trades(pool), await stored_candles(pool), ledger_rows
