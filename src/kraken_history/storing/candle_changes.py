@@ -1,4 +1,4 @@
-"""Records which minutes a write changed: for the refresh of the longer intervals, and for followers of candles."""
+"""Records which minutes a write changed: for the refresh of longer intervals, followers of candles, and the archive."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -9,6 +9,7 @@ import msgspec
 
 from kraken_history.database.connections import Connection
 from kraken_history.storing.announcing import announce
+from kraken_history.storing.archived_months import new_versions
 
 _HOUR = timedelta(hours=1)
 _MOST_NOTIFIED = 100  # symbols per payload, which PostgreSQL limits to 8,000 bytes
@@ -49,7 +50,9 @@ async def note_candles(
     new: Mapping[str, int],
     stale: Mapping[str, str],
 ) -> None:
-    """Update the candles' sync status, and notify followers after the commit of an announced transaction.
+    """Update the candles' sync status and the versions of archived months, and notify followers after the commit.
+
+    The symbols must be locked. Followers are notified only after an announced transaction.
 
     Args:
         spans: By symbol: the first and the last minute that changed.
@@ -67,16 +70,18 @@ async def note_candles(
     announce(connection, payloads)
 
 
-_NOTE_CANDLES = """
+_NOTE_CANDLES = f"""
+    WITH changed AS MATERIALIZED (
+        SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::text[])
+            AS n (symbol, oldest, newest, count, stale)
+    ), versions AS ({new_versions("changed")})
     INSERT INTO data_sync_status AS s
         (symbol, data_type, oldest_timestamp, newest_timestamp, total_records, stale_ranges)
-    SELECT n.symbol, 'candles_1m', n.oldest, n.newest, n.count, n.stale::tstzmultirange
-    FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::text[])
-        AS n (symbol, oldest, newest, count, stale)
+    SELECT n.symbol, 'candles_1m', n.oldest, n.newest, n.count, n.stale::tstzmultirange FROM changed AS n
     ON CONFLICT (symbol, data_type) DO UPDATE SET
         oldest_timestamp = least(s.oldest_timestamp, excluded.oldest_timestamp),
         newest_timestamp = greatest(s.newest_timestamp, excluded.newest_timestamp),
         total_records = s.total_records + excluded.total_records,
         stale_ranges = s.stale_ranges + excluded.stale_ranges,
         last_sync_at = now()
-"""
+"""  # noqa: S608 — a constant is put in
