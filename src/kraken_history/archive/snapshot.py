@@ -19,6 +19,8 @@ from kraken_history.archive.manifest import ArchivedObject, Entry, TableName, ob
 from kraken_history.archive.tables import (
     COLUMNS,
     ORDER,
+    SCALE_BITS,
+    SCALED,
     Digest,
     DoesNotFit,
     Summary,
@@ -258,12 +260,26 @@ def _parsed(table: TableName, text: io.BytesIO, symbol: str, month: Month) -> py
         if "decimal" not in str(error):
             raise
         raise TooManyDigits(symbol, month) from error
+    if rows["scales"].null_count:
+        raise TooManyDigits(symbol, month)
     return pyarrow.table(rows.columns, schema=schema)
+
+
+def _scales(table: TableName) -> str:
+    """An expression: the scales of a row's numbers; null if one is too large."""
+    names = SCALED[table]
+    packed = " | ".join(f"(scale({name})::bigint << {SCALE_BITS * at})" for at, name in enumerate(names))
+    largest = ", ".join(f"scale({name})" for name in names)
+    return f"CASE WHEN greatest({largest}) < {1 << SCALE_BITS} THEN {packed} END"
+
+
+def _selected(table: TableName) -> str:
+    return ", ".join(_scales(table) if name == "scales" else name for name in COLUMNS[table])
 
 
 _QUERIES: dict[TableName, str] = {
     table: f"""
-    SELECT {", ".join(COLUMNS[table])} FROM {relation}
+    SELECT {_selected(table)} FROM {relation}
     WHERE symbol = $1 AND {"interval_minutes = 1 AND " if table == "candles_1m" else ""}timestamp >= $2
       AND timestamp < $3
     ORDER BY {", ".join(ORDER[table])}

@@ -33,6 +33,7 @@ COLUMNS: dict[TableName, dict[str, pyarrow.DataType]] = {
         "first_trade_id": pyarrow.int64(),
         "last_trade_id": pyarrow.int64(),
         "stored_at": _TIME,
+        "scales": pyarrow.int64(),
     },
     "trades": {
         "id": pyarrow.int64(),
@@ -43,9 +44,19 @@ COLUMNS: dict[TableName, dict[str, pyarrow.DataType]] = {
         "order_type": pyarrow.string(),
         "misc": pyarrow.string(),
         "stored_at": _TIME,
+        "scales": pyarrow.int64(),
     },
 }
 """The columns of each table, with their narrowest types."""
+
+SCALED: dict[TableName, tuple[str, ...]] = {
+    "candles_1m": ("open", "high", "low", "close", "volume", "quote_volume", "vwap"),
+    "trades": ("price", "volume"),
+}
+"""The numbers whose digits behind the point ``scales`` counts, from its lowest bits on."""
+
+SCALE_BITS = 6
+"""Bits of ``scales`` per number: PostgreSQL keeps zeros after the last digit, and ``verify`` compares them."""
 
 NULLABLE = frozenset({"first_trade_id", "last_trade_id", "stored_at"})
 
@@ -210,11 +221,26 @@ def _floats(array: "pyarrow.Array[Any]") -> "pyarrow.Array[Any]":
     return pyarrow.array(found)
 
 
-def texts_of(numbers: "pyarrow.ChunkedArray[Any]") -> "pyarrow.Array[Any]":
-    """Each decimal as PostgreSQL reads it, without zeros after the last digit behind the point."""
-    encoded = numbers.combine_chunks().dictionary_encode()
-    texts = encoded.dictionary.cast(pyarrow.string())  # such as 1.50, 1.00E-8 and 0E-10
-    trimmed = compute.replace_substring_regex(texts, r"\.(\d*?)0+(E|$)", r".\1\2")
-    trimmed = compute.replace_substring_regex(trimmed, r"\.(E|$)", r"\1")
-    trimmed = compute.replace_substring_regex(trimmed, r"^-?0E.*", "0")
-    return trimmed.take(encoded.indices)
+def texts_of(table: TableName, rows: pyarrow.Table, name: str) -> "pyarrow.Array[Any]":
+    """The numbers of a column as PostgreSQL had them, with as many zeros after the last digit; it reads ``1.5E-7``."""
+    numbers = rows[name].combine_chunks()
+    shift = SCALED[table].index(name) * SCALE_BITS
+    scales = rows["scales"].to_numpy() >> shift & (1 << SCALE_BITS) - 1
+    parts, places = [], []
+    for scale in numpy.unique(scales):
+        place = numpy.flatnonzero(scales == scale)
+        parts.append(_with_scale(numbers.take(pyarrow.array(place)), int(scale)))
+        places.append(place)
+    order = numpy.argsort(numpy.concatenate(places)) if places else []
+    return pyarrow.concat_arrays([*parts, pyarrow.array([], pyarrow.string())]).take(
+        pyarrow.array(order, pyarrow.int64())
+    )
+
+
+def _with_scale(numbers: "pyarrow.Array[Any]", scale: int) -> "pyarrow.Array[Any]":
+    kept = min(scale, WIDE.scale)
+    texts = numbers.cast(pyarrow.decimal128(38, kept)).cast(pyarrow.string())
+    if scale == kept:
+        return texts
+    # Zeros that no decimal128 holds: they are put before the exponent, if there is one.
+    return compute.replace_substring_regex(texts, r"^([^E]*)", r"\1" + "0" * (scale - kept))
