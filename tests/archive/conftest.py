@@ -13,6 +13,7 @@ from kraken_history.completeness.covered_time import cover
 from kraken_history.database.connections import create_pool
 from kraken_history.records import HistoricalTrade, RefusedTrade, TimeRange
 from kraken_history.storing.store import Store
+from tests.support.command import clean_environment, command  # noqa: F401 — fixtures
 from tests.support.examples import make_candle, make_trade
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"

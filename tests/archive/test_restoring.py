@@ -116,4 +116,6 @@ async def test_a_damaged_file_is_not_restored(history: asyncpg.Pool, other: asyn
     with pytest.raises(ArchiveError, match=r"month=2025-11.parquet in .* is damaged: expected SHA-256"):
         await restored(other, place)
 
-    assert {row["month"].isoformat() for row in await other.fetch("SELECT month FROM archived_months")} == {"2025-10-01"}
+    assert {row["month"].isoformat() for row in await other.fetch("SELECT month FROM archived_months")} == {
+        "2025-10-01"
+    }

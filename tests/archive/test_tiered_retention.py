@@ -21,9 +21,7 @@ async def dropped(pool: asyncpg.Pool, place: Folder, until: datetime) -> tuple[d
     cutoffs = {"trades": until, "candles": until}
     held = await find_held(pool, place, await find_months_to_drop(pool, cutoffs))
     kept: set[tuple[str, Month]] = set()
-    counts = await drop_old(
-        pool, cutoffs, held=held, on_kept=lambda _, __, symbol, month: kept.add((symbol, month))
-    )
+    counts = await drop_old(pool, cutoffs, held=held, on_kept=lambda _, __, symbol, month: kept.add((symbol, month)))
     return counts, kept
 
 
@@ -32,9 +30,7 @@ async def oldest(pool: asyncpg.Pool, table: str) -> datetime:
     return found
 
 
-async def test_what_is_archived_is_dropped_and_what_changed_since_is_kept(
-    history: asyncpg.Pool, place: Folder
-) -> None:
+async def test_what_is_archived_is_dropped_and_what_changed_since_is_kept(history: asyncpg.Pool, place: Folder) -> None:
     await refresh(history)
     first = await oldest(history, "trades")
     assert (await dropped(history, place, DECEMBER.end))[0] == {"trades": 0, "candles": 0}, "there is no archive yet"

@@ -30,7 +30,9 @@ QUIET = datetime(2025, 12, 10, 12, tzinfo=UTC)
 async def changed_since(pool: asyncpg.Pool, before: dict[str, dict[Month, UUID]]) -> set[tuple[str, Month]]:
     """The months with another version; ``before`` is brought up to date."""
     now = {symbol: await read_versions(pool, symbol) for symbol in before}
-    changed = {(symbol, month) for symbol in now for month in now[symbol] if now[symbol][month] != before[symbol][month]}
+    changed = {
+        (symbol, month) for symbol in now for month in now[symbol] if now[symbol][month] != before[symbol][month]
+    }
     before.update(now)
     return changed
 

@@ -1,7 +1,6 @@
 """Closed months are written as Parquet files that hold exactly the rows, and a manifest that says so."""
 
 import asyncpg
-import pytest
 from pyarrow import parquet
 
 from kraken_history.archive.place import Folder, read_manifest

@@ -48,7 +48,7 @@ def open_object(place: Place, entries: Sequence[Entry], table: TableName) -> Ope
         raise ArchiveError(f"{path} is missing in {place.shown}: {REMEDY}") from error
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise ArchiveError(f"cannot read {path} in {place.shown}: {REMEDY}") from error
-    content = (file.metadata.metadata or {}).get(CONTENT_KEY, b"").decode()
+    content = (file.metadata.metadata or {}).get(CONTENT_KEY.encode(), b"").decode()
     for entry in having:
         if entry.objects[table].content == content:
             return OpenObject(entry, entry.objects[table], file)
@@ -90,5 +90,3 @@ def row_groups(file: ParquetFile, columns: list[str] | None = None) -> Iterator[
     """The rows of a file, a row group at a time."""
     for number in range(file.num_row_groups):
         yield file.read_row_group(number, columns=columns)
-
-

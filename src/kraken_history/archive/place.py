@@ -10,7 +10,16 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from kraken_history.archive.manifest import FORMAT, MARKER, ArchiveError, Manifest, Marker, decode, encode, manifest_path
+from kraken_history.archive.manifest import (
+    FORMAT,
+    MARKER,
+    ArchiveError,
+    Manifest,
+    Marker,
+    decode,
+    encode,
+    manifest_path,
+)
 from kraken_history.errors import UsageError
 from kraken_history.urls import without_account
 
@@ -195,6 +204,8 @@ def place_of(uri: str) -> Place:
             " s3://bucket/path?region=…&endpoint_override=…, with the keys in AWS_ACCESS_KEY_ID and"
             " AWS_SECRET_ACCESS_KEY"
         ) from None
+    if not root:
+        raise UsageError(f"expected s3://bucket/path, got {without_account(uri)!r}")
     return ObjectStore(files, root, without_account(uri))
 
 

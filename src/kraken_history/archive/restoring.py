@@ -4,7 +4,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import asyncpg
 import numpy
@@ -123,7 +123,7 @@ def _restorable(symbol: str, month: Month, entry: Entry, objects: dict[TableName
 
 
 def _copied(symbol: str, table: TableName, opened: OpenObject) -> Copied:
-    constants: dict[str, pyarrow.Scalar] = {"symbol": pyarrow.scalar(symbol)}
+    constants: dict[str, Any] = {"symbol": pyarrow.scalar(symbol)}
     if table == "candles_1m":
         constants["interval_minutes"] = pyarrow.scalar(1)
 
@@ -138,13 +138,13 @@ def _copied(symbol: str, table: TableName, opened: OpenObject) -> Copied:
     return Copied([*columns, *constants], blocks, described.rows, extent)
 
 
-def _csv_of(table: TableName, rows: pyarrow.Table, constants: dict[str, pyarrow.Scalar]) -> bytes:
-    columns = {
+def _csv_of(table: TableName, rows: pyarrow.Table, constants: dict[str, Any]) -> bytes:
+    columns: dict[str, Any] = {
         name: texts_of(table, rows, name) if name in SCALED[table] else rows[name]
         for name in COLUMNS[table]
         if name != "scales"
     }
-    repeated = {name: pyarrow.repeat(value, rows.num_rows) for name, value in constants.items()}
+    repeated: dict[str, Any] = {name: pyarrow.repeat(value, rows.num_rows) for name, value in constants.items()}
     text = io.BytesIO()
     csv.write_csv(pyarrow.table({**columns, **repeated}), text, csv.WriteOptions(include_header=False))
     return text.getvalue()

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import io
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -40,7 +41,7 @@ from kraken_history.storing.archived_months import read_versions
 ROW_GROUP_ROWS = 131_072
 """Maximum number of rows of a row group, and so of rows that are held in memory while a file is written."""
 
-CONTENT_KEY = b"kraken_history.content"
+CONTENT_KEY = "kraken_history.content"
 """Key of the digest of the rows in a file's metadata."""
 
 _RELATIONS: dict[TableName, str] = {"candles_1m": "candles", "trades": "trades"}
@@ -180,7 +181,7 @@ async def _write_file(
             continue
         described = ArchivedObject(
             path=object_path(table, symbol, month),
-            bytes=path.stat().st_size,
+            bytes=await asyncio.to_thread(os.path.getsize, path),
             sha256=await asyncio.to_thread(hash_of, path),
             content=content,
             rows=summary.rows,
@@ -209,7 +210,7 @@ async def _write_parquet(
                 await asyncio.to_thread(_write_rows, writer, waiting)
                 waiting = []
         await asyncio.to_thread(_write_rows, writer, waiting)
-        writer.add_key_value_metadata({CONTENT_KEY: digest.hex().encode()})
+        writer.add_key_value_metadata({CONTENT_KEY: digest.hex()})
     return summary, digest.hex()
 
 

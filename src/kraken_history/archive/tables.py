@@ -20,6 +20,7 @@ _PRICE = pyarrow.decimal128(18, 10)
 _VOLUME = pyarrow.decimal128(18, 8)
 _TIME = pyarrow.timestamp("us", tz="UTC")
 _WHOLE_IN_A_DOUBLE = 2**53
+_compute: Any = compute  # the types of its functions are not those of their arguments here
 
 COLUMNS: dict[TableName, dict[str, pyarrow.DataType]] = {
     "candles_1m": {
@@ -141,18 +142,18 @@ class Digest:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _bytes_of(array: "pyarrow.Array[Any]") -> Any:
+def _bytes_of(array: Any) -> Any:
     if pyarrow.types.is_string(array.type):
-        ended = compute.binary_join_element_wise(array, "", "\0")
+        ended = _compute.binary_join_element_wise(array, "", "\0")
         offsets = numpy.frombuffer(ended.buffers()[1], numpy.int32)[ended.offset :][: len(ended) + 1]
         data = ended.buffers()[2]
         return b"" if data is None or not len(ended) else memoryview(data)[offsets[0] : offsets[-1]]
     if is_decimal(array.type):
         return _words(array).tobytes()
-    return compute.fill_null(array.cast(pyarrow.int64()), 0).to_numpy().tobytes()
+    return _compute.fill_null(array.cast(pyarrow.int64()), 0).to_numpy().tobytes()
 
 
-def _words(array: "pyarrow.Array[Any]") -> "numpy.ndarray[Any, numpy.dtype[numpy.int64]]":
+def _words(array: Any) -> "numpy.ndarray[Any, numpy.dtype[numpy.int64]]":
     """The low and the high half of each unscaled number, as two columns."""
     words = numpy.frombuffer(array.buffers()[1], numpy.int64) if len(array) else numpy.empty(0, numpy.int64)
     return words.reshape(-1, 2)[array.offset : array.offset + len(array)]
@@ -184,7 +185,8 @@ class Summary(Struct):
         for name in SUMS[self.table]:
             self.sums[name] = self.sums.get(name, 0) + compute.sum(rows[name]).as_py()
         if self.table == "candles_1m":
-            for each in rows["source"].value_counts().to_pylist():
+            counts: Any = rows["source"].value_counts()
+            for each in counts.to_pylist():
                 self.sources[each["values"]] = self.sources.get(each["values"], 0) + each["counts"]
         else:
             self.ids += _ranges(rows["id"].to_numpy())
@@ -202,7 +204,7 @@ def floats_of(numbers: "pyarrow.ChunkedArray[Any]") -> "pyarrow.ChunkedArray[Any
     return pyarrow.chunked_array([_floats(chunk) for chunk in numbers.chunks], pyarrow.float64())
 
 
-def _floats(array: "pyarrow.Array[Any]") -> "pyarrow.Array[Any]":
+def _floats(array: Any) -> Any:
     """A quotient of two whole numbers that a double holds exactly is the nearest double, so few need more work."""
     scale = array.type.scale
     if scale > _PRICE.scale:
@@ -221,23 +223,24 @@ def _floats(array: "pyarrow.Array[Any]") -> "pyarrow.Array[Any]":
     return pyarrow.array(found)
 
 
-def texts_of(table: TableName, rows: pyarrow.Table, name: str) -> "pyarrow.Array[Any]":
+def texts_of(table: TableName, rows: pyarrow.Table, name: str) -> Any:
     """The numbers of a column as PostgreSQL had them, with as many zeros after the last digit; it reads ``1.5E-7``."""
-    numbers = rows[name].combine_chunks()
+    numbers: Any = rows[name].combine_chunks()
     shift = SCALED[table].index(name) * SCALE_BITS
     scales = rows["scales"].to_numpy() >> shift & (1 << SCALE_BITS) - 1
-    parts, places = [], []
+    parts: list[Any] = []
+    places: list[Any] = []
     for scale in numpy.unique(scales):
         place = numpy.flatnonzero(scales == scale)
         parts.append(_with_scale(numbers.take(pyarrow.array(place)), int(scale)))
         places.append(place)
-    order = numpy.argsort(numpy.concatenate(places)) if places else []
+    order: Any = numpy.argsort(numpy.concatenate(places)) if places else []
     return pyarrow.concat_arrays([*parts, pyarrow.array([], pyarrow.string())]).take(
         pyarrow.array(order, pyarrow.int64())
     )
 
 
-def _with_scale(numbers: "pyarrow.Array[Any]", scale: int) -> "pyarrow.Array[Any]":
+def _with_scale(numbers: Any, scale: int) -> Any:
     kept = min(scale, WIDE.scale)
     texts = numbers.cast(pyarrow.decimal128(38, kept)).cast(pyarrow.string())
     if scale == kept:

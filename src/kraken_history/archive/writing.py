@@ -198,4 +198,3 @@ def _remove_leftovers(place: Place) -> None:
     for path in place.list():
         if path.endswith(PART) and path.rpartition("/")[2].startswith("."):
             place.delete(path)
-

@@ -11,8 +11,8 @@ from uuid import UUID
 
 import asyncpg
 
-from kraken_history.months import Month
 from kraken_history.database.connections import Connection, write_again
+from kraken_history.months import Month
 from kraken_history.storing.ledger_writing import lock_symbol
 
 _NEW_VERSION = """
