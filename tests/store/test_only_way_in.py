@@ -28,7 +28,7 @@ _COPIES = ("copy_to_table", "copy_records_to_table")
 
 _MARKET_DATA = (
     "trades", "candles", "longer_candles", "candle_aggregates", "dropped_ranges", "contested_minutes",
-    "corrected_minutes", "refused_trades", "reused_ids",
+    "corrected_minutes", "refused_trades", "reused_ids", "archived_months",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from kraken_history.archive.files import check_file, content_of, open_object
 from kraken_history.archive.manifest import TABLES, ArchiveError, Manifest, TableName
 from kraken_history.archive.place import Place, is_archive, read_manifests, require_archive
 from kraken_history.archive.restoring import wanted_manifests
-from kraken_history.archive.snapshot import TooManyDigits, find_dropped_tables, read_days, snapshot
+from kraken_history.archive.snapshot import TooManyDigits, find_dropped_tables, read_parts, snapshot
 from kraken_history.archive.tables import Digest
 from kraken_history.months import Month
 from kraken_history.storing.archived_months import read_versions
@@ -97,7 +97,7 @@ async def _compare(pool: asyncpg.Pool, manifest: Manifest, month: Month) -> bool
             return False
         for table, described in entry.objects.items():
             digest = Digest(table)
-            async for rows in read_days(connection, table, manifest.symbol, month):
+            async for rows in read_parts(connection, table, manifest.symbol, month):
                 await asyncio.to_thread(digest.add, rows)
             if digest.hex() != described.content:
                 raise ArchiveError(
@@ -126,14 +126,14 @@ async def find_held(pool: asyncpg.Pool, place: Place, months: Iterable[Month]) -
 def _held_of(
     place: Place, manifest: Manifest, month: Month, versions: Mapping[Month, UUID]
 ) -> dict[tuple[str, str, Month], UUID]:
-    entries = manifest.entries(month)
-    if len(entries) != 1 or entries[0].version != versions.get(month):
+    entry = manifest.settled(month)
+    if entry is None or entry.version != versions.get(month):
         return {}
     held: dict[tuple[str, str, Month], UUID] = {}
-    for table, described in entries[0].objects.items():
+    for table, described in entry.objects.items():
         try:
             check_file(place, described)
         except ArchiveError:
             continue
-        held["candles" if table == "candles_1m" else table, manifest.symbol, month] = entries[0].version
+        held["candles" if table == "candles_1m" else table, manifest.symbol, month] = entry.version
     return held

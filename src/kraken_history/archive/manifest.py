@@ -69,6 +69,7 @@ class Entry(Struct, frozen=True, forbid_unknown_fields=True):
         proven: Time for which the ledger proves that all trades are stored.
         covered_trades, covered_candles: Time that Kraken was asked about.
         contested: Minutes whose candle waits for a proof.
+        is_complete: False until its files are in place.
     """
 
     version: UUID
@@ -81,6 +82,7 @@ class Entry(Struct, frozen=True, forbid_unknown_fields=True):
     covered_trades: Sequence[Span]
     covered_candles: Sequence[Span]
     contested: Sequence[datetime] = ()
+    is_complete: bool = True
 
     @property
     def ids(self) -> IdRanges:
@@ -101,6 +103,11 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     def entries(self, month: Month) -> Sequence[Entry]:
         """The entries of a month; none if it is not archived."""
         return self.months.get(str(month), ())
+
+    def settled(self, month: Month) -> Entry | None:
+        """The entry of a month that is archived and not being replaced; otherwise None."""
+        entries = self.entries(month)
+        return entries[0] if len(entries) == 1 and entries[0].is_complete else None
 
     def latest(self, month: Month) -> Entry | None:
         """The only entry of a month, or the newer one; None if it is not archived."""

@@ -46,6 +46,7 @@ CONTENT_KEY = "kraken_history.content"
 
 _RELATIONS: dict[TableName, str] = {"candles_1m": "candles", "trades": "trades"}
 _DAY = timedelta(days=1)
+_MOST_IDLE_S = 300  # after so long without a statement, the server ends the session of a frozen process
 
 
 class TooManyDigits(HistoryError):
@@ -68,9 +69,14 @@ class Proof(Struct, frozen=True):
 
 @asynccontextmanager
 async def snapshot(connection: Connection) -> AsyncIterator[None]:
-    """A transaction whose statements all see the same state, with times as UTC."""
+    """A transaction whose statements all see the same state, with times as UTC.
+
+    Between two statements the rows are compressed, on a busy machine for longer than a writer may be idle.
+    """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        await connection.execute("SET LOCAL timezone = 'UTC'")
+        await connection.execute(
+            f"SET LOCAL timezone = 'UTC'; SET LOCAL idle_in_transaction_session_timeout = '{_MOST_IDLE_S}s'"
+        )
         yield
 
 
@@ -202,10 +208,8 @@ async def _write_parquet(
         path, schema, compression="zstd", sorting_columns=sorting, store_decimal_as_integer=True
     ) as writer:
         waiting: list[pyarrow.Table] = []
-        async for rows in read_days(connection, table, symbol, month):
-            await asyncio.to_thread(digest.add, rows)
-            summary.add(rows)
-            waiting.append(as_schema(rows, schema))
+        async for rows in read_parts(connection, table, symbol, month):
+            waiting.append(await asyncio.to_thread(_taken_in, rows, schema, digest, summary))
             if sum(each.num_rows for each in waiting) >= ROW_GROUP_ROWS:
                 await asyncio.to_thread(_write_rows, writer, waiting)
                 waiting = []
@@ -214,33 +218,40 @@ async def _write_parquet(
     return summary, digest.hex()
 
 
+def _taken_in(rows: pyarrow.Table, schema: pyarrow.Schema, digest: Digest, summary: Summary) -> pyarrow.Table:
+    digest.add(rows)
+    summary.add(rows)
+    return as_schema(rows, schema)
+
+
 def _write_rows(writer: ParquetWriter, parts: list[pyarrow.Table]) -> None:
     if parts:
         writer.write_table(pyarrow.concat_tables(parts), row_group_size=ROW_GROUP_ROWS)
 
 
-async def read_days(
+async def read_parts(
     connection: Connection, table: TableName, symbol: str, month: Month
 ) -> AsyncIterator[pyarrow.Table]:
-    """The rows of a month, a day at a time, with wide decimals; days without rows are left out.
+    """The rows of a month with wide decimals: the candles at once, the trades of a day at a time. No part is empty.
 
     Raises:
         TooManyDigits: A number does not fit.
     """
-    day = month.start
-    while day < month.end:
+    start = month.start
+    while start < month.end:
+        end = start + _DAY if table == "trades" else month.end
         text = io.BytesIO()
-        await _copy(connection, table, symbol, day, text)
+        await _copy(connection, table, symbol, (start, end), text)
         if text.tell():
             yield await asyncio.to_thread(_parsed, table, text, symbol, month)
-        day += _DAY
+        start = end
 
 
-async def _copy(connection: Connection, table: TableName, symbol: str, day: datetime, text: io.BytesIO) -> None:
+async def _copy(connection: Connection, table: TableName, symbol: str, span: Span, text: io.BytesIO) -> None:
     async def keep(data: bytes) -> None:
         text.write(data)
 
-    await connection.copy_from_query(_QUERIES[table], symbol, day, day + _DAY, output=keep, format="csv")
+    await connection.copy_from_query(_QUERIES[table], symbol, *span, output=keep, format="csv")
 
 
 def _parsed(table: TableName, text: io.BytesIO, symbol: str, month: Month) -> pyarrow.Table:

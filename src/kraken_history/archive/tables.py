@@ -6,6 +6,7 @@ of its numbers fit, because readers decode these several times faster.
 
 import hashlib
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy
@@ -169,8 +170,8 @@ class Summary(Struct):
 
     table: TableName
     rows: int = 0
-    first: Any = None
-    last: Any = None
+    first: datetime | None = None
+    last: datetime | None = None
     sums: dict[str, Any] = {}
     sources: dict[str, int] = {}
     ids: list[tuple[int, int]] = []
@@ -180,8 +181,9 @@ class Summary(Struct):
         if not rows.num_rows:
             return
         self.rows += rows.num_rows
-        self.first = self.first or rows["timestamp"][0].as_py()
-        self.last = rows["timestamp"][-1].as_py()
+        times = rows["timestamp"].cast(pyarrow.int64())
+        self.first = self.first or _moment(times[0].as_py())
+        self.last = _moment(times[-1].as_py())
         for name in SUMS[self.table]:
             self.sums[name] = self.sums.get(name, 0) + compute.sum(rows[name]).as_py()
         if self.table == "candles_1m":
@@ -190,6 +192,14 @@ class Summary(Struct):
                 self.sources[each["values"]] = self.sources.get(each["values"], 0) + each["counts"]
         else:
             self.ids += _ranges(rows["id"].to_numpy())
+
+
+def _moment(microseconds: int) -> datetime:
+    """Arrow's own conversion imports pandas, which takes seconds."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _ranges(ids: "numpy.ndarray[Any, numpy.dtype[numpy.int64]]") -> list[tuple[int, int]]:

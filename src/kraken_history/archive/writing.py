@@ -17,7 +17,7 @@ import asyncpg
 from msgspec import Struct
 from msgspec.structs import replace
 
-from kraken_history.archive.manifest import TABLES, ArchivedObject, Entry, Manifest, TableName
+from kraken_history.archive.manifest import TABLES, Entry, Manifest
 from kraken_history.archive.place import PART, Place, make_archive, read_manifest, write_manifest
 from kraken_history.archive.snapshot import (
     MonthFiles,
@@ -146,7 +146,7 @@ async def _archive_month(
     proof: Proof,
 ) -> tuple[ArchivedMonth, Manifest]:
     symbol, entries = manifest.symbol, manifest.entries(month)
-    known = entries[0] if len(entries) == 1 else None
+    known = manifest.settled(month)
     if known is not None and known.version == versions[month]:
         again = entry_of(
             known.version, known.schema, known.written_at, dict(known.objects), known.ids, proof, month,
@@ -176,21 +176,22 @@ async def _archive_month(
 
 def replace_month(place: Place, manifest: Manifest, month: Month, made: MonthFiles) -> Manifest:
     """Put the files of a month in place; return the manifest, which is written too."""
-    entries = manifest.entries(month)
-    known = entries[0].objects if len(entries) == 1 else {}
-    write_manifest(place, manifest.having(month, [*entries, made.entry]))
+    settled = manifest.settled(month)
+    known = {} if settled is None else settled.objects
+    kept = {
+        table: known[table]
+        for table, described in made.entry.objects.items()
+        if table in known and known[table].content == described.content
+    }
+    entry = replace(made.entry, objects={**made.entry.objects, **kept})
+    to_come = replace(entry, is_complete=False)
+    write_manifest(place, manifest.having(month, [*manifest.entries(month), to_come]))
     for table, path in made.files.items():
-        if table not in known or known[table].content != made.entry.objects[table].content:
-            place.put(made.entry.objects[table].path, path)
-        else:  # the rows are the same, and so the file stays
-            made = replace(made, entry=_with_object(made.entry, table, known))
-    manifest = manifest.having(month, [made.entry])
+        if table not in kept:
+            place.put(entry.objects[table].path, path)
+    manifest = manifest.having(month, [entry])
     write_manifest(place, manifest)
     return manifest
-
-
-def _with_object(entry: Entry, table: TableName, known: Mapping[TableName, ArchivedObject]) -> Entry:
-    return replace(entry, objects={**entry.objects, table: known[table]})
 
 
 def _remove_leftovers(place: Place) -> None:
