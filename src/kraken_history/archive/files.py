@@ -41,7 +41,7 @@ def open_object(place: Place, entries: Sequence[Entry], table: TableName) -> Ope
         return None
     path = having[0].objects[table].path
     try:
-        file = ParquetFile(place.open(path))
+        file = ParquetFile(place.open(path), page_checksum_verification=True)
     except FileNotFoundError as error:
         if any(table not in entry.objects for entry in entries):
             return None

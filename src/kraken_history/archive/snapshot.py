@@ -205,7 +205,12 @@ async def _write_parquet(
     digest, summary = Digest(table), Summary(table)
     sorting = [SortingColumn(schema.get_field_index(name)) for name in ORDER[table]]
     with ParquetWriter(
-        path, schema, compression="zstd", sorting_columns=sorting, store_decimal_as_integer=True
+        path,
+        schema,
+        compression="zstd",
+        sorting_columns=sorting,
+        store_decimal_as_integer=True,
+        write_page_checksum=True,
     ) as writer:
         waiting: list[pyarrow.Table] = []
         async for rows in read_parts(connection, table, symbol, month):
