@@ -3,16 +3,20 @@
 Retention is off until it is set.
 """
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jobs.context import WorkerContext
 from jobs.patient_jobs import within_its_turn
+from kraken_history.errors import HistoryError, ServiceUnavailable
+from kraken_history.months import Month
+from kraken_history.reading.arrow_stream import require_packages
 from kraken_history.runtime import telemetry
 from kraken_history.settings import Settings
 from kraken_history.storing.aggregates import RefreshIsRunning
 from kraken_history.storing.partitions import make_partitions_ahead
-from kraken_history.storing.retention import drop_old
+from kraken_history.storing.retention import Held, drop_old, find_months_to_drop
 
 _log = telemetry.get_logger("worker")
 
@@ -34,12 +38,38 @@ async def apply_retention(ctx: dict[str, Any]) -> int:
     now = min(await context.pool.fetchval("SELECT now()"), context.rest.clock.now())
     cutoffs = retention_cutoffs(context.settings, now)
     try:
-        dropped = await drop_old(context.unhurried_pool, cutoffs, on_postponed=_log_postponed)
+        held = await _held_by_the_archive(context, cutoffs)
+        dropped = await drop_old(
+            context.unhurried_pool, cutoffs, on_postponed=_log_postponed, held=held, on_kept=_log_kept
+        )
     except RefreshIsRunning:
+        return 0
+    except ServiceUnavailable:
+        raise
+    except HistoryError as error:  # of the archive
+        _log.error("nothing_dropped", error=str(error))
         return 0
     if any(dropped.values()):
         _log.info("dropped", **dropped)
     return sum(dropped.values())
+
+
+async def _held_by_the_archive(context: WorkerContext, cutoffs: dict[str, datetime]) -> Held | None:
+    """What the archive provably holds of the data that may be dropped; None if no archive is set."""
+    url = context.settings.archive_url
+    if url is None:
+        return None
+    await require_packages("arrow", "pyarrow")
+    from kraken_history.archive.checking import find_held
+    from kraken_history.archive.place import place_of
+
+    months = await find_months_to_drop(context.unhurried_pool, cutoffs)
+    place = await asyncio.to_thread(place_of, url.get_secret_value())
+    return await find_held(context.unhurried_pool, place, months)
+
+
+def _log_kept(table: str, piece: str, symbol: str, month: Month) -> None:
+    _log.warning("drop_waits_for_archive", table=table, piece=piece, symbol=symbol, month=str(month))
 
 
 def _log_postponed(table: str, piece: str) -> None:

@@ -21,6 +21,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from jobs.aggregates import AFTER_GRACE_S, refresh_aggregates
+from jobs.archive import ARCHIVE_TIMEOUT_S, update_archive
 from jobs.backfill import backfill, sweep_backfills
 from jobs.context import WorkerContext
 from jobs.coverage import build_maps
@@ -276,6 +277,7 @@ class WorkerSettings:
         cron(build_maps, minute={3, 23, 43}, keep_result=0, max_tries=1),
         cron(apply_retention, minute=37, keep_result=0, max_tries=1),
         cron(look_up_hole_times, minute=22, run_at_startup=True, keep_result=0, timeout=LOOK_UP_TIMEOUT_S),
+        cron(update_archive, minute=52, keep_result=0, max_tries=1, timeout=ARCHIVE_TIMEOUT_S),
         cron(fetch_indicators, hour=0, minute=17, keep_result=0, max_tries=3),
         cron(sweep_backfills, second={15, 45}, run_at_startup=False, keep_result=0),
         cron(fetch_ohlc_of_all, minute=set(range(0, 60, EVERY_MINUTES)), run_at_startup=False, keep_result=0),

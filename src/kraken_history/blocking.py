@@ -62,12 +62,14 @@ class BlockingHistoricalDataProvider:
     In a process that was forked off it is closed, and may be opened anew.
 
     Args:
-        db_url, pool_min_size, pool_max_size: As the provider's.
+        db_url, pool_min_size, pool_max_size, archive: As the provider's.
     """
 
-    def __init__(self, db_url: str, pool_min_size: int = 2, pool_max_size: int = 10) -> None:
+    def __init__(
+        self, db_url: str, pool_min_size: int = 2, pool_max_size: int = 10, *, archive: str | None = None
+    ) -> None:
         self._new_provider: Callable[[], HistoricalDataProvider] = lambda: HistoricalDataProvider(
-            db_url, pool_min_size, pool_max_size
+            db_url, pool_min_size, pool_max_size, archive=archive
         )
         self._provider = self._new_provider()
         # By process: one that a thread holds at a fork stays locked in the child.

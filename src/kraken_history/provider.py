@@ -99,10 +99,16 @@ class HistoricalDataProvider:
         db_url: ``postgresql://user:password@host:5432/name``; several hosts, comma between, are tried in turn, and
             ``?target_session_attrs=prefer-standby`` prefers a replica.
         pool_min_size, pool_max_size: Minimum number of open connections, and the maximum.
+        archive: A folder, or ``s3://bucket/path``, that ``kraken-history archive`` wrote. One-minute candles and trades
+            that are read as columns (:meth:`get_candles_arrow`, :meth:`get_candles_frame`, :meth:`get_trades_arrow`,
+            :meth:`get_trades_frame`) then come from it, for months that have not changed since they were archived.
+            What retention dropped of these is not missing. All other reads use the database only.
     """
 
-    def __init__(self, db_url: str, pool_min_size: int = 2, pool_max_size: int = 10) -> None:
-        self._database = Database(db_url, pool_min_size, pool_max_size)
+    def __init__(
+        self, db_url: str, pool_min_size: int = 2, pool_max_size: int = 10, *, archive: str | None = None
+    ) -> None:
+        self._database = Database(db_url, pool_min_size, pool_max_size, archive)
 
     async def connect(self) -> None:
         """Connect, unless that is done.

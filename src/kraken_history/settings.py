@@ -117,6 +117,10 @@ class Settings(BaseSettings):
         None, ge=30, description="drop older candles of 1 and 4 hours; 1825 is common"
     )
 
+    archive_url: SecretStr | None = Field(
+        None, description="folder or s3://bucket/path of an archive that the worker keeps up to date"
+    )
+
     fear_greed_enabled: bool = Field(False, description="fetch the fear and greed index once a day")
     fear_greed_url: str = Field("https://api.alternative.me", pattern="^https?://", description="address of the source")
     btc_dominance_enabled: bool = Field(False, description="fetch bitcoin's share of the market once a day")
@@ -179,6 +183,7 @@ class Settings(BaseSettings):
         "retention_candles_days",
         "retention_minutes_days",
         "retention_hours_days",
+        "archive_url",
         mode="before",
     )
     @classmethod

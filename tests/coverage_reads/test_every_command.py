@@ -29,6 +29,7 @@ READS_NO_HISTORY = {
     *("up", "demo", "health", "env", "psql", "migrate", "upgrade"),  # the servers and services themselves
     *("backfill", "fetch-ohlc", "fill-gaps", "import-csv", "refresh", "remove-trade"),  # write it
     *("backup", "restore"),  # all of the database, as it is
+    *("archive", "restore-archive"),  # whole months, with what is proven of them
     *("dead-letters", "indicators"),  # not of trades or candles
 }
 SECONDS = {kind: int(span.duration.total_seconds()) for kind, span in STRETCHES.items()}

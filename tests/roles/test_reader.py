@@ -22,7 +22,7 @@ BASE_TABLES = (
     "trades", "candles", "external_indicators", "data_sync_status", "candle_aggregates", "backfills",
     "absence_evidence", "schema_migrations", "dropped_ranges", "dropped_rows",
     "refused_trades", "unreachable_trades", "reused_ids", "waiting_trades", "removed_trades", "contested_minutes",
-    "corrected_minutes", "longer_candles", "stale_hours", "stale_buckets",
+    "corrected_minutes", "longer_candles", "stale_hours", "stale_buckets", "archived_months",
 )  # fmt: skip
 SYMBOL = "BTC/USDT"
 END = NOON + timedelta(hours=2)

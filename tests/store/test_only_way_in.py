@@ -29,6 +29,7 @@ _COPIES = ("copy_to_table", "copy_records_to_table")
 _MARKET_DATA = (
     "trades", "candles", "longer_candles", "candle_aggregates", "dropped_ranges", "contested_minutes",
     "corrected_minutes", "refused_trades", "reused_ids", "stale_hours", "stale_buckets", "minute_maps",
+    "archived_months",
 )  # fmt: skip
 
 

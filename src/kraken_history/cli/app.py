@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from kraken_history.cli.commands import archive as archive_command
 from kraken_history.cli.commands import backfill as backfill_command
 from kraken_history.cli.commands import backup as backup_command
 from kraken_history.cli.commands import coverage as coverage_command
@@ -49,6 +50,7 @@ app.add_typer(letters_app, name="dead-letters")
 backfill_command.register(app)
 coverage_command.register(app)
 backup_command.register(app)
+archive_command.register(app)
 export_command.register(app)
 fetch_ohlc_command.register(app)
 fill_gaps_command.register(app)

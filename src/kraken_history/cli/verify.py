@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from kraken_history.cli import servers as server_choice
+from kraken_history.cli.archive import run_check
 from kraken_history.cli.backfill_progress import rough
 from kraken_history.cli.instants import instant, instant_option
 from kraken_history.cli.repairing import Repaired, repair
@@ -49,6 +50,15 @@ def run_command(symbols: Sequence[str], from_: str | None, to: str | None, *, as
     if start is not None and end is not None and start >= end:
         raise UsageError(f"--from ({instant(start)}) must be before --to ({instant(end)})")
     raise typer.Exit(run_verify(load_settings(), symbols, start, end, as_json=as_json, repairs=repairs))
+
+
+def run_archive_check(
+    uri: str, symbols: Sequence[str], from_: str | None, to: str | None, *, as_json: bool, repairs: bool
+) -> None:
+    """Check the options and the archive, and exit with 1 if anything is wrong."""
+    if from_ is not None or to is not None or repairs:
+        raise UsageError("expected --archive without --from, --to and --repair: it checks all months")
+    raise typer.Exit(run_check(uri, symbols, as_json=as_json))
 
 
 def run_verify(

@@ -5,16 +5,18 @@ and gives the same float, the nearest. For a decimal, it preserves every digit.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from kraken_history.errors import InvalidChoice, UsageError
 from kraken_history.intervals import Span, bucket_start, checked_interval, closed_window, width_of
+from kraken_history.reading.archived import Part, archived_time, find_parts, read_part
 from kraken_history.reading.arrow_stream import ARROW, fetch_batches, require_packages
 from kraken_history.reading.candle_query import Query, select_candles
 from kraken_history.reading.candles import read_marks, require_symbol
+from kraken_history.reading.coverage import read_kept
 from kraken_history.reading.database import Database
 from kraken_history.reading.gaps import GapsChoice, checked_gaps
 from kraken_history.reading.missing import require_complete, require_kept
@@ -67,7 +69,8 @@ async def read_candles_arrow(
         case "pad":
             table = await _read_padded(database, symbol, interval, span, numbers)
         case _:
-            table = await _read_span(database, symbol, interval, span, numbers)
+            parts = await _parts_of(database, symbol, interval, span)
+            table = await _read_parts(database, symbol, interval, parts, numbers)
     if not table.num_rows:
         await require_symbol(database, symbol)
     return table
@@ -115,17 +118,41 @@ async def _read_or_raise(
     database: Database, symbol: str, interval: int, span: Span, numbers: Literal["decimal", "float"]
 ) -> "pyarrow.Table":
     start, end = span
+    parts = await _parts_of(database, symbol, interval, span)
+    archived = archived_time(parts)
     if start < end:
-        complete_until = await require_complete(database, symbol, span, interval=interval)
+        complete_until = await require_complete(database, symbol, span, interval=interval, archived=archived)
         end = max(start, bucket_start(complete_until, width_of(interval)))
-    table = await _read_span(database, symbol, interval, (start, end), numbers)
-    await require_kept(database, symbol, (start, end), interval=interval)
+    parts = [Part((part.span[0], min(part.span[1], end)), part.opened) for part in parts if part.span[0] < end]
+    table = await _read_parts(database, symbol, interval, parts, numbers)
+    await require_kept(database, symbol, (start, end), interval=interval, archived=archived)
     return table
+
+
+async def _parts_of(database: Database, symbol: str, interval: int, span: Span) -> list[Part]:
+    """The archive has one-minute candles only."""
+    return [Part(span)] if interval != 1 else await find_parts(database, symbol, "candles_1m", span)
+
+
+async def _read_parts(
+    database: Database, symbol: str, interval: int, parts: Sequence[Part], numbers: Literal["decimal", "float"]
+) -> "pyarrow.Table":
+    import pyarrow
+
+    schema = candle_schema(numbers)
+    tables = [
+        await asyncio.to_thread(read_part, part, schema, {"symbol": symbol, "interval_minutes": 1}, numbers)
+        if part.opened is not None
+        else await _read_span(database, symbol, interval, part.span, numbers)
+        for part in parts
+    ]
+    return pyarrow.concat_tables([schema.empty_table(), *tables])
 
 
 async def _read_span(
     database: Database, symbol: str, interval: int, span: Span, numbers: Literal["decimal", "float"]
 ) -> "pyarrow.Table":
+    """The candles of a span, from the database."""
     import pyarrow
 
     schema = candle_schema(numbers)
@@ -161,14 +188,27 @@ async def _read_padded(
     database: Database, symbol: str, interval: int, span: Span, numbers: Literal["decimal", "float"]
 ) -> "pyarrow.Table":
     start, end = span
+    if database.archive is not None and start < end:
+        await _refuse_dropped(database, symbol, span)
     known = await read_known(database, symbol, interval, span) if start < end else None
     if known is None:
         return padded_schema(numbers).empty_table()
     start = max(start, known.timestamp)
-    table = await _read_span(database, symbol, interval, (start, end), numbers)
+    parts = await _parts_of(database, symbol, interval, (start, end))
+    table = await _read_parts(database, symbol, interval, parts, numbers)
     end = min(end, await read_last_close(database, interval))
     with long_numbers_refused(symbol):
         return await asyncio.to_thread(pad_table, table, known, start, end)
+
+
+async def _refuse_dropped(database: Database, symbol: str, span: Span) -> None:
+    """The close with which padding begins is looked up in the database alone."""
+    async with database.connection() as connection:
+        if await read_kept(connection, span) != [span]:
+            raise UsageError(
+                f"{symbol}: expected gaps='raise' or gaps='ignore' for time that retention dropped, got 'pad':"
+                " an archive is not padded"
+            )
 
 
 def pad_table(table: "pyarrow.Table", known: HistoricalCandle, start: datetime, end: datetime) -> "pyarrow.Table":

@@ -21,12 +21,14 @@ class Database:
     Args:
         url: ``postgresql://user:password@host:5432/name``. Several hosts, separated by commas, are tried in turn;
             ``?target_session_attrs=prefer-standby`` prefers a replica.
+        archive: Place of an archive of this database, for reads of columns; None to read the database only.
     """
 
-    def __init__(self, url: str, pool_min_size: int, pool_max_size: int) -> None:
+    def __init__(self, url: str, pool_min_size: int, pool_max_size: int, archive: str | None = None) -> None:
         _check_size("pool_max_size", pool_max_size, 1)
         _check_size("pool_min_size", pool_min_size, 0)
         self.url = url
+        self.archive = archive
         self._min_size = min(pool_min_size, pool_max_size)
         self._max_size = pool_max_size
         self._pool: asyncpg.Pool | None = None

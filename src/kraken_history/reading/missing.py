@@ -73,10 +73,12 @@ async def find_gaps(
     interval: int = 1,
     grace: timedelta = GRACE,
     unsettled: timedelta = UNSETTLED,
+    archived: Sequence[Span] = (),
 ) -> Gaps:
     """What is missing of ``span``, as of one moment. Time in the future is not missing.
 
     Args:
+        archived: Time that is read from an archive, in order. Rows of it that were dropped are not missing.
         interval: Of the candles that are read, in minutes: those without minutes may cover its whole buckets.
         grace: How far other symbols' trades must have gone on past silence that counts as quiet.
         unsettled: Missing time that begins so long ago, or later, is not settled yet instead.
@@ -92,8 +94,9 @@ async def find_gaps(
             is_wanted = content == "candles" and bool(found.unproven)
             longer = await _find_longer(connection, symbol, interval, span) if is_wanted else []
         # Read after that snapshot: it may lack rows that were dropped meanwhile.
-        dropped = without([span], await read_kept(connection, span, content))
-        guessed = dropped if content == "candles" else without([span], await read_kept(connection, span, "candles"))
+        gone = without([span], await read_kept(connection, span, content))
+        guessed = gone if content == "candles" else without([span], await read_kept(connection, span, "candles"))
+    dropped = without(gone, archived)
     dropped = without(dropped, longer)
     missing = without(without(found.unproven, without(found.known, guessed)), longer)
     judged = judge(without(missing, dropped), found.edge, grace, unsettled)
@@ -181,6 +184,7 @@ async def require_complete(
     *,
     interval: int = 1,
     grace: timedelta = GRACE,
+    archived: Sequence[Span] = (),
 ) -> datetime:
     """Check that nothing of ``span`` is missing, and return where it ends: at its end, or where it is not settled.
 
@@ -190,7 +194,7 @@ async def require_complete(
     Raises:
         CoverageError: Part of it is missing.
     """
-    gaps = await find_gaps(database, symbol, span, content, interval=interval, grace=grace)
+    gaps = await find_gaps(database, symbol, span, content, interval=interval, grace=grace, archived=archived)
     if gaps.missing:
         raise gaps.error(symbol)
     return span[1] if gaps.settled_until is None else min(span[1], gaps.settled_until)
@@ -222,7 +226,13 @@ async def require_all_complete(
 
 
 async def require_kept(
-    database: Database, symbol: str, span: Span, content: Content = "candles", *, interval: int = 1
+    database: Database,
+    symbol: str,
+    span: Span,
+    content: Content = "candles",
+    *,
+    interval: int = 1,
+    archived: Sequence[Span] = (),
 ) -> None:
     """Check, after reading, that nothing of ``span`` was dropped meanwhile.
 
@@ -235,6 +245,6 @@ async def require_kept(
         kept = await read_kept(connection, span, content)
     if kept == [span]:
         return
-    gaps = await find_gaps(database, symbol, span, content, interval=interval)
+    gaps = await find_gaps(database, symbol, span, content, interval=interval, archived=archived)
     if gaps.missing:
         raise gaps.error(symbol)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from kraken_history.intervals import Span, checked_range
+from kraken_history.reading.archived import Part, archived_time, find_parts, read_part
 from kraken_history.reading.arrow_stream import ARROW, fetch_batches, require_packages
 from kraken_history.reading.candle_query import Query
 from kraken_history.reading.columns import check_choice, long_numbers_refused, number_type, pandas_frame, polars_frame
@@ -53,13 +54,27 @@ async def read_trades_arrow(
     import pyarrow
 
     span, is_checked = checked_range(start, end), checked_trade_gaps(gaps) == "raise"
+    parts = await find_parts(database, symbol, "trades", span)
+    archived = archived_time(parts)
     if is_checked:
-        span = span[0], await require_complete(database, symbol, span, "trades")
-    async with aclosing(trade_batches(database, symbol, span, numbers)) as pages:
-        batches = [batch async for page in pages for batch in page]
+        span = span[0], await require_complete(database, symbol, span, "trades", archived=archived)
+    schema = trade_schema(numbers)
+    tables = [schema.empty_table()]
+    for part in parts:
+        within = part.span[0], min(part.span[1], span[1])
+        if within[0] >= within[1]:
+            continue
+        if part.opened is not None:
+            wanted = Part(within, part.opened)
+            tables.append(await asyncio.to_thread(read_part, wanted, schema, {"symbol": symbol}, numbers))
+            continue
+        async with aclosing(trade_batches(database, symbol, within, numbers)) as pages:
+            tables.append(pyarrow.Table.from_batches([batch async for page in pages for batch in page], schema))
+    if not any(table.num_rows for table in tables):
+        await read_extent(database, symbol)  # raises if nothing is stored for this symbol
     if is_checked and span[0] < span[1]:
-        await require_kept(database, symbol, span, "trades")
-    return pyarrow.Table.from_batches(batches, trade_schema(numbers))
+        await require_kept(database, symbol, span, "trades", archived=archived)
+    return pyarrow.concat_tables(tables)
 
 
 async def read_trades_frame(

@@ -1,4 +1,4 @@
-"""Records which minutes a write changed: for the refresh of longer intervals, followers of candles, and coverage."""
+"""Records which minutes a write changed: for longer intervals, followers of candles, coverage and the archive."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +11,7 @@ from kraken_history.completeness.status_rows import ONE_WRITE, open_rows
 from kraken_history.database.connections import Connection
 from kraken_history.records import TimeRange
 from kraken_history.storing.announcing import announce
+from kraken_history.storing.archived_months import NEW_VERSIONS
 from kraken_history.storing.map_building import DELETE_MAPS
 from kraken_history.storing.stale_time import MARK_HOURS
 
@@ -50,9 +51,10 @@ async def note_candles(
     new: Mapping[str, int],
     stale: Mapping[str, Sequence[TimeRange]],
 ) -> None:
-    """Update the candles' sync status, mark stale hours, delete the maps of the changed days, and notify followers.
+    """Update the candles' sync status, mark stale hours, and notify followers.
 
-    The symbols must be locked. Followers are notified only after the commit of an announced transaction.
+    Maps of the changed days are deleted, and archived months get a new version. The symbols must be locked. Followers
+    are notified only after the commit of an announced transaction.
 
     Args:
         spans: By symbol: the first and the last minute that changed.
@@ -78,7 +80,7 @@ async def _note(
     new: Mapping[str, int],
     stale: Mapping[str, Sequence[TimeRange]],
 ) -> set[str]:
-    """Mark the hours of these symbols, delete the maps of their days, and update their rows.
+    """Mark the hours of these symbols, delete the maps of their days, change archived months, update their rows.
 
     Returns:
         The symbols that have a row.
@@ -97,6 +99,7 @@ async def _note(
 
 _NOTE_CANDLES = f"""
     WITH marked AS ({MARK_HOURS.format(symbols="$5", starts="$6", ends="$7")}),
+    versions AS ({NEW_VERSIONS.format(symbols="$5", starts="$6", ends="$7")}),
     outdated AS ({DELETE_MAPS.format(symbols="$5", starts="$6", ends="$7")}),
     n AS MATERIALIZED (
         SELECT n.*, newest_generation(n.symbol, 'candles_1m') AS generation

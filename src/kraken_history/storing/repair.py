@@ -25,6 +25,7 @@ from kraken_history.ledger import IdRanges
 from kraken_history.records import MINUTE, TimeRange
 from kraken_history.storing.aggregates import sole_refresher
 from kraken_history.storing.announcing import announced_transaction
+from kraken_history.storing.archived_months import note_changed_trades
 from kraken_history.storing.candle_changes import note_candles
 from kraken_history.storing.candle_checks import DROPPED, wrong_minutes
 from kraken_history.storing.candle_rules import OF_TRADES, TRADE_IDS, VALUES
@@ -75,11 +76,14 @@ async def remove_repeated(pool: asyncpg.Pool, symbol: str, ids: IdRanges) -> lis
         await _locked(
             pool,
             symbol,
-            lambda connection, part=part, times=times: connection.execute(  # type: ignore[misc]
-                _DELETE_TRADES, symbol, times, [row["id"] for row in part], min(times), max(times)
-            ),
+            partial(_delete_trades, symbol=symbol, times=times, ids=[row["id"] for row in part]),
         )
     return [row["timestamp"] for row in again]
+
+
+async def _delete_trades(connection: Connection, *, symbol: str, times: Sequence[datetime], ids: Sequence[int]) -> None:
+    await connection.execute(_DELETE_TRADES, symbol, times, ids, min(times), max(times))
+    await note_changed_trades(connection, symbol, times)
 
 
 async def remove_trade(pool: asyncpg.Pool, symbol: str, trade_id: int, reason: str) -> list[datetime]:
@@ -106,7 +110,7 @@ async def _remove(
     connection: Connection, *, symbol: str, trade_id: int, times: Sequence[datetime], reason: str
 ) -> None:
     await connection.execute(_KEEP_REMOVED, symbol, trade_id, times[0], times[-1], reason)
-    await connection.execute(_DELETE_TRADES, symbol, times, [trade_id] * len(times), times[0], times[-1])
+    await _delete_trades(connection, symbol=symbol, times=times, ids=[trade_id] * len(times))
     for minute in sorted({bucket_start(moment, MINUTE) for moment in times}):
         window = symbol, [minute], minute, minute + MINUTE
         if not await connection.fetchval(_IS_OF_TRADES, symbol, minute):

@@ -25,6 +25,10 @@ def _verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Rebuild from the stored trades what differs, and verify again.")
     ] = False,
+    archive: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Check an archive instead: its files, and some months against the database."),
+    ] = None,
 ) -> None:
     """Recount trades, ledger and candles, and report what differs.
 
@@ -33,8 +37,13 @@ def _verify(
     and may run beside `up`. With --repair, trades that are lost become missing, so that they are fetched again; it
     needs the user who owns the tables.
 
+    With --archive, reads every file of the archive, compares it with its digest, and compares three months per symbol,
+    chosen at random, with the rows of the database.
+
     Example: kraken-history verify BTC/USDT --from 2026-01-01
     """
     with loading():
-        from kraken_history.cli.verify import run_command
+        from kraken_history.cli.verify import run_archive_check, run_command
+    if archive is not None:
+        run_archive_check(archive, symbols or [], from_, to, as_json=as_json, repairs=repair)
     run_command(symbols or [], from_, to, as_json=as_json, repairs=repair)

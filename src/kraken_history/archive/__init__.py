@@ -1,0 +1,1 @@
+"""The archive: closed months as Parquet files, with a manifest of what they hold and prove. See ``docs/archive.md``."""

@@ -1,0 +1,121 @@
+"""A database that is restored from the archive has the same rows, ledger and candles, to the digit."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from kraken_history.archive.manifest import ArchiveError
+from kraken_history.archive.place import Folder
+from kraken_history.archive.restoring import RestoredMonth, restore
+from kraken_history.completeness.covered_time import COVERED_BY_TRADES
+from kraken_history.database.connections import create_pool
+from kraken_history.errors import UsageError
+from kraken_history.reading.verification import verify
+from kraken_history.storing.aggregates import refresh
+from kraken_history.storing.store import Store
+from tests.archive.conftest import BTC, CLOSED, ETH, archived, trade
+from tests.support.servers import DatabaseServer
+
+
+@pytest.fixture
+async def other(database_server: DatabaseServer) -> AsyncIterator[asyncpg.Pool]:
+    """A second database, migrated and empty."""
+    url = database_server.create_migrated_database()
+    opened = await create_pool(url, min_size=1, max_size=4)
+    yield opened
+    opened.terminate()
+    database_server.drop_database(url)
+
+
+async def restored(pool: asyncpg.Pool, place: Folder, *symbols: str) -> list[RestoredMonth]:
+    return [month async for month in restore(pool, place, symbols or None)]
+
+
+async def content(pool: asyncpg.Pool) -> list[Any]:
+    """All that the archive must bring back, to the last digit."""
+    trades = await pool.fetch("SELECT t.*, t.*::text AS digits FROM trades t ORDER BY symbol, id, timestamp")
+    candles = await pool.fetch("SELECT c.*, c.*::text AS digits FROM candles c ORDER BY symbol, timestamp")
+    hours = await pool.fetch("SELECT * FROM candles_1h ORDER BY symbol, timestamp")
+    ledger = await pool.fetch(
+        f"""
+        SELECT s.symbol, s.oldest_timestamp, s.newest_timestamp, s.total_records, s.id_ranges, s.absent_id_ranges,
+               {COVERED_BY_TRADES} AS covered, c.oldest_timestamp AS oldest, c.newest_timestamp AS newest,
+               c.total_records AS candles, c.time_ranges
+        FROM data_sync_status s JOIN data_sync_status c ON c.symbol = s.symbol AND c.data_type = 'candles_1m'
+        WHERE s.data_type = 'trades' ORDER BY s.symbol
+        """  # noqa: S608
+    )
+    versions = await pool.fetch("SELECT * FROM archived_months ORDER BY symbol, month")
+    contested = await pool.fetch("SELECT * FROM contested_minutes ORDER BY symbol, timestamp")
+    return [trades, candles, hours, ledger, versions, contested]
+
+
+async def test_a_restored_database_equals_the_archived_one(
+    history: asyncpg.Pool, other: asyncpg.Pool, place: Folder
+) -> None:
+    await archived(history, place)
+
+    outcomes = await restored(other, place)
+
+    assert [(each.symbol, str(each.month), each.state) for each in outcomes] == [
+        (symbol, month, "restored") for symbol in (BTC, ETH) for month in CLOSED
+    ]
+    assert await content(other) == await content(history)
+    await refresh(other)
+    async with other.acquire() as connection:
+        assert (await verify(connection)).differences == []
+
+
+async def test_restoring_again_changes_nothing(history: asyncpg.Pool, other: asyncpg.Pool, place: Folder) -> None:
+    await archived(history, place)
+    await restored(other, place, BTC)
+    before = await content(other)
+
+    outcomes = await restored(other, place, BTC)
+
+    assert {each.state for each in outcomes} == {"current"}
+    assert await content(other) == before
+
+
+async def test_a_restored_database_continues_the_archive(
+    history: asyncpg.Pool, other: asyncpg.Pool, place: Folder
+) -> None:
+    await archived(history, place)
+    await restored(other, place)
+
+    assert {each.state for each in await archived(other, place)} == {"current"}
+
+    await Store(other).write([trade(8)])
+    changed = [str(each.month) for each in await archived(other, place) if each.state != "current"]
+    assert changed == ["2025-11"]
+
+
+async def test_a_database_with_other_data_of_a_month_is_left_alone(
+    history: asyncpg.Pool, other: asyncpg.Pool, place: Folder
+) -> None:
+    await archived(history, place)
+    await Store(other).write([trade(5)])
+    before = await content(other)
+
+    with pytest.raises(UsageError, match="BTC/USDT 2025-11, got one that has some: restore into an empty database"):
+        await restored(other, place, BTC)
+
+    after = await content(other)
+    assert [row for row in after[0] if row["id"] == 5] == before[0]
+
+
+async def test_a_damaged_file_is_not_restored(history: asyncpg.Pool, other: asyncpg.Pool, place: Folder) -> None:
+    await archived(history, place)
+    path = place.folder / "trades/symbol=BTC-USDT/month=2025-11.parquet"
+    data = bytearray(path.read_bytes())
+    data[20] ^= 1
+    path.write_bytes(bytes(data))
+
+    with pytest.raises(ArchiveError, match=r"month=2025-11.parquet in .* is damaged: expected SHA-256"):
+        await restored(other, place)
+
+    assert {row["month"].isoformat() for row in await other.fetch("SELECT month FROM archived_months")} == {
+        "2025-10-01"
+    }
