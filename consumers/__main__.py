@@ -16,7 +16,7 @@ from kraken_history.database.migrations import check_schema
 from kraken_history.database.roles import check_may_store
 from kraken_history.database.watching import SessionWatch, watching
 from kraken_history.fetching.queue import JobQueue, queue_on
-from kraken_history.runtime import liveness
+from kraken_history.runtime import liveness, telemetry
 from kraken_history.runtime.clocks import Clocks
 from kraken_history.runtime.processes import run_service, run_until
 from kraken_history.runtime.redis_access import connect_both
@@ -27,6 +27,8 @@ from kraken_history.storing.store import Store
 from kraken_history.stream import wire
 from kraken_history.stream.shards import claim_shards
 
+_log = telemetry.get_logger("consumer")
+
 _ANSWERS_WITHIN_S = 2.0  # a database that takes longer for nothing counts as away
 
 
@@ -35,7 +37,7 @@ async def consume(settings: Settings, stop: asyncio.Event) -> None:
     url = settings.require_database_url()
     redis_urls = settings.require_redis_url(), settings.require_jobs_redis_url()
     # A connection for each shard, because this consumer may be the only one.
-    most, patience_s, watch = settings.stream_shards + 1, settings.write_timeout_s, SessionWatch()
+    most, patience_s, watch = settings.stream_shards + 1, settings.write_timeout_s, SessionWatch(_log.warning)
     pool = await create_pool(url, min_size=1, max_size=most, command_timeout_s=patience_s, sessions=watch.sessions)
     async with leaving_in_time(pool, stop):
         try:

@@ -159,7 +159,7 @@ async def forget_jobs_at_work(arq: ArqRedis) -> int:
 async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis, stop: asyncio.Event) -> WorkerContext:
     # A statement without a limit would outlive the job: asyncpg waits for the server to confirm a cancellation, for as
     # long as a statement may take.
-    url, most, watch = settings.require_database_url(), WorkerSettings.max_jobs + 1, SessionWatch()
+    url, most, watch = settings.require_database_url(), WorkerSettings.max_jobs + 1, SessionWatch(_log.warning)
     pool = await create_pool(
         url, min_size=1, max_size=most, command_timeout_s=settings.write_timeout_s, sessions=watch.sessions
     )
