@@ -35,6 +35,7 @@ _CUT: dict[Place, _Bound] = {
 _BLACK_HOLE: dict[Place, _Bound] = {"ws": _PAUSES}
 _SILENT: dict[Place, _Bound] = {
     "rest": {"bound_s": 45.0, "why": "a call of REST is given up after 30 s without an answer"},
+    "database": {"bound_s": 20.0, "why": "a service gives a connection up within 15 s after it was used again"},
 }
 
 

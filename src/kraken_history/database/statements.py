@@ -135,3 +135,8 @@ class Sessions:
     def __init__(self) -> None:
         self.pools: list[asyncpg.Pool] = []
         self.connections: WeakSet[WritersConnection] = WeakSet()
+
+    async def expire(self) -> None:
+        """Replace the connections that are idle before their next use, and the others after it."""
+        for pool in self.pools:
+            await pool.expire_connections()

@@ -77,8 +77,7 @@ class SessionWatch:
         self.wait = in_words(session for pid, session in sessions.items() if pid not in dead)
         if dead:
             self._note("dead_connections", number=len(dead))
-            for pool in self.sessions.pools:  # the network has lost their other connections too, probably
-                await pool.expire_connections()
+            await self.sessions.expire()  # the network has lost the other connections too, probably
         if lost := [sessions[pid] for pid in dead if pid in sessions]:  # until they end, they hold their locks
             await _end(beside, [(session.pid, session.began) for session in lost])
         await self._end_frozen(beside, [pid for pid, session in sessions.items() if session.blockers])
@@ -188,7 +187,9 @@ async def _keep_looking(database_url: str, watch: SessionWatch) -> None:
             finally:
                 beside.terminate()
         watch.wait = ""
-        if not has_looked:
+        if has_looked:  # this connection was lost, and so were those of the pools, probably
+            await watch.sessions.expire()
+        else:
             await asyncio.sleep(EVERY_S)
 
 
