@@ -5,12 +5,14 @@ import inspect
 import os
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, ClassVar
 
 import arq.worker
+import asyncpg
 from arq import cron
 from arq.connections import ArqRedis
 from arq.constants import in_progress_key_prefix
@@ -48,7 +50,7 @@ from kraken_history.database.failures import UNAVAILABLE, is_transient
 from kraken_history.database.migrations import check_schema
 from kraken_history.database.roles import check_is_owner
 from kraken_history.database.watching import SessionWatch, watching
-from kraken_history.errors import HistoryError, UsageError
+from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
 from kraken_history.fetching.queue import (
     BACKFILL,
     CONFIRM,
@@ -70,6 +72,7 @@ from kraken_history.kraken.resolver import Resolver
 from kraken_history.records import HistoricalTrade, RefusedTrade, UnreadableRow
 from kraken_history.runtime import liveness, telemetry
 from kraken_history.runtime.clocks import Clocks
+from kraken_history.runtime.patience import AGAIN_AFTER_S, when_available
 from kraken_history.runtime.processes import EXIT_FAILED, EXIT_USAGE
 from kraken_history.runtime.redis_access import connect_streams, see_that_redis_answers
 from kraken_history.runtime.signs import WorkerSign
@@ -163,30 +166,39 @@ async def forget_jobs_at_work(arq: ArqRedis) -> int:
 async def _open(settings: Settings, stack: AsyncExitStack, arq: ArqRedis, stop: asyncio.Event) -> WorkerContext:
     # A statement without a limit would outlive the job: asyncpg waits for the server to confirm a cancellation, for as
     # long as a statement may take.
-    url, most, watch = settings.require_database_url(), WorkerSettings.max_jobs + 1, SessionWatch()
-    pool = await create_pool(
-        url, min_size=1, max_size=most, command_timeout_s=settings.write_timeout_s, sessions=watch.sessions
-    )
+    url, watch = settings.require_database_url(), SessionWatch(_log.warning)
+    pool = await when_available("database", partial(_open_pool, settings, url, watch), stop, _log)
     await stack.enter_async_context(leaving_in_time(pool, stop))
     await stack.enter_async_context(watching(url, watch))
     long_pool = await create_pool(
         url, min_size=0, max_size=_MOST_LONG, command_timeout_s=_LONG_STATEMENT_S, sessions=watch.sessions
     )
     await stack.enter_async_context(leaving_in_time(long_pool, stop))
-    try:
-        async with pool.acquire() as connection:
-            await check_schema(connection)
-            await check_is_owner(connection)
-    except UNAVAILABLE as error:
-        raise connection_error(error, url) from error
     limiter = RateLimiter(arq, settings.pacing)
     rest = await stack.enter_async_context(KrakenRest(settings.kraken_rest_url, limiter))
     jobs = JobQueue(arq, heal_delay_s=settings.heal_delay_s)
-    streams = await stack.enter_async_context(streams_beside(arq, settings))
+    streams = await when_available(
+        "redis", lambda: stack.enter_async_context(streams_beside(arq, settings)), stop, _log
+    )
     letters = DeadLetters(streams, max_letters=settings.dead_letters_max)
     store = Store(pool, put_aside=partial(keep_aside, letters, settings))
     pairs = Resolver(rest.fetch_asset_pairs)
     return WorkerContext(settings, pool, store, rest, pairs, jobs, long_pool, streams=streams)
+
+
+async def _open_pool(settings: Settings, url: str, watch: SessionWatch) -> asyncpg.Pool:
+    most, patience_s = WorkerSettings.max_jobs + 1, settings.write_timeout_s
+    pool = await create_pool(url, min_size=1, max_size=most, command_timeout_s=patience_s, sessions=watch.sessions)
+    try:
+        async with pool.acquire() as connection:
+            await check_schema(connection)
+            await check_is_owner(connection)
+    except BaseException as error:
+        pool.terminate()
+        if isinstance(error, UNAVAILABLE):
+            raise connection_error(error, url) from error
+        raise
+    return pool
 
 
 @asynccontextmanager
@@ -245,12 +257,29 @@ def _leave(error: HistoryError) -> None:
 
 def _redis_url() -> str:
     try:
-        url = load_settings().require_jobs_redis_url()
-        see_that_redis_answers(url)  # arq would retry for a long time and end with a traceback
+        settings = load_settings()
+        url = settings.require_jobs_redis_url()
+        _wait_for_redis(url, settings)  # arq would retry for some time, and then end with a traceback
         return url
     except HistoryError as error:
         _leave(error)
         raise
+
+
+def _wait_for_redis(url: str, settings: Settings) -> None:
+    is_waiting = False
+    while True:
+        try:
+            see_that_redis_answers(url)
+            break
+        except ServiceUnavailable as error:
+            if not is_waiting:
+                telemetry.configure_logging(settings.log_level, as_json=settings.log_json)
+                _log.warning("waiting", server="redis", error=str(error))
+            is_waiting = True
+        time.sleep(AGAIN_AFTER_S)
+    if is_waiting:
+        _log.info("going_on", server="redis")
 
 
 _REDIS_URL = _redis_url()

@@ -4,14 +4,16 @@ import asyncio
 import os
 import socket
 import sys
+from contextlib import AsyncExitStack
 from functools import partial
 
 from redis.asyncio import Redis
 
 from kraken_history.clock import utc_now
 from kraken_history.fetching.queue import JobQueue, queue_on
-from kraken_history.runtime import liveness
+from kraken_history.runtime import liveness, telemetry
 from kraken_history.runtime.clocks import Clocks, OtherClock
+from kraken_history.runtime.patience import when_available
 from kraken_history.runtime.processes import run_service, run_until
 from kraken_history.runtime.redis_access import connect_both
 from kraken_history.runtime.signs import ProducerSign
@@ -22,7 +24,11 @@ from producers.feed import Feed
 
 async def produce(settings: Settings, stop: asyncio.Event) -> None:
     """Publish until ``stop`` is set, then publish the remaining trades and candles."""
-    async with connect_both(settings.require_redis_url(), settings.require_jobs_redis_url()) as (streams, jobs_redis):
+    urls = settings.require_redis_url(), settings.require_jobs_redis_url()
+    async with AsyncExitStack() as stack:
+        streams, jobs_redis = await when_available(
+            "redis", lambda: stack.enter_async_context(connect_both(*urls)), stop, telemetry.get_logger("producer")
+        )
         await _produce(settings, stop, streams, jobs_redis)
 
 

@@ -32,14 +32,11 @@ from kraken_history.runtime.clocks import OtherClock
 from kraken_history.stream.publisher import Publisher
 from kraken_history.urls import without_account
 from producers.naming import Naming
-from producers.reconnect import reconnect_delay_s
+from producers.reconnect import LONGEST_ASK_AGAIN_S, ask_again_delay_s, reconnect_delay_s
 from producers.subscriptions import Subscriptions
 
 PING_EVERY_S = 30.0
 """Seconds between pings. Kraken closes a connection after about a minute without a request."""
-
-ASK_AGAIN_EVERY_S = 300.0
-"""Seconds between requests for refused symbols. A refusal may be temporary, for example during maintenance."""
 
 SUBSCRIBE_AGAIN_AFTER_S = 2.0
 """Seconds before unanswered subscriptions are sent again, if Kraken has refused a message as one too many."""
@@ -81,7 +78,7 @@ class Feed:
         symbols: Sequence[str],
         ack_timeout_s: float = 10.0,
         silence_timeout_s: float = 10.0,
-        ask_again_every_s: float = ASK_AGAIN_EVERY_S,
+        longest_ask_again_s: float = LONGEST_ASK_AGAIN_S,
         subscribe_again_after_s: float = SUBSCRIBE_AGAIN_AFTER_S,
         on_connected: Callable[[], None] | None = None,
         clock: OtherClock | None = None,
@@ -93,7 +90,7 @@ class Feed:
         self._names = Naming(symbols)
         self._ack_timeout_s = ack_timeout_s
         self._silence_timeout_s = silence_timeout_s
-        self._ask_again_every_s = ask_again_every_s
+        self._longest_ask_again_s = longest_ask_again_s
         self._subscribe_again_after_s = subscribe_again_after_s
         self._on_connected = on_connected
         self._rng = rng or random.Random()
@@ -201,6 +198,7 @@ class Feed:
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         pinged = asked = time.monotonic()
+        times = 0  # refused symbols were asked for again
         while True:
             await self._look_names_up(socket)
             try:
@@ -217,8 +215,10 @@ class Feed:
             if now - pinged > PING_EVERY_S:
                 pinged = now
                 await socket.send_str(encode_ping(req_id=0).decode())
-            if self._subscriptions.refused and now - asked > self._ask_again_every_s:
-                asked = now
+            if not self._subscriptions.refused:
+                asked, times = now, 0
+            elif now - asked > ask_again_delay_s(times, longest_s=self._longest_ask_again_s):
+                asked, times = now, times + 1
                 await self._ask_again(socket)
 
     async def _ask_again(self, socket: aiohttp.ClientWebSocketResponse) -> None:

@@ -1,4 +1,4 @@
-"""Decides when to reconnect. No I/O, no clock."""
+"""Decides when to reconnect, and when to ask for refused symbols again. No I/O, no clock."""
 
 import random
 
@@ -10,6 +10,21 @@ SLOW_RETRY_S = 5.0
 
 LONGEST_RETRY_S = 60.0
 """Maximum seconds between retries."""
+
+FIRST_ASK_AGAIN_S = 5.0
+"""Seconds between a refusal of a symbol and the next request for it. A refusal may be temporary, as in maintenance."""
+
+LONGEST_ASK_AGAIN_S = 300.0
+"""Maximum seconds between two requests for a refused symbol. It may be delisted, and each request counts for Kraken."""
+
+
+def ask_again_delay_s(times: int, *, longest_s: float = LONGEST_ASK_AGAIN_S) -> float:
+    """Seconds to wait before refused symbols are asked for again: 5, 10, 20 and so on.
+
+    Args:
+        times: How often they have been asked for again so far, in this session.
+    """
+    return min(FIRST_ASK_AGAIN_S * 2.0 ** min(times, 10), longest_s)
 
 
 def reconnect_delay_s(failures: int, *, in_maintenance: bool, rng: random.Random) -> float:

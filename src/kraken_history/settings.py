@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     redis_prefix: str = Field(
         DEFAULT_PREFIX, pattern=f"^{PREFIX.pattern}$", description="first part of the names of all keys in Redis"
     )
+    redis_wait_s: float = Field(10.0, ge=0, description="how long a command waits for a Redis that is away")
     symbols: Annotated[tuple[str, ...], NoDecode] = Field(DEFAULT_SYMBOLS, description="comma-separated")
     kraken_history_data_dir: Path | None = Field(None, description="where the embedded servers live")
 

@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from kraken_history.database.connections import connect, create_pool
+from kraken_history.database.poolers import owner_of
 from kraken_history.database.urls import SILENCE_S
 
 plain_only = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
@@ -45,3 +46,20 @@ def test_an_error_is_made_from_a_state_and_a_message() -> None:
 
     assert isinstance(error, asyncpg.QueryCanceledError)
     assert str(error) == "canceling statement"
+
+
+@plain_only
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="this platform has no TCP_INFO")
+async def test_the_kernel_counts_the_bytes_of_a_connection(migrated_database_url: str) -> None:
+    """``database.statements`` reads them at ``tcpi_bytes_acked`` of Linux's ``struct tcp_info``.
+
+    If they stood still, a network that is only slow would be taken for a silent one.
+    """
+    async with await create_pool(migrated_database_url, min_size=1, max_size=1) as pool, pool.acquire() as lent:
+        before = owner_of(lent).traffic()
+        assert owner_of(lent).traffic() == before
+        await lent.fetchval("SELECT repeat('x', 100_000)")
+        sent, received = (now - then for now, then in zip(owner_of(lent).traffic(), before, strict=True))
+
+        assert 0 < sent < 1_000
+        assert 100_000 < received < 101_000

@@ -16,7 +16,7 @@ KEY = f"{liveness.HEALTH_PREFIX}producer:a"
 async def beating(redis: Redis) -> asyncio.Task[None]:
     """A service that has left its first sign."""
     task = asyncio.create_task(liveness.beat(redis, "a", lambda: PRODUCER))
-    await until(lambda: redis.exists(KEY))
+    await until(lambda: has_keys(redis, 1))
     return task
 
 
@@ -37,14 +37,19 @@ async def test_a_service_that_stops_takes_its_sign_along(redis_url: str) -> None
 
 
 async def test_the_sign_of_a_successor_stays(redis_url: str) -> None:
-    successor = encode_sign(sign(PRODUCER, pid=99))
     async with Redis.from_url(redis_url) as redis:
-        task = await beating(redis)
-        await redis.set(KEY, successor, ex=15)
+        former = await beating(redis)
+        successor = asyncio.create_task(liveness.beat(redis, "a", lambda: sign(PRODUCER, pid=99)))
+        await until(lambda: has_keys(redis, 2))
 
-        await stop(task)
+        await stop(former)
 
-        assert await redis.get(KEY) == successor
+        assert [each.pid for each in (await liveness.signs_of_life(redis)).by_name.values()] == [99]
+        await stop(successor)
+
+
+async def has_keys(redis: Redis, number: int) -> bool:
+    return len(await redis.keys(f"{KEY}~*")) == number
 
 
 async def test_a_redis_that_is_away_does_not_delay_the_stop(redis_url: str) -> None:

@@ -1,7 +1,9 @@
 """``python -m producers`` and ``python -m consumers`` as they are run: clear words, and a clean end."""
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from redis.asyncio import Redis
@@ -9,11 +11,10 @@ from redis.asyncio import Redis
 from kraken_history.runtime.liveness import signs_of_life
 from kraken_history.runtime.signs import ProducerSign
 from simulator import Simulator
-from tests.support.services import CONSUMER, PRODUCER, Service
+from tests.support.proxy import Proxy
+from tests.support.services import CONSUMER, PRODUCER, WORKER, Service
 from tests.support.streams import STREAMS
 from tests.support.waiting import until
-
-NOBODY = "redis://127.0.0.1:1/0"
 
 
 async def ended(arguments: tuple[str, ...], log: Path, environment: Mapping[str, str]) -> tuple[int, str]:
@@ -27,16 +28,9 @@ async def ended(arguments: tuple[str, ...], log: Path, environment: Mapping[str,
     ("arguments", "environment", "code", "words"),
     [
         (PRODUCER, {}, 2, "producer: REDIS_URL is not set"),
-        (PRODUCER, {"REDIS_URL": NOBODY}, 1, "producer: no Redis answers at 127.0.0.1:1"),
         (PRODUCER, {"REDIS_URL": "http://x"}, 2, "producer: expected REDIS_URL like"),
         (PRODUCER, {"SYMBOLS": "BTC/"}, 2, "producer: SYMBOLS: "),
         (CONSUMER, {}, 2, "consumer: DATABASE_URL is not set"),
-        (
-            CONSUMER,
-            {"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/x", "REDIS_URL": NOBODY},
-            1,
-            "consumer: no database answers at 127",
-        ),
     ],
 )
 async def test_what_will_not_do_is_said_in_one_line(
@@ -48,6 +42,72 @@ async def test_what_will_not_do_is_said_in_one_line(
     assert output.count("\n") == 1
     assert "secret" not in output
     assert found == code
+
+
+async def test_a_wrong_password_ends_a_service_in_one_line(redis_url: str, tmp_path: Path) -> None:
+    wrong = urlunsplit(urlsplit(redis_url)._replace(netloc=f":secret@{urlsplit(redis_url).netloc.rpartition('@')[2]}"))
+    for number, arguments in enumerate((PRODUCER, WORKER)):
+        code, output = await ended(arguments, tmp_path / str(number), {"REDIS_URL": wrong})
+
+        assert code == 2
+        assert "password" in output
+        assert output.count("\n") == 1
+        assert "secret" not in output
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+async def test_services_that_start_before_their_servers_wait_for_them(
+    migrated_database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    # They ended with one line, so without a supervisor they stayed down after a failover.
+    async with (
+        Simulator(emitting=False, history=200) as kraken,
+        Proxy(redis_url) as redis_proxy,
+        Proxy(migrated_database_url) as database_proxy,
+        Redis.from_url(redis_url) as redis,
+    ):
+        environment = {
+            "REDIS_URL": redis_proxy.url,
+            "DATABASE_URL": database_proxy.url,
+            "KRAKEN_WS_URL": kraken.ws_url,
+            "KRAKEN_REST_URL": kraken.rest_url,
+            "SYMBOLS": "BTC/USDT",
+            "LOG_JSON": "1",
+        }
+        await redis_proxy.cut()
+        await database_proxy.cut()
+        with (
+            Service(PRODUCER, tmp_path / "producer", environment) as producer,
+            Service(CONSUMER, tmp_path / "consumer", environment) as consumer,
+            Service(WORKER, tmp_path / "worker", environment) as worker,
+        ):
+            services = (producer, consumer, worker)
+            await until(lambda: all('"waiting"' in service.output for service in services))
+            await redis_proxy.restore()
+            await until(lambda: '"going_on"' in producer.output and worker.output.count('"waiting"') == 2)
+            await database_proxy.restore()
+            await until(lambda: signs_of(redis, 3))
+            codes = await asyncio.gather(*(asyncio.to_thread(service.terminate) for service in services))
+            assert codes == [0, 0, 0]
+            for event in ("waiting", "going_on"):
+                assert [service.output.count(f'"event": "{event}"') for service in services] == [1, 1, 2]
+
+
+@pytest.mark.parametrize("arguments", [PRODUCER, CONSUMER], ids=["producer", "consumer"])
+async def test_a_service_that_waits_for_its_servers_ends_when_it_is_told_to(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    nobody = {"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/x", "REDIS_URL": "redis://:secret@127.0.0.1:1/0"}
+    with Service(arguments, tmp_path / "log", nobody) as service:
+        await until(lambda: "waiting" in service.output)
+
+        assert service.terminate() == 0
+        assert "answers at 127.0.0.1:1" in service.output
+        assert "secret" not in service.output
+
+
+async def signs_of(redis: Redis, number: int) -> bool:
+    return len((await signs_of_life(redis)).by_name) == number
 
 
 async def test_a_consumer_refuses_a_database_that_was_not_migrated(

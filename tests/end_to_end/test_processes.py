@@ -1,6 +1,7 @@
 """What the processes share: running until told to stop, and signs of life."""
 
 import asyncio
+import re
 from contextlib import suppress
 
 import asyncpg
@@ -12,7 +13,7 @@ from redis.exceptions import RedisError
 
 from kraken_history.database.connections import create_pool, leaving_in_time
 from kraken_history.database.failures import UNAVAILABLE
-from kraken_history.runtime.liveness import BEAT_LASTS_S, HEALTH_PREFIX, beat, signs_of_life
+from kraken_history.runtime.liveness import BEAT_LASTS_S, HEALTH_PREFIX, beat, name_of, signs_of_life
 from kraken_history.runtime.processes import finish_in_time, run_until
 from kraken_history.runtime.signs import ConsumerSign, ProducerSign, WorkerSign, encode_sign
 from tests.support.proxy import Proxy
@@ -62,9 +63,37 @@ async def test_a_service_leaves_a_sign_of_life_that_fades() -> None:
 
         (sign_of_life,) = alive.of(ProducerSign)
         assert sign_of_life == sign(written, clock_ahead_s={"redis": sign_of_life.clock_ahead_s["redis"]})
-        assert key == b"kraken:health:producer:host"
+        assert re.fullmatch(rb"kraken:health:producer:host~[0-9a-f]{8}", key)
+        assert list(alive.by_name) == ["producer:host"]
         assert 0 < left_s <= BEAT_LASTS_S
         assert not await is_anybody_alive(redis)
+
+
+async def test_services_with_equal_names_do_not_overwrite_each_others_signs() -> None:
+    # Two producers on cloned machines shared a key: one was seen, and a dead one was not missed.
+    async with FakeAsyncRedis() as redis:
+        first, second = sign(PRODUCER, pid=1), sign(PRODUCER, pid=1, healthy=False)
+        tasks = [
+            asyncio.create_task(beat(redis, "clone", lambda: first)),
+            asyncio.create_task(beat(redis, "clone", lambda: second)),
+        ]
+        await until(lambda: has_signs(redis, 2))
+        both = await signs_of_life(redis)
+        tasks[1].cancel()
+        await asyncio.gather(tasks[1], return_exceptions=True)
+        one = await signs_of_life(redis)
+        tasks[0].cancel()
+        await asyncio.gather(tasks[0], return_exceptions=True)
+
+        assert {name_of(name) for name in both.by_name} == {"producer:clone"}
+        assert sorted(each.healthy for each in both.of(ProducerSign)) == [False, True]
+        assert both.ages_s.keys() == both.by_name.keys()
+        assert {name: each.healthy for name, each in one.by_name.items()} == {"producer:clone": True}
+        assert not await redis.keys()
+
+
+async def has_signs(redis: Redis, number: int) -> bool:
+    return len((await signs_of_life(redis)).by_name) == number
 
 
 async def is_anybody_alive(redis: Redis) -> bool:

@@ -75,6 +75,16 @@ async def _(system: System) -> None:
 
 
 @scenario(
+    "database-silent-in-copy", "The consumer's connection goes silent in the middle of a COPY, for ever.",
+)  # fmt: skip
+async def _(system: System) -> None:
+    line = system.line("consumer", "database")
+    await line.freeze("after", _COPYING, "to server").wait()
+    line.hang_what_is_open()
+    await system.until_stored(500, within_s=30)
+
+
+@scenario(
     "database-silent-in-the-worker", "The worker's connections go silent in the middle of a transaction, for ever.",
 )  # fmt: skip
 async def _(system: System) -> None:

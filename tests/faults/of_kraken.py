@@ -52,8 +52,8 @@ _register("silent-without-heartbeats", "Open sockets lose all frames for 20 s.",
 _register("late-acknowledgements", "Sockets are cut, and acknowledgements are late.",
           "late_ack:s=3,for_s=10;cut:at_s=1;cut:at_s=5")  # fmt: skip
 _register("refuses-a-symbol", "A symbol is refused on new connections for 10 s.",
-          f"refuse:symbol={SYMBOLS[0]},for_s=10;reset:at_s=1", bound_s=330.0,
-    why="a refused symbol is asked for again every 5 minutes")  # fmt: skip
+          f"refuse:symbol={SYMBOLS[0]},for_s=10;reset:at_s=1", bound_s=25.0,
+    why="a refused symbol is asked for again after 5, 10, 20 s and so on")  # fmt: skip
 _register("handshakes-fail", "Sockets are reset, and handshakes are answered with 5xx for 10 s.",
           "handshake:for_s=10;reset:at_s=1", bound_s=30.0,
           why="the producer pauses for 5 s and longer after five attempts to connect")  # fmt: skip

@@ -1,8 +1,9 @@
 """Networks that cut, delay, throttle and swallow, between every service and one server."""
 
 import asyncio
+from typing import TypedDict
 
-from tests.faults.scenario import scenario
+from tests.faults.scenario import BOTH, scenario
 from tests.faults.system import Place, System
 
 _PLACES: tuple[tuple[Place, str], ...] = (
@@ -19,20 +20,31 @@ async def _hole_if_rest(system: System, place: Place) -> None:
         await system.make_hole()
 
 
-_PAUSES = "Kraken asks for pauses of 5 s and longer after five attempts to connect"
+class _Bound(TypedDict, total=False):
+    """A bound of its own, as keywords of :func:`scenario`."""
+
+    bound_s: float
+    why: str
 
 
-_CUT: dict[Place, tuple[float, str]] = {
-    "ws": (25.0, _PAUSES),
-    "rest": (20.0, "after a call without an answer, workers pause for 5 s and longer"),
+_PAUSES: _Bound = {"bound_s": 25.0, "why": "Kraken asks for pauses of 5 s and longer after five attempts to connect"}
+_CUT: dict[Place, _Bound] = {
+    "ws": _PAUSES,
+    "rest": {"bound_s": 20.0, "why": "after a call without an answer, workers pause for 5 s and longer"},
+}
+_BLACK_HOLE: dict[Place, _Bound] = {"ws": _PAUSES}
+_SILENT: dict[Place, _Bound] = {
+    "rest": {"bound_s": 45.0, "why": "a call of REST is given up after 30 s without an answer"},
+    "database": {"bound_s": 20.0, "why": "a service gives a connection up within 15 s after it was used again"},
 }
 
 
 def _cut(place: Place, called: str) -> None:
     @scenario(
-        f"network-{place}-cut", f"The connections of all services to {called} are reset and refused for 5–10 s.",
-        bound_s=_CUT.get(place, (None, ""))[0], why=_CUT.get(place, (None, ""))[1],
-    )  # fmt: skip
+        f"network-{place}-cut",
+        f"The connections of all services to {called} are reset and refused for 5–10 s.",
+        **_CUT.get(place, {}),
+    )
     async def _(system: System) -> None:
         await _hole_if_rest(system, place)
         for line in system.lines_to(place):
@@ -63,9 +75,10 @@ def _slow(place: Place, called: str) -> None:
 
 def _black_hole(place: Place, called: str) -> None:
     @scenario(
-        f"network-{place}-black-hole", f"All traffic with {called} is swallowed for 20 s; nothing is closed.",
-        bound_s=25.0 if place == "ws" else None, why=_PAUSES if place == "ws" else "",
-    )  # fmt: skip
+        f"network-{place}-black-hole",
+        f"All traffic with {called} is swallowed for 20 s; nothing is closed.",
+        **_BLACK_HOLE.get(place, {}),
+    )
     async def _(system: System) -> None:
         await _hole_if_rest(system, place)
         for line in system.lines_to(place):
@@ -74,24 +87,19 @@ def _black_hole(place: Place, called: str) -> None:
         await _restore(system, place)
 
 
-_SILENT: dict[Place, tuple[float, str]] = {
-    "rest": (45.0, "a call of REST is given up after 30 s without an answer"),
-    "database": (135.0, "a statement is given up after WRITE_TIMEOUT_S (60 s), and then the end of its transaction"),
-}
-
-
 def _silent(place: Place, called: str) -> None:
     @scenario(
         f"network-{place}-silent",
         f"The open connections to {called} go silent for ever, and are not closed. New ones work.",
-        bound_s=_SILENT.get(place, (None, ""))[0], why=_SILENT.get(place, (None, ""))[1],
-    )  # fmt: skip
+        flavours=BOTH if place == "database" else ("postgresql",),
+        **_SILENT.get(place, {}),
+    )
     async def _(system: System) -> None:
         await _hole_if_rest(system, place)
         for line in system.lines_to(place):
             line.hang_what_is_open()
         if place != "rest":
-            await system.until_stored(500, within_s=150)
+            await system.until_stored(500, within_s=30)
 
 
 def _half_closed(place: Place, called: str) -> None:

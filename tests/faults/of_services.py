@@ -159,6 +159,23 @@ async def _(system: System) -> None:
     await system.until_stored(500, within_s=60)
 
 
+@scenario(
+    "consumer-frozen-in-copy", "One of two consumers freezes in the middle of a COPY; the other goes on.",
+    consumers=2, flavours=BOTH,
+)  # fmt: skip
+async def _(system: System) -> None:
+    watches = {
+        name: system.line(name, "database").freeze("after", _COPYING, "to server")
+        for name in ("consumer", "consumer-2")
+    }
+    await until_true(lambda: any(watch.seen for watch in watches.values()), "a consumer copies", 30)
+    frozen = next(name for name, watch in watches.items() if watch.seen)
+    system.freeze_for_good(frozen)
+    for watch in watches.values():
+        watch.passed.set()  # the other may copy
+    await system.until_stored(500, within_s=45)
+
+
 @scenario("worker-killed", "The worker is killed while ids are missing, and started again.", flavours=BOTH)
 async def _(system: System) -> None:
     await system.make_hole()

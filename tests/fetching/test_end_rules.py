@@ -84,6 +84,13 @@ PASSING_OVER = page(FIRST, *(row(3 + n, 2 + n) for n in range(900)), LAST)
 SHORT_AFTER = page(*(row(3401 + n, 1_000 + n) for n in range(591)), LAST)
 """Behind the instant, of which the ids 2,001 to 3,400 are not shown."""
 
+LACKING = page(*(row(1 + n, 0.7 * n) for n in range(TRADES_PAGE) if n != 500), last=int((BEGIN_S + 699.3) * NS))
+LACKING_TOO = page(
+    *(row(1000 + n, 699.3 + 0.7 * n) for n in range(TRADES_PAGE) if n != 500), last=int((BEGIN_S + 1_398.6) * NS)
+)
+SHORT_LATER = page(*(row(1999 + n, 1_398.6 + 0.59 * n) for n in range(992)), LAST)
+"""Pages in each of which Kraken left out a trade, and the end of the tape. They end long before the wanted time."""
+
 LACKS, STUCK, BEGINS = "lacks a trade that is known there", "does not advance past", "begins at 2023-11-14 19:43:20"
 
 CASES: dict[str, tuple[tuple[str, ...], Outcome]] = {
@@ -104,6 +111,9 @@ CASES: dict[str, tuple[tuple[str, ...], Outcome]] = {
         (full_page(1, 0), full_page(1, -9_000), SHORT), Outcome(3, 1991, "done"),
     ),
     "a page that passes over ids": ((PASSING_OVER,), Outcome(1, 901, "done")),
+    "full pages that lack rows, twice in a row, then the end": (
+        (LACKING, LACKING_TOO, SHORT_LATER, page(LAST)), Outcome(3, 2988, "done"),
+    ),
 }  # fmt: skip
 
 

@@ -125,7 +125,7 @@ async def test_through_faults_of_frames_sockets_and_answers_every_trade_is_store
         asyncio.TaskGroup() as tasks,
     ):
         stop = asyncio.Event()
-        feed = Feed(publisher, url=kraken.ws_url, symbols=[BTC, ETH], ack_timeout_s=0.5, ask_again_every_s=0.1)
+        feed = Feed(publisher, url=kraken.ws_url, symbols=[BTC, ETH], ack_timeout_s=0.5, longest_ask_again_s=0.1)
         consumer = Consumer(redis, Store(pool), name="a", streams=STREAMS)
         feeding = tasks.create_task(feed.run())
         tasks.create_task(consumer.run(stop))

@@ -36,7 +36,7 @@ async def running_feed(
     symbols: Sequence[str] = (BTC, ETH),
     ack_timeout_s: float = 5,
     silence_timeout_s: float = 5,
-    ask_again_every_s: float = 300,
+    longest_ask_again_s: float = 300,
     subscribe_again_after_s: float = 2,
 ) -> AsyncIterator[Feed]:
     async with Publisher(redis, publish_after_s=0.001) as publisher:
@@ -46,7 +46,7 @@ async def running_feed(
             symbols=symbols,
             ack_timeout_s=ack_timeout_s,
             silence_timeout_s=silence_timeout_s,
-            ask_again_every_s=ask_again_every_s,
+            longest_ask_again_s=longest_ask_again_s,
             subscribe_again_after_s=subscribe_again_after_s,
             rng=random.Random(1),
         )
@@ -460,7 +460,7 @@ async def test_a_refused_symbol_is_asked_for_again(redis: FakeAsyncRedis) -> Non
 
     async with (
         kraken_server(script) as server,
-        running_feed(redis, server.url, symbols=[NOT_LISTED, BTC], ask_again_every_s=0.0) as feed,
+        running_feed(redis, server.url, symbols=[NOT_LISTED, BTC], longest_ask_again_s=0.0) as feed,
     ):
         await until(lambda: feed.connected and not feed.refused and feed.last_ids)
 

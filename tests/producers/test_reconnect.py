@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from producers.reconnect import LONGEST_RETRY_S, RETRIES_AT_ONCE, SLOW_RETRY_S, reconnect_delay_s
+from producers.reconnect import LONGEST_RETRY_S, RETRIES_AT_ONCE, SLOW_RETRY_S, ask_again_delay_s, reconnect_delay_s
 
 TEN_MINUTES_S = 600.0
 BANNED_AT = 150
@@ -53,3 +53,9 @@ def test_a_server_that_drops_every_connection_at_once_never_bans_us(seed: int, i
 
     most = max(sum(at <= other < at + TEN_MINUTES_S for other in times) for at in times)
     assert most <= BANNED_AT / 3
+
+
+def test_a_refused_symbol_is_asked_for_soon_at_first_and_rarely_in_the_end() -> None:
+    assert [ask_again_delay_s(times) for times in range(8)] == [5, 10, 20, 40, 80, 160, 300, 300]
+    assert ask_again_delay_s(10**9) == 300
+    assert ask_again_delay_s(0, longest_s=0.1) == 0.1

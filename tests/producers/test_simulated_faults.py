@@ -121,7 +121,7 @@ async def test_handshakes_that_fail_are_tried_again(redis: FakeAsyncRedis, krake
 
 async def test_a_refused_symbol_is_told_and_asked_for_again(redis: FakeAsyncRedis, kraken: Simulator) -> None:
     kraken.inject(f"refuse:symbol={ETH},on=trade")
-    async with running_feed(redis, kraken, ask_again_every_s=0.1) as feed:
+    async with running_feed(redis, kraken, longest_ask_again_s=0.1) as feed:
         await until(lambda: ETH in feed.refused)
         await until(lambda: feed.connected and not feed.refused)
         kraken.emit(60)
@@ -129,7 +129,7 @@ async def test_a_refused_symbol_is_told_and_asked_for_again(redis: FakeAsyncRedi
 
 
 async def test_a_symbol_that_is_listed_again_is_subscribed_again(redis: FakeAsyncRedis, kraken: Simulator) -> None:
-    async with running_feed(redis, kraken, ask_again_every_s=0.1) as feed:
+    async with running_feed(redis, kraken, longest_ask_again_s=0.1) as feed:
         await until(lambda: feed.connected)
         kraken.inject(f"delist:symbol={ETH};cut")
         await until(lambda: ETH in feed.refused)

@@ -28,6 +28,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("KRAKEN_HISTORY_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("REDIS_WAIT_S", "0")  # a test that wants a command to wait says so
     monkeypatch.setenv("TERM", "dumb")
     return monkeypatch
 

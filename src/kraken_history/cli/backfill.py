@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.backfill_progress import follow
 from kraken_history.cli.instants import instant, range_options
+from kraken_history.cli.redis_away import connect_patiently
 from kraken_history.cli.tables import moment_cell, print_table, table_of
 from kraken_history.cli.worker_notice import worker_notice
 from kraken_history.database.connections import create_pool
@@ -32,7 +33,7 @@ from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
 from kraken_history.kraken.pairs import checked_name, find_symbol
 from kraken_history.kraken.resolver import Resolver
-from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
+from kraken_history.runtime.processes import EXIT_FAILED
 from kraken_history.settings import Settings, load_settings
 
 _ACTIONS = {"pause": pause_backfills, "resume": resume_backfills, "cancel": cancel_backfills}
@@ -98,7 +99,7 @@ def run_status(settings: Settings, symbol: str | None, as_json: bool) -> int:
 def run_action(settings: Settings, action: str, symbol: str | None) -> int:
     """Pause, resume or cancel one backfill, or all; return the exit code."""
     with server_choice.endpoints(settings) as endpoints:
-        changed = asyncio.run(_act(endpoints, action, symbol))
+        changed = asyncio.run(_act(endpoints, settings, action, symbol))
     for backfill in changed:
         sys.stderr.write(f"{_DONE[action]} {backfill.symbol}, which has reached {_reached(backfill)}\n")
     if not changed:
@@ -116,7 +117,7 @@ async def _run(
     follows: bool,
 ) -> int:
     async with AsyncExitStack() as stack:
-        redis = await stack.enter_async_context(await connect_redis(endpoints.jobs_redis_url))
+        redis = await stack.enter_async_context(await connect_patiently(endpoints.jobs_redis_url, settings))
         pool = await stack.enter_async_context(await _pool(endpoints.database_url))
         if follows and start is None and end is None and (running := await _running(pool, symbol)) is not None:
             return await _watch(pool, redis, running)
@@ -178,7 +179,9 @@ async def _list(database_url: str, symbol: str | None) -> list[Backfill]:
     return [backfill for backfill in backfills if backfill.symbol in meant]
 
 
-async def _act(endpoints: server_choice.Endpoints, action: str, symbol: str | None) -> list[Backfill]:
+async def _act(
+    endpoints: server_choice.Endpoints, settings: Settings, action: str, symbol: str | None
+) -> list[Backfill]:
     async with await _pool(endpoints.database_url) as pool:
         if symbol is None:
             changed = await _ACTIONS[action](pool)
@@ -186,7 +189,7 @@ async def _act(endpoints: server_choice.Endpoints, action: str, symbol: str | No
             meant = _meant(symbol, await list_backfills(pool))
             changed = [each for found in meant for each in await _ACTIONS[action](pool, found)]
     if action == "resume" and changed:
-        async with await connect_redis(endpoints.jobs_redis_url) as redis:
+        async with await connect_patiently(endpoints.jobs_redis_url, settings) as redis:
             queue = JobQueue(queue_on(redis))
             for backfill in changed:
                 await queue.backfill(backfill.symbol, backfill.run)

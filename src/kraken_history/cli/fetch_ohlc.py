@@ -9,6 +9,7 @@ import typer
 
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.gaps import warnings_on_stderr
+from kraken_history.cli.redis_away import connect_patiently
 from kraken_history.database.connections import create_pool
 from kraken_history.database.migrations import check_schema
 from kraken_history.errors import HistoryError
@@ -17,7 +18,7 @@ from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
 from kraken_history.kraken.pairs import checked_name
 from kraken_history.kraken.resolver import Resolver
-from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
+from kraken_history.runtime.processes import EXIT_FAILED
 from kraken_history.settings import Settings, load_settings
 from kraken_history.storing.store import Store
 
@@ -35,7 +36,7 @@ def run_command(names: Sequence[str]) -> None:
 async def _run(endpoints: server_choice.Endpoints, settings: Settings, names: Sequence[str]) -> int:
     """Fetch each symbol; return how many failed."""
     async with (
-        await connect_redis(endpoints.jobs_redis_url) as redis,
+        await connect_patiently(endpoints.jobs_redis_url, settings) as redis,
         await create_pool(endpoints.database_url, min_size=1, max_size=2) as pool,
         KrakenRest(settings.kraken_rest_url, RateLimiter(redis, settings.pacing)) as rest,
     ):

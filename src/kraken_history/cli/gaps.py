@@ -12,6 +12,7 @@ import typer
 from redis.asyncio import Redis
 
 from kraken_history.cli import servers as server_choice
+from kraken_history.cli.redis_away import connect_patiently
 from kraken_history.cli.worker_notice import worker_notice
 from kraken_history.completeness.gap_length import LONGEST_MIN_GAP_MINUTES
 from kraken_history.errors import InvalidNumber, UnknownSymbol
@@ -21,7 +22,7 @@ from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import RateLimiter
 from kraken_history.kraken.pairs import checked_name
 from kraken_history.kraken.resolver import Resolver
-from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
+from kraken_history.runtime.processes import EXIT_FAILED
 from kraken_history.settings import Settings, load_settings
 
 
@@ -74,7 +75,7 @@ async def _ask(
     redis_url: str, settings: Settings, symbol: str | None, min_gap_minutes: float
 ) -> tuple[Sequence[str], int, str]:
     """Queue a gap check per symbol; return the symbols, how many were not in the worker's queue yet, and a notice."""
-    async with await connect_redis(redis_url) as redis:
+    async with await connect_patiently(redis_url, settings) as redis:
         symbols = await _wanted(redis, settings, symbol)
         asked = await JobQueue(queue_on(redis)).fill_gaps(symbols, min_gap_minutes=min_gap_minutes)
         return symbols, asked, await worker_notice(redis)
@@ -83,7 +84,7 @@ async def _ask(
 async def _fill(
     endpoints: server_choice.Endpoints, settings: Settings, symbol: str | None, min_gap_minutes: float
 ) -> GapSummary:
-    async with await connect_redis(endpoints.jobs_redis_url) as redis:
+    async with await connect_patiently(endpoints.jobs_redis_url, settings) as redis:
         return await run_gap_filler(
             endpoints.database_url,
             symbols=await _wanted(redis, settings, symbol),

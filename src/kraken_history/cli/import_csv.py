@@ -14,6 +14,7 @@ from kraken_history.cli import servers as server_choice
 from kraken_history.cli.import_progress import ImportProgress
 from kraken_history.cli.missing_time import Gap
 from kraken_history.cli.open_seams import find_seams, report_seams
+from kraken_history.cli.redis_away import connect_patiently
 from kraken_history.cli.tables import is_narrow_terminal, moment_cell, print_table, table_of
 from kraken_history.cli.worker_notice import worker_notice
 from kraken_history.csv_import import CsvError, CsvFile, CsvImporter, Imported, Skipped, found_files
@@ -23,7 +24,7 @@ from kraken_history.fetching.queue import JobQueue, queue_on
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.limiter import LocalRateLimiter
 from kraken_history.kraken.pairs import checked_name
-from kraken_history.runtime.processes import EXIT_FAILED, connect_redis
+from kraken_history.runtime.processes import EXIT_FAILED
 from kraken_history.settings import Settings, load_settings
 from kraken_history.storing.aggregates import refresh_if_free
 from kraken_history.storing.longer_intervals import Aggregate
@@ -64,14 +65,14 @@ def run_import(settings: Settings, paths: Sequence[Path], symbol: str | None) ->
 def run_ask_worker(settings: Settings, paths: Sequence[Path], symbol: str | None) -> int:
     """Add the import to the worker's queue; return the exit code."""
     with server_choice.jobs_redis(settings) as redis_url:
-        is_new, notice = asyncio.run(_ask(redis_url, [str(path.absolute()) for path in paths], symbol))
+        is_new, notice = asyncio.run(_ask(redis_url, settings, [str(path.absolute()) for path in paths], symbol))
     done = "requested from the worker: import of" if is_new else "already in the worker's queue: import of"
     sys.stderr.write(f"{done} {len(paths)} path(s). The worker's log reports the outcome of each file\n{notice}")
     return 0
 
 
-async def _ask(redis_url: str, paths: Sequence[str], symbol: str | None) -> tuple[bool, str]:
-    async with await connect_redis(redis_url) as redis:
+async def _ask(redis_url: str, settings: Settings, paths: Sequence[str], symbol: str | None) -> tuple[bool, str]:
+    async with await connect_patiently(redis_url, settings) as redis:
         is_new = await JobQueue(queue_on(redis)).import_csv(paths, symbol=symbol)
         return is_new, await worker_notice(redis)
 

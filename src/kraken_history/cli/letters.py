@@ -8,6 +8,7 @@ from rich.text import Text
 
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.instants import instant
+from kraken_history.cli.redis_away import patience_of
 from kraken_history.cli.tables import moment_cell, print_table, table_of
 from kraken_history.errors import MalformedMessage, UsageError
 from kraken_history.runtime.processes import EXIT_FAILED
@@ -44,13 +45,13 @@ def run_replay(settings: Settings, id_: str | None) -> int:
 
 
 async def _letters(redis_url: str, settings: Settings) -> list[DeadLetter]:
-    async with await connect_streams(redis_url) as redis:
+    async with await connect_streams(redis_url, retry=patience_of(settings)) as redis:
         return [letter async for letter in DeadLetters(redis, max_letters=settings.dead_letters_max).list()]
 
 
 async def _replay(redis_url: str, settings: Settings, id_: str | None) -> tuple[int, int]:
     replayed = kept = 0
-    async with await connect_streams(redis_url) as redis:
+    async with await connect_streams(redis_url, retry=patience_of(settings)) as redis:
         dead_letters = DeadLetters(redis, max_letters=settings.dead_letters_max)
         chosen = [letter async for letter in dead_letters.list() if id_ in (None, letter.id)]
         if id_ is not None and not chosen:

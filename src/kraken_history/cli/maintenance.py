@@ -84,7 +84,7 @@ async def _complaint(redis_urls: tuple[str, str], service: str, name: str | None
     wanted = {
         key: sign
         for key, sign in signs.by_name.items()
-        if (key == f"{service}:{name}" if name else key.startswith(f"{service}:"))
+        if (liveness.name_of(key) == f"{service}:{name}" if name else key.startswith(f"{service}:"))
     }
     if any(sign.healthy for sign in wanted.values()):
         remarks = [f"{key}: {remark}" for key, sign in wanted.items() for remark in sign.remarks]

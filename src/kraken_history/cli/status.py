@@ -14,6 +14,7 @@ from kraken_history.cli.background_jobs import FailingJob, fetch_failing_jobs
 from kraken_history.cli.disk_sizes import Sizes, fetch_sizes
 from kraken_history.cli.instants import instant
 from kraken_history.cli.progress import Progress, fetch_progress
+from kraken_history.cli.redis_away import patience_of
 from kraken_history.cli.symbol_state import FeedState, feed_state
 from kraken_history.completeness.covered_time import find_uncovered_time
 from kraken_history.database.connections import Connection, connect
@@ -136,7 +137,8 @@ def print_status(status: Status, *, as_json: bool) -> None:
 
 async def fetch_status(endpoints: server_choice.Endpoints, settings: Settings) -> Status:
     """The status now."""
-    async with connect_both(endpoints.redis_url, endpoints.jobs_redis_url) as (redis, jobs_redis):
+    retry = patience_of(settings)
+    async with connect_both(endpoints.redis_url, endpoints.jobs_redis_url, retry=retry) as (redis, jobs_redis):
         signs = await liveness.signs_of_life(jobs_redis)
         clocks = Clocks()
         await clocks.ask(jobs_redis)

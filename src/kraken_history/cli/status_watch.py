@@ -58,7 +58,8 @@ def _status_or_trouble(settings: Settings) -> Status | str:
         if None in server_choice.endpoints_that_are_set(settings):
             _see_that_servers_run(settings)
         with server_choice.endpoints(settings) as endpoints:
-            return asyncio.run(fetch_status(endpoints, settings))
+            # The next look comes soon anyway.
+            return asyncio.run(fetch_status(endpoints, settings.model_copy(update={"redis_wait_s": 0.0})))
     except UsageError:
         raise
     except (HistoryError, RedisError, OSError) as error:

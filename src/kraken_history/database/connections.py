@@ -8,7 +8,6 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
-from weakref import WeakSet
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -22,6 +21,7 @@ from kraken_history.database.poolers import (
     open_probed,
     owner_of,
 )
+from kraken_history.database.statements import Sessions, WritersConnection
 from kraken_history.database.urls import EXAMPLE, SILENCE_S, DatabaseUrl, read_database_url
 from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
 from kraken_history.runtime.tasks import end
@@ -65,7 +65,7 @@ async def create_pool(
     max_size: int,
     command_timeout_s: float | None = None,
     for_reading: bool = False,
-    sessions: WeakSet[asyncpg.Connection] | None = None,
+    sessions: Sessions | None = None,
 ) -> asyncpg.Pool:
     """Open a pool, with the errors of :func:`connect`.
 
@@ -76,7 +76,8 @@ async def create_pool(
             went silent for :data:`SILENCE_S`; a writer waits twice as long, because a COPY that waits for a lock looks
             the same as a silent network. If the URL has several hosts, a writer chooses one that takes writes. Its
             sessions end themselves on the server (:mod:`~kraken_history.database.lost_clients`).
-        sessions: A set to which the connections are added that have a session of their own: a writer's, without pooler.
+        sessions: A writer's pool and its connections are added to it, unless a pooler answers: there, sessions are not
+            ours.
     """
     logger = logging.getLogger("asyncpg.pool")
     logger.addFilter(_in_one_line)
@@ -95,6 +96,8 @@ async def create_pool(
         )
     except Exception as error:
         raise connection_error(error, database_url) from error
+    if sessions is not None and not is_pooled:
+        sessions.pools.append(pool)
     return pool
 
 
@@ -146,16 +149,18 @@ async def _is_pooled(arguments: dict[str, Any], given: bool | None) -> bool:
     return connection.is_pooled
 
 
-def _direct(url: DatabaseUrl, for_reading: bool, sessions: WeakSet[asyncpg.Connection] | None) -> dict[str, Any]:
+def _direct(url: DatabaseUrl, for_reading: bool, sessions: Sessions | None) -> dict[str, Any]:
+    if for_reading:
+        return {"init": _prepare_for_reading}
     settings = settings_of_a_writer(url.settings)
 
     async def prepare_for_writing(connection: PoolConnectionProxy) -> None:
         if sessions is not None:
-            sessions.add(owner_of(connection))
+            sessions.connections.add(owner_of(connection))
         _notice_silence(connection, within_s=_WRITERS_SILENCE_S)
         await connection.execute(settings)
 
-    return {"init": _prepare_for_reading if for_reading else prepare_for_writing}
+    return {"init": prepare_for_writing, "connection_class": WritersConnection}
 
 
 def _behind_a_pooler(arguments: dict[str, Any], for_reading: bool) -> dict[str, Any]:

@@ -11,6 +11,13 @@ from kraken_history.database.poolers import NO_DECOMPRESSION_LIMIT, limit_idle
 _SILENCE_S = 15  # of the network, until the server's kernel gives a client up
 _CHECK_S = 5  # while a statement runs, between two looks whether its client is still connected
 
+OUR_NAME = "kraken-history"
+"""Name of a writer's session in ``pg_stat_activity``, unless the URL, the user or the database gives another."""
+
+_NAME_IT = f"""
+    SELECT set_config('application_name', '{OUR_NAME}', false) WHERE current_setting('application_name') = ''
+"""
+
 _SETTINGS = {
     # A session in the middle of a COPY waits for its client, and is not idle. The kernel's probes end it.
     "tcp_keepalives_idle": str(_SILENCE_S // 3),
@@ -31,7 +38,7 @@ def settings_of_a_writer(given: Mapping[str, str]) -> str:
         wanted.append(limit_idle(is_local=False))
     if "client_connection_check_interval" not in given:
         wanted.append(_CHECK_CLIENT)
-    return "; ".join([f"SET {NO_DECOMPRESSION_LIMIT}", *wanted])
+    return "; ".join([f"SET {NO_DECOMPRESSION_LIMIT}", _NAME_IT, *wanted])
 
 
 # A server on Windows cannot see that a client has left, and refuses the setting.

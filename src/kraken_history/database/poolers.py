@@ -13,6 +13,8 @@ from typing import Any
 import asyncpg
 from asyncpg.transaction import Transaction
 
+from kraken_history.database.statements import WritersConnection
+
 NO_DECOMPRESSION_LIMIT = "timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
 """The setting that lifts TimescaleDB's limit of 100,000 decompressed rows per write.
 
@@ -87,7 +89,7 @@ class PooledConnection(asyncpg.Connection):
                 yield
 
 
-class PooledWriter(PooledConnection):
+class PooledWriter(PooledConnection, WritersConnection):
     """A pooled connection that may write to compressed chunks."""
 
     def transaction(self, **options: Any) -> Transaction:

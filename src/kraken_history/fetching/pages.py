@@ -1,9 +1,12 @@
 """What a page of REST Trades proves: the one place that decides up to when the tape is complete. Pure.
 
 The only sign of the end of a pair's trades is a page with fewer than 1,000 rows. An answer that is short, or empty, by
-mistake looks the same, and a fetcher that believes it never asks for the trades after it. Therefore a short page is
-requested again if it leaves much of the wanted time empty or lacks a trade that is stored. The second answer counts,
-unless it lacks a known trade too.
+mistake looks the same, and a fetcher that believes it never asks for the trades after it. Therefore a short page that
+leaves much of the wanted time empty, or lacks a trade that is stored, is not believed:
+
+- If it is at least half full, rows may be missing inside a full page. The next page begins at its last trade, as after
+  a full page, and tells whether more follow. However often this happens, it never ends a fetch.
+- Otherwise it is requested again. The second answer counts, unless it lacks a known trade too.
 """
 
 from collections.abc import Sequence
@@ -35,6 +38,7 @@ Kraken's proxy caches an answer for about two seconds, and Kraken's clock may be
 
 _MICROSECOND = timedelta(microseconds=1)
 _EARLY_END = timedelta(minutes=5)  # a page that ends longer before the wanted time is requested again
+_HALF_FULL = TRADES_PAGE // 2  # rows; quiet pairs have fewer, so their ends cost no further request
 _EARLY_BEGINNING = timedelta(seconds=1)  # a page that begins longer before its cursor answers another request
 
 
@@ -46,7 +50,7 @@ class TapePage(Struct, frozen=True):
         asked_at: Time of the request.
         trades: In Kraken's order.
         last: Kraken's cursor behind this page, in nanoseconds.
-        is_full: False for the last page of the tape.
+        is_full: False for the last page of the tape; True if the next one must tell whether more trades follow.
         unidentified: Rows without a trade id that the page before did not have. They cannot be stored exactly once.
         covered: Time of which the page shows every trade; None if it proves nothing.
         is_in_doubt: True if the page proves nothing, because it lacks a trade that is known.
@@ -163,9 +167,13 @@ class TapeRequest(Struct, frozen=True):
             return True
         if answer.rows >= TRADES_PAGE:
             return False
-        wanted = self.until and min(self.until, asked_at)
-        ends_early = wanted is not None and self._end_of(answer) < unix_ns(wanted - _EARLY_END)
-        return ends_early or self._lacks_a_trade(answer, newest_held)
+        return self._ends_early(answer, asked_at) or self._lacks_a_trade(answer, newest_held)
+
+    def goes_on(self, answer: TradesPage, *, asked_at: datetime, newest_held: datetime | None) -> bool:
+        """True if the next page must tell whether more trades follow an answer that is not full."""
+        if not _HALF_FULL <= answer.rows < TRADES_PAGE or answer.last <= self.since:
+            return False
+        return self._ends_early(answer, asked_at) or self._lacks_a_trade(answer, newest_held)
 
     def is_contradicted(self, answer: TradesPage, *, first: TradesPage, newest_held: datetime | None) -> bool:
         """True if the second answer lacks a trade that is known, or shows less than the first one did."""
@@ -173,19 +181,24 @@ class TapeRequest(Struct, frozen=True):
             return False
         return answer.rows < first.rows or self._lacks_a_trade(answer, newest_held)
 
-    def page(self, answer: TradesPage, asked_at: datetime) -> TapePage:
-        """The page of an answer that is trusted."""
+    def page(self, answer: TradesPage, asked_at: datetime, *, goes_on: bool = False) -> TapePage:
+        """The page of an answer that is trusted.
+
+        Args:
+            goes_on: Whether more trades may follow, although the answer is not full.
+        """
         # The page before proved the time up to its last trade, whose stored time may lie a little before the cursor.
         start = utc_from_unix_ns(self.since) - (CLOCK_SLACK if self.continues else timedelta())
+        end = utc_from_unix_ns(self._end_of(answer)) if goes_on else self._complete_to(answer, asked_at)
         return TapePage(
             self.symbol,
             self.since,
             asked_at,
             answer.trades,
             max(answer.last, self.since),
-            answer.rows >= TRADES_PAGE,
+            goes_on or answer.rows >= TRADES_PAGE,
             answer.unidentified - answer.unidentified_again,
-            time_range(start, self._complete_to(answer, asked_at)),
+            time_range(start, end),
             refused=answer.refused,
             unreadable=answer.unreadable,
         )
@@ -210,6 +223,10 @@ class TapeRequest(Struct, frozen=True):
         if answer.rows < TRADES_PAGE and self.until is not None:
             return min(self.until, asked_at - REST_LAG)
         return utc_from_unix_ns(self._end_of(answer))
+
+    def _ends_early(self, answer: TradesPage, asked_at: datetime) -> bool:
+        wanted = self.until and min(self.until, asked_at)
+        return wanted is not None and self._end_of(answer) < unix_ns(wanted - _EARLY_END)
 
     def _lacks_a_trade(self, answer: TradesPage, newest_held: datetime | None) -> bool:
         if not answer.rows and self.begins_with_a_trade:

@@ -30,6 +30,7 @@ from kraken_history.fetching.pages import (
 )
 from kraken_history.kraken.client import KrakenRest
 from kraken_history.kraken.rest import TRADES_PAGE, TradesPage
+from kraken_history.leaps import find_leaping_within
 from kraken_history.records import TimeRange, UnreadableRow, utc_from_unix_ns
 from kraken_history.runtime import telemetry
 from kraken_history.storing.contested import settle_and_note, settle_symbol
@@ -130,10 +131,14 @@ class TapeReader:
         newest_held = await self._newest_held(first, asked_at)
         if not request.is_doubtful(first, asked_at=asked_at, newest_held=newest_held):
             return request.page(first, asked_at)
+        if request.goes_on(first, asked_at=asked_at, newest_held=newest_held) and not find_leaping_within(first.trades):
+            return request.page(first, asked_at, goes_on=True)
         await asyncio.sleep(self._second_look_s)
         second, asked_at = await self._ask(since)
         first, second = without_doubted(first, second), without_doubted(second, first)
         newest_held = await self._newest_held(second, asked_at)
+        if request.goes_on(second, asked_at=asked_at, newest_held=newest_held):
+            return request.page(second, asked_at, goes_on=True)
         if request.is_contradicted(second, first=first, newest_held=newest_held):
             return request.doubtful_page([first, second], asked_at)
         return request.page(second, asked_at)

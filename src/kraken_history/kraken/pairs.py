@@ -10,6 +10,7 @@ Pure: the caller passes the pairs, or the stored symbols. :mod:`kraken_history.k
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import product
 from typing import Generic, TypeVar
 
@@ -145,13 +146,18 @@ def find_symbol(name: str, symbols: Iterable[str]) -> str | None:
         UnknownSymbol: The text is not shaped like a name, or matches several of the symbols.
     """
     name = checked_name(name)
-    names: _Names[str] = _Names()
-    for symbol in symbols:
-        names.add(symbol, [symbol], spellings(symbol))
-    found = names.candidates(name)
+    found = _index_of(tuple(symbols)).candidates(name)
     if len(found) > 1:
         raise UnknownSymbol.ambiguous(name, found)
     return found[0] if found else None
+
+
+@lru_cache(maxsize=4)  # one set of symbols at a time is usual: those that the database holds
+def _index_of(symbols: tuple[str, ...]) -> _Names[str]:
+    names: _Names[str] = _Names()
+    for symbol in symbols:
+        names.add(symbol, [symbol], spellings(symbol))
+    return names
 
 
 def find_stored(name: str, stored: Sequence[str]) -> str:

@@ -1,12 +1,15 @@
 """Writes and reads the sign of life that each running service leaves in Redis."""
 
 import asyncio
+import re
+import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from msgspec.structs import replace
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, WatchError
+from redis.exceptions import RedisError
 
 from kraken_history.runtime.clocks import Clocks
 from kraken_history.runtime.redis_connections import prefix_of
@@ -37,41 +40,30 @@ def health_prefix(redis: Redis) -> str:
 async def beat(redis: Redis, name: str, look: Callable[[], Sign], clocks: Clocks | None = None) -> None:
     """Write a sign of life every two seconds until cancelled, and then remove it.
 
-    If the process is killed, the sign expires 15 seconds after the last write.
+    If the process is killed, the sign expires 15 seconds after the last write. Each call has a key of its own, so that
+    processes with equal names, for example on cloned machines, do not overwrite each other's signs.
 
     Args:
         look: Returns the sign as of now.
         clocks: Asked for the time of Redis before each sign, which tells how far this machine's clock is off.
     """
-    key, body = "", b""
+    key, own = "", f"{name}~{secrets.token_hex(4)}"
     clocks = clocks or Clocks()
     try:
         while True:
             with suppress(RedisError, OSError):  # the write fails next, and says so
                 await clocks.ask(redis)
             sign = replace(look(), clock_ahead_s=clocks.ahead_s)
-            key, body = f"{health_prefix(redis)}{sign.service}:{name}", encode_sign(sign)
+            key = f"{health_prefix(redis)}{sign.service}:{own}"
             try:
-                await redis.set(key, body, ex=BEAT_LASTS_S)
+                await redis.set(key, encode_sign(sign), ex=BEAT_LASTS_S)
             except (RedisError, OSError):
                 get_logger(sign.service).warning("beat_failed")
             await asyncio.sleep(BEAT_EVERY_S)
     finally:
         with suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(_LEAVE_WITHIN_S):
-                await _remove(redis, key, body)
-
-
-async def _remove(redis: Redis, key: str, body: bytes) -> None:
-    """Remove the sign, unless another process of this name has replaced it."""
-    async with redis.pipeline() as pipeline:
-        await pipeline.watch(key)
-        if await pipeline.get(key) != body:
-            return
-        pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py
-        pipeline.delete(key)
-        with suppress(WatchError):
-            await pipeline.execute()
+                await redis.delete(key)
 
 
 async def signs_of_life(redis: Redis) -> Signs:
@@ -88,8 +80,18 @@ async def signs_of_life(redis: Redis) -> Signs:
         if not cursor:
             break
     names = {key: key.decode(errors="replace").removeprefix(prefix) for key in bodies}
-    ages_s = {names[key]: BEAT_LASTS_S - left_ms[key] / 1000 for key in bodies if left_ms[key] >= 0}
-    return Signs({names[key]: decode_sign(names[key], bodies[key]) for key in sorted(bodies)}, ages_s)
+    processes = Counter(map(name_of, names.values()))
+    shown = {key: name if processes[name_of(name)] > 1 else name_of(name) for key, name in names.items()}
+    ages_s = {shown[key]: BEAT_LASTS_S - left_ms[key] / 1000 for key in bodies if left_ms[key] >= 0}
+    return Signs({shown[key]: decode_sign(names[key], bodies[key]) for key in sorted(bodies)}, ages_s)
+
+
+def name_of(key: str) -> str:
+    """``<service>:<name>`` of an entry of :class:`Signs`, also if several processes have this name."""
+    return _OWN.sub("", key)
+
+
+_OWN = re.compile(r"~[0-9a-f]{8}$")  # what tells the processes of one name apart
 
 
 async def _time_left(redis: Redis, keys: Sequence[bytes]) -> dict[bytes, int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from kraken_history.errors import HistoryError, UsageError
+from kraken_history.errors import HistoryError, ServiceUnavailable, UsageError
 from kraken_history.runtime import telemetry
 from kraken_history.runtime.redis_access import connect_redis as connect_redis
 from kraken_history.runtime.redis_access import see_that_redis_answers as see_that_redis_answers
@@ -85,7 +85,7 @@ async def finish_in_time(
     """Run ``main``, which ends by itself after ``stop`` is set; cancel it if it still runs ``within_s`` later.
 
     Raises:
-        Exception: The exception of ``main``. If ``stop`` is set, ``outages`` are logged instead.
+        Exception: The exception of ``main``. If ``stop`` is set, ``outages`` and ServiceUnavailable are logged instead.
     """
     running = asyncio.ensure_future(main)
     stopping = asyncio.create_task(stop.wait())
@@ -96,8 +96,8 @@ async def finish_in_time(
             _log.warning("left_unfinished")
             return
         running.result()
-    except outages as error:
-        if not stop.is_set():
+    except Exception as error:
+        if not stop.is_set() or not isinstance(error, (ServiceUnavailable, *outages)):
             raise
         _log.warning("left_unfinished", error=str(error) or type(error).__name__)
     finally:

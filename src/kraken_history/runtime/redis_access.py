@@ -7,7 +7,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from typing import Any, cast
 
 from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.retry import Retry
 from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import TimeoutError as NoAnswer
 
 from kraken_history.errors import ServiceUnavailable, UsageError
 from kraken_history.runtime.redis_clusters import StreamsCluster
@@ -18,15 +21,19 @@ from kraken_history.urls import UrlOfSetting, is_cluster, without_password
 REDIS_URL = "REDIS_URL"
 
 
-async def connect_redis(url: str) -> Redis:
+async def connect_redis(url: str, *, retry: Retry | None = None) -> Redis:
     """Open a client of one server, or of the master that Sentinels know, and check that it answers.
+
+    Args:
+        retry: Decides whether a command is sent again after a lost connection; by default none is.
 
     Raises:
         UsageError: The URL is invalid, its password is wrong or missing, or the server is part of a cluster.
         ServiceUnavailable: No Redis answers at that address, or it is still loading.
     """
     with _translated_errors(url):
-        redis: Redis = Redis.from_pool(pool_at(url, ConnectionPool))
+        again = {} if retry is None else {"retry": retry, "retry_on_error": [NoConnection, NoAnswer]}
+        redis: Redis = Redis.from_pool(pool_at(url, ConnectionPool, **again))
         try:
             await redis.ping()
             _check_mode(await _mode(redis), "standalone", url)
@@ -36,13 +43,13 @@ async def connect_redis(url: str) -> Redis:
     return redis
 
 
-async def connect_streams(url: str) -> Redis:
-    """As :func:`connect_redis`, for the Redis of the streams, which may be a cluster.
+async def connect_streams(url: str, *, retry: Retry | None = None) -> Redis:
+    """As :func:`connect_redis`, for the Redis of the streams, which may be a cluster, whose client has its own retries.
 
     The client of a cluster has the commands of the streams, and pipelines that are not transactions.
     """
     if not is_cluster(url):
-        return await connect_redis(url)
+        return await connect_redis(url, retry=retry)
     with _translated_errors(url):
         address = read_redis_url(url)
         await _check_a_node(address, url)
@@ -56,14 +63,16 @@ async def connect_streams(url: str) -> Redis:
 
 
 @asynccontextmanager
-async def connect_both(streams_url: str, jobs_url: str) -> AsyncIterator[tuple[Redis, Redis]]:
+async def connect_both(
+    streams_url: str, jobs_url: str, *, retry: Retry | None = None
+) -> AsyncIterator[tuple[Redis, Redis]]:
     """The Redis of the streams, and that of the jobs, the rate limit and the signs of life; often the same."""
     async with AsyncExitStack() as stack:
-        streams: Redis = await stack.enter_async_context(await connect_streams(streams_url))
+        streams: Redis = await stack.enter_async_context(await connect_streams(streams_url, retry=retry))
         if jobs_url == streams_url:
             yield streams, streams
         else:
-            yield streams, await stack.enter_async_context(await connect_redis(jobs_url))
+            yield streams, await stack.enter_async_context(await connect_redis(jobs_url, retry=retry))
 
 
 def see_that_redis_answers(url: str) -> None:

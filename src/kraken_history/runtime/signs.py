@@ -152,7 +152,8 @@ class Signs(Struct, frozen=True):
     """The services alive at one time.
 
     Attributes:
-        by_name: In alphabetical order, by ``<service>:<name>``.
+        by_name: In alphabetical order, by ``<service>:<name>``. If several processes have the same name, ``~``
+            and eight digits follow, which differ.
         ages_s: By the same names, seconds since the sign was written, by the clock of Redis.
     """
 
