@@ -66,5 +66,7 @@ async def everything(pool: asyncpg.Pool) -> tuple[object, ...]:
         FROM data_sync_status ORDER BY symbol, data_type
         """
     )
-    marks = await pool.fetch("SELECT * FROM stale_hours ORDER BY symbol, start_time, end_time")
+    marks = await pool.fetch(
+        "SELECT symbol, range_agg(tstzrange(start_time, end_time))::text FROM stale_hours GROUP BY 1 ORDER BY 1"
+    )
     return await stored_trades(pool), await stored_candles(pool), [tuple(row) for row in [*status, *marks]]
