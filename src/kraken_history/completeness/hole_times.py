@@ -89,7 +89,7 @@ async def since_before(pool: asyncpg.Pool | Connection, symbol: str, trade_id: i
     return 0 if start is None else unix_ns(start - CLOCK_SLACK)
 
 
-async def locate(pool: asyncpg.Pool, symbol: str, hole: IdRange) -> HoleSpan:
+async def locate(pool: asyncpg.Pool | Connection, symbol: str, hole: IdRange) -> HoleSpan:
     """When the trades of one hole were made: between the trade before it and the trade after it."""
     start = await _time_before(pool, symbol, hole[0])
     since = 0 if start is None else unix_ns(start - CLOCK_SLACK)
