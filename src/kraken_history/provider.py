@@ -567,7 +567,7 @@ class HistoricalDataProvider:
         return await status.read_sync_status(self._database, symbol)
 
     async def get_data_range(self, symbol: str) -> DataRange:
-        """Which one-minute candles there are: ``oldest``, ``newest``, and ``total_candles``, as the ledger counts them."""
+        """Which one-minute candles there are: ``oldest``, ``newest`` and ``total_candles``, as the ledger has them."""
         return await status.read_data_range(self._database, symbol)
 
     async def get_external_indicators(self, name: str, start: datetime, end: datetime) -> list[ExternalIndicator]:

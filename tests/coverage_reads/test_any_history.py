@@ -1,6 +1,7 @@
 """Whatever is stored and asked: the kinds are what one gets by looking at each moment by itself."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import asyncpg
 from hypothesis import HealthCheck, given, settings
