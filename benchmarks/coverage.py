@@ -38,8 +38,8 @@ _FILL = """
 """
 _NOTE = """
     INSERT INTO data_sync_status (symbol, data_type, oldest_timestamp, newest_timestamp, total_records, id_ranges)
-    SELECT $1, 'trades', $2, $3, $4::bigint, int8multirange(int8range(1, $4::bigint + 1))
-    UNION ALL SELECT $1, 'candles_1m', $2, $3::timestamptz - $5::interval, $4, '{}'
+    SELECT $1, 'trades', $2::timestamptz, $3::timestamptz, $4::bigint, int8multirange(int8range(1, $4::bigint + 1))
+    UNION ALL SELECT $1, 'candles_1m', $2, $3::timestamptz - $5::interval, $4, '{}'::int8multirange
 """
 _COUNTED = "SELECT min(timestamp), max(timestamp), count(*) FROM candles WHERE symbol = $1 AND interval_minutes = 1"
 
@@ -106,6 +106,7 @@ async def measure(arguments: argparse.Namespace) -> None:
         for (symbol, name), row in figures.items():
             table.add_row(symbol, name, *(f"{figure:,.1f}" for figure in row))
         console.print(table)
+        assert sizes is not None  # it is an aggregate
         console.print(f"{sizes[0]:,} maps in {sizes[1] / 1e6:.1f} MB")
         await pool.close()
 

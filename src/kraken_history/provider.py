@@ -374,6 +374,11 @@ class HistoricalDataProvider:
         self, symbol: str, start: datetime, end: datetime, interval: int = 1, *, resolution: timedelta
     ) -> CoverageBuckets: ...
 
+    @overload
+    async def get_coverage(
+        self, symbol: str, start: datetime, end: datetime, interval: int = 1, *, resolution: timedelta | None
+    ) -> Coverage | CoverageBuckets: ...
+
     async def get_coverage(
         self, symbol: str, start: datetime, end: datetime, interval: int = 1, *, resolution: timedelta | None = None
     ) -> Coverage | CoverageBuckets:
