@@ -226,11 +226,14 @@ class BlockingHistoricalDataProvider:
         self, symbol: str, start: datetime, end: datetime, interval: int = 1, *, resolution: timedelta
     ) -> CoverageBuckets: ...
 
+    @overload
+    def get_coverage(
+        self, symbol: str, start: datetime, end: datetime, interval: int = 1, *, resolution: timedelta | None
+    ) -> Coverage | CoverageBuckets: ...
+
     def get_coverage(
         self, symbol: str, start: datetime, end: datetime, interval: int = 1, *, resolution: timedelta | None = None
     ) -> Coverage | CoverageBuckets:
-        if resolution is None:
-            return self._run(self._provider.get_coverage(symbol, start, end, interval))
         return self._run(self._provider.get_coverage(symbol, start, end, interval, resolution=resolution))
 
     def require_complete(self, symbol: str, start: datetime, end: datetime, interval: int = 1) -> datetime:

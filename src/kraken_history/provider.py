@@ -380,6 +380,11 @@ class HistoricalDataProvider:
         self, symbol: str, start: datetime, end: datetime, interval: int = 1, *, resolution: timedelta
     ) -> CoverageBuckets: ...
 
+    @overload
+    async def get_coverage(
+        self, symbol: str, start: datetime, end: datetime, interval: int = 1, *, resolution: timedelta | None
+    ) -> Coverage | CoverageBuckets: ...
+
     async def get_coverage(
         self, symbol: str, start: datetime, end: datetime, interval: int = 1, *, resolution: timedelta | None = None
     ) -> Coverage | CoverageBuckets:
@@ -573,7 +578,7 @@ class HistoricalDataProvider:
         return await status.read_sync_status(self._database, symbol)
 
     async def get_data_range(self, symbol: str) -> DataRange:
-        """Which one-minute candles there are: ``oldest``, ``newest``, ``total_candles``, which are counted."""
+        """Which one-minute candles there are: ``oldest``, ``newest`` and ``total_candles``, as the ledger has them."""
         return await status.read_data_range(self._database, symbol)
 
     async def get_external_indicators(self, name: str, start: datetime, end: datetime) -> list[ExternalIndicator]:

@@ -13,7 +13,7 @@ from typing import get_args
 import kraken_history
 from kraken_history.intervals import VIEWS
 from kraken_history.provider import TIMEFRAMES, HistoricalDataProvider
-from kraken_history.reading import coverage
+from kraken_history.reading import coverage, kinds
 from kraken_history.reading.gaps import GapsChoice, TradeGapsChoice
 from kraken_history.reading.kinds import CoverageKind
 from kraken_history.records import Side
@@ -128,7 +128,7 @@ def _record(kind: type) -> Iterator[str]:
 
 def _meaning_of_kinds() -> str:
     """The text that stands below ``CoverageKind``."""
-    body = ast.parse(inspect.getsource(coverage)).body
+    body = ast.parse(inspect.getsource(kinds)).body
     [place] = [
         place
         for place, node in enumerate(body)

@@ -37,6 +37,7 @@ _PARTS = f"""
         FROM (
             SELECT tstzrange(timestamp, timestamp + interval '1 minute') AS minute, source
             FROM candles WHERE symbol = $1 AND interval_minutes = 1
+              AND timestamp > $2::timestamptz - interval '1 minute' AND timestamp < $3
         ) AS c
     ), kinds AS MATERIALIZED (
         SELECT asked * by_trades * built AS proven,

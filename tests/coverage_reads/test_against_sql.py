@@ -28,7 +28,7 @@ def moment(chance: random.Random) -> datetime:
     return bucket_start(at, MINUTE) if chance.random() < 0.5 else at
 
 
-def stretches(chance: random.Random, most: int) -> list[asyncpg.Range]:
+def stretches(chance: random.Random, most: int) -> list[asyncpg.Range[datetime]]:
     pairs = [sorted((moment(chance), moment(chance))) for _ in range(chance.randrange(most + 1))]
     return [asyncpg.Range(low, min(high, low + 30 * HOUR)) for low, high in pairs if low < high]
 
@@ -58,7 +58,7 @@ async def store_random(pool: asyncpg.Pool, chance: random.Random) -> None:
         await pool.execute("INSERT INTO dropped_ranges VALUES ('candles', tstzmultirange($1::tstzrange))", each)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 async def test_random_days_are_covered_as_sql_finds(
     pool: asyncpg.Pool, history: HistoricalDataProvider, seed: int
 ) -> None:
@@ -82,7 +82,7 @@ async def test_random_days_are_covered_as_sql_finds(
             assert sum((high - low for low, high, _ in found), timedelta()) == end - start
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 @pytest.mark.parametrize("resolution", [MINUTE * 7, HOUR, 36 * HOUR, DAY, 7 * DAY])
 async def test_buckets_add_up_to_the_spans(
     pool: asyncpg.Pool, history: HistoricalDataProvider, seed: int, resolution: timedelta

@@ -1,6 +1,7 @@
 """Whatever is stored and asked: the kinds are what one gets by looking at each moment by itself."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import asyncpg
 from hypothesis import HealthCheck, given, settings
@@ -92,7 +93,7 @@ async def store_history(pool: asyncpg.Pool, history: History, *, is_mapped: bool
     )
     await pool.execute("DELETE FROM trades WHERE timestamp < $1", at(history.dropped))
     if is_mapped:
-        await build_missing_maps(pool, now=NOON + 9 * DAY)
+        await build_missing_maps(pool, now=NOON + timedelta(days=9))
     sources = await pool.fetch("SELECT timestamp, source::text FROM candles")
     return Known(
         history.trades, history.absent, history.asked, history.given, history.gone, {row[0]: row[1] for row in sources}

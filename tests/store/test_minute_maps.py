@@ -80,9 +80,8 @@ async def own_candle_put_back(pool: asyncpg.Pool, day: datetime, _: Path) -> Non
 async def download(pool: asyncpg.Pool, day: datetime, folder: Path) -> None:
     first = (day - START) // MINUTE
     write(folder / "XBTUSDT_1.csv", [candle_line(first + n) for n in range(30)])
-    files, refused = found_files([folder])
-    (outcome,) = [each async for each in CsvImporter(pool, no_pairs, symbol=SYMBOL).import_files(files)]
-    assert not refused
+    with found_files([folder]) as (files, _):
+        (outcome,) = [each async for each in CsvImporter(pool, no_pairs, symbol=SYMBOL).import_files(files)]
     assert isinstance(outcome, Imported)
 
 

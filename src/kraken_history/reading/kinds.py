@@ -183,8 +183,7 @@ def _kind(flags: Sequence[bool], *, is_kept: bool, by_trades: bool, by_candles: 
 
 
 _OFFSETS = [n * MINUTE for n in range(MINUTES + 1)]
-_RUN = re.compile(r"([1248])\1*")
-_KIND_OF = dict(zip("1248", KINDS, strict=True))
+_RUN = re.compile("1+")
 
 
 def parts_of(days: Iterable[DayKinds]) -> Iterator[Part]:
@@ -221,12 +220,14 @@ def _parts_of_day(each: DayKinds) -> list[Part]:
     for mask, kind in zip(each.masks, KINDS, strict=True):
         if mask == FULL:
             return [(day, day + DAY, kind)]
-    # Each minute becomes a hexadecimal digit of the bits of its kinds, of which it has one at most.
-    digits = sum(int(f"{mask:b}", 16) << n for n, mask in enumerate(each.masks))
-    found: list[Part] = [
-        (day + _OFFSETS[run.start()], day + _OFFSETS[run.end()], _KIND_OF[run[1]])
-        for run in _RUN.finditer(f"{digits:0{MINUTES}x}")
+    runs = [
+        (*run.span(), kind)
+        for mask, kind in zip(each.masks, KINDS, strict=True)
+        if mask
+        for run in _RUN.finditer(f"{mask:0{MINUTES}b}")
     ]
+    runs.sort()
+    found: list[Part] = [(day + _OFFSETS[first], day + _OFFSETS[last], kind) for first, last, kind in runs]
     return sorted([*found, *each.parts]) if each.parts else found
 
 

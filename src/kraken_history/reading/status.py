@@ -3,16 +3,18 @@
 import asyncio
 import time
 from datetime import datetime
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from msgspec import Struct
 
+from kraken_history.database.connections import Connection
 from kraken_history.errors import HistoryError
 from kraken_history.kraken.pairs import checked_name, find_symbol, is_ours
 from kraken_history.reading.candles import require_symbol
 from kraken_history.reading.database import Database
 from kraken_history.reading.names import by_any_name, read_symbols
 from kraken_history.reading.replicas import REPLICA_LAG
+from kraken_history.storing.partitions import find_pieces
 
 LONGEST_ANSWER_S = 10.0
 """Longest response time of a healthy database, in seconds."""
@@ -91,17 +93,54 @@ _SYNC_STATUS = """
 
 @by_any_name
 async def read_data_range(database: Database, symbol: str) -> DataRange:
-    """The extent and the number of the stored one-minute candles."""
-    [row] = await database.fetch(_DATA_RANGE, symbol)
-    if row["oldest"] is None:
-        await require_symbol(database, symbol)
-    return DataRange(oldest=row["oldest"], newest=row["newest"], total_candles=row["total_candles"])
+    """The extent and the number of the stored one-minute candles, as the ledger has them.
+
+    The ledger's extent also holds what retention dropped. Only if its end is not stored any more, candles are searched.
+    """
+    async with (
+        database.connection() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        row = await connection.fetchrow(_DATA_RANGE, symbol)
+        if row is not None and row["total_candles"] > 0:
+            oldest = await _end_of_candles(connection, symbol, row["oldest"], "min")
+            newest = await _end_of_candles(connection, symbol, row["newest"], "max")
+            return DataRange(oldest=oldest, newest=newest, total_candles=row["total_candles"])
+    await require_symbol(database, symbol)
+    return DataRange(oldest=None, newest=None, total_candles=0)
 
 
+async def _end_of_candles(
+    connection: Connection, symbol: str, known: datetime, which: Literal["min", "max"]
+) -> datetime | None:
+    """``known`` if that candle is stored; else the oldest or the newest that is, searched piece by piece."""
+    if await connection.fetchval(_IS_STORED, symbol, known):
+        return known
+    pieces = await find_pieces(connection, "candles")
+    for piece in pieces if which == "min" else pieces[::-1]:
+        found: datetime | None = await connection.fetchval(_END[which], symbol, piece.start, piece.end)
+        if found is not None:
+            return found
+    return None
+
+
+# What retention has dropped is subtracted from the ledger's count a moment later.
 _DATA_RANGE = """
-    SELECT min(timestamp) AS oldest, max(timestamp) AS newest, count(*) AS total_candles
-    FROM candles WHERE symbol = $1 AND interval_minutes = 1
+    SELECT oldest_timestamp AS oldest, newest_timestamp AS newest, (total_records - coalesce((
+               SELECT sum(rows) FROM dropped_rows WHERE relation = 'candles' AND symbol = $1
+           ), 0))::bigint AS total_candles
+    FROM data_sync_status WHERE symbol = $1 AND data_type = 'candles_1m' AND oldest_timestamp IS NOT NULL
 """
+
+_IS_STORED = "SELECT EXISTS (SELECT FROM candles WHERE symbol = $1 AND interval_minutes = 1 AND timestamp = $2)"
+
+_END = {
+    which: f"""
+    SELECT {which}(timestamp) FROM candles
+    WHERE symbol = $1 AND interval_minutes = 1 AND timestamp >= $2 AND timestamp < $3
+"""  # noqa: S608 — a constant is put in
+    for which in ("min", "max")
+}
 
 
 async def check_health(database: Database) -> Health:
