@@ -274,7 +274,7 @@ def _parsed(table: TableName, text: io.BytesIO, symbol: str, month: Month) -> py
             ),
         )
     except pyarrow.ArrowInvalid as error:
-        if "decimal" not in str(error):
+        if "decimal" not in str(error).lower():
             raise
         raise TooManyDigits(symbol, month) from error
     if rows["scales"].null_count:
