@@ -99,8 +99,11 @@ async def test_long_numbers_widen_their_column_or_leave_the_month_in_the_databas
         pass
     assert await content(other) == await content(pool)
 
-    await Store(pool).write([make_trade(3, NOON + timedelta(seconds=2), "0.1234567890123456789", "1")])
-    (outcome,) = await archived(pool, place, BTC)
-    assert outcome.state == "refused"
-    assert "expected numbers of at most 20 digits before the point and 18 after it" in outcome.reason
-    assert parquet.ParquetFile(path).metadata.num_rows == 2
+    for id_, price in ((3, "0.1234567890123456789"), (4, "123456789012345678901.5"), (5, "9" * 21), (6, "9" * 40)):
+        await Store(pool).write([make_trade(id_, NOON + timedelta(seconds=id_), price, "1")])
+        (outcome,) = await archived(pool, place, BTC)
+        assert outcome.state == "refused"
+        assert "expected numbers of at most 20 digits before the point and 18 after it" in outcome.reason
+        assert parquet.ParquetFile(path).metadata.num_rows == 2
+        await pool.execute("DELETE FROM trades WHERE id = $1", id_)
+        await pool.execute("DELETE FROM candles WHERE last_trade_id = $1", id_)
