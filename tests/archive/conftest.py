@@ -15,6 +15,7 @@ from kraken_history.records import HistoricalTrade, RefusedTrade, TimeRange
 from kraken_history.storing.store import Store
 from tests.support.command import clean_environment, command  # noqa: F401 — fixtures
 from tests.support.examples import make_candle, make_trade
+from tests.support.servers import DatabaseServer
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"
 START = datetime(2025, 10, 28, 23, 50, tzinfo=UTC)
@@ -63,6 +64,16 @@ async def pool(migrated_database_url: str) -> AsyncIterator[asyncpg.Pool]:
     opened = await create_pool(migrated_database_url, min_size=1, max_size=4)
     yield opened
     opened.terminate()
+
+
+@pytest.fixture
+async def other(database_server: DatabaseServer) -> AsyncIterator[asyncpg.Pool]:
+    """A second database, migrated and empty."""
+    url = database_server.create_migrated_database()
+    opened = await create_pool(url, min_size=1, max_size=4)
+    yield opened
+    opened.terminate()
+    database_server.drop_database(url)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.retention import drop_old, find_months_to_drop
 from kraken_history.storing.store import Store
 from tests.archive.conftest import BTC, ETH, HOLE, START, STEP, archived, trade
-from tests.archive.test_restoring import content, other  # noqa: F401 — a fixture
+from tests.archive.test_restoring import content
 
 DECEMBER = Month(2025, 12)
 FROM, TO = START + STEP, datetime.fromisoformat("2025-12-20T00:00:00+00:00")
@@ -59,7 +59,7 @@ async def drop(pool: asyncpg.Pool, place: Folder, until: datetime) -> None:
 
 async def test_dropped_history_is_read_from_the_archive_and_restored_to_the_digit(
     history: asyncpg.Pool,
-    other: asyncpg.Pool,  # noqa: F811
+    other: asyncpg.Pool,
     place: Folder,
     reader: HistoricalDataProvider,
     plain: HistoricalDataProvider,

@@ -1,6 +1,5 @@
 """A database that is restored from the archive has the same rows, ledger and candles, to the digit."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -10,23 +9,11 @@ from kraken_history.archive.manifest import ArchiveError
 from kraken_history.archive.place import Folder
 from kraken_history.archive.restoring import RestoredMonth, restore
 from kraken_history.completeness.covered_time import COVERED_BY_TRADES
-from kraken_history.database.connections import create_pool
 from kraken_history.errors import UsageError
 from kraken_history.reading.verification import verify
 from kraken_history.storing.aggregates import refresh
 from kraken_history.storing.store import Store
 from tests.archive.conftest import BTC, CLOSED, ETH, archived, trade
-from tests.support.servers import DatabaseServer
-
-
-@pytest.fixture
-async def other(database_server: DatabaseServer) -> AsyncIterator[asyncpg.Pool]:
-    """A second database, migrated and empty."""
-    url = database_server.create_migrated_database()
-    opened = await create_pool(url, min_size=1, max_size=4)
-    yield opened
-    opened.terminate()
-    database_server.drop_database(url)
 
 
 async def restored(pool: asyncpg.Pool, place: Folder, *symbols: str) -> list[RestoredMonth]:

@@ -274,7 +274,7 @@ def _parsed(table: TableName, text: io.BytesIO, symbol: str, month: Month) -> py
             ),
         )
     except pyarrow.ArrowInvalid as error:
-        if "decimal" not in str(error):
+        if "decimal" not in str(error).lower():
             raise
         raise TooManyDigits(symbol, month) from error
     if rows["scales"].null_count:
@@ -283,11 +283,12 @@ def _parsed(table: TableName, text: io.BytesIO, symbol: str, month: Month) -> py
 
 
 def _scales(table: TableName) -> str:
-    """An expression: the scales of a row's numbers; null if one is too large."""
+    """An expression: the scales of a row's numbers; null if a scale or a number is too large for Arrow."""
     names = SCALED[table]
     packed = " | ".join(f"(scale({name})::bigint << {SCALE_BITS * at})" for at, name in enumerate(names))
     largest = ", ".join(f"scale({name})" for name in names)
-    return f"CASE WHEN greatest({largest}) < {1 << SCALE_BITS} THEN {packed} END"
+    sizes = ", ".join(f"abs({name})" for name in names)
+    return f"CASE WHEN greatest({largest}) < {1 << SCALE_BITS} AND greatest({sizes}) < 1e20 THEN {packed} END"
 
 
 def _selected(table: TableName) -> str:
