@@ -67,13 +67,17 @@ def _say(text: str) -> None:
 
 
 async def _until_interrupted(work: Coroutine[Any, Any, None]) -> None:
-    task = asyncio.ensure_future(work)
+    task, stop = asyncio.ensure_future(work), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    try:
-        await task
-    except asyncio.CancelledError:
-        return
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not task.done():
+        task.cancel()  # once, although a terminal and the command may both send a signal
+        await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
 
 
 def main(command_line: Sequence[str] | None = None) -> int:

@@ -62,7 +62,7 @@ def run_replay(
             cwd=checkout,
             env=os.environ | {"DATABASE_URL": database_url},
         )
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which closes its sockets
+        before = signal.signal(signal.SIGINT, lambda *_: replay.send_signal(signal.SIGINT))  # it closes its sockets
         try:
             return replay.wait()
         finally:
