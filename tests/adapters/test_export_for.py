@@ -72,6 +72,7 @@ def test_freqtrades_files_hold_every_candle_and_trade(stored: Any, command: Run,
 
 @theirs
 @pytest.mark.adapters
+@pytest.mark.timeout(900)  # these packages take long to import
 def test_freqtrade_loads_the_candles_and_loses_no_volume_of_the_trades(
     stored: Any, command: Run, tmp_path: Path
 ) -> None:
@@ -106,6 +107,7 @@ def test_freqtrade_loads_the_candles_and_loses_no_volume_of_the_trades(
 
 @theirs
 @pytest.mark.adapters
+@pytest.mark.timeout(900)  # these packages take long to import
 @one_server
 def test_a_catalog_of_nautilus_trader_holds_every_bar_and_trade(stored: Any, command: Run, tmp_path: Path) -> None:
     new_catalog = package("nautilus_trader.persistence.catalog").ParquetDataCatalog
@@ -148,6 +150,7 @@ def test_a_catalog_of_nautilus_trader_holds_every_bar_and_trade(stored: Any, com
 
 @theirs
 @pytest.mark.adapters
+@pytest.mark.timeout(900)  # these packages take long to import
 @one_server
 def test_a_backtest_of_nautilus_trader_runs_on_the_catalogs_bars(stored: Any, command: Run, tmp_path: Path) -> None:
     engines, model = package("nautilus_trader.backtest.engine"), package("nautilus_trader.model")
@@ -185,6 +188,7 @@ def test_a_backtest_of_nautilus_trader_runs_on_the_catalogs_bars(stored: Any, co
 
 @theirs
 @pytest.mark.adapters
+@pytest.mark.timeout(900)  # these packages take long to import
 def test_records_that_nautilus_trader_would_misread_are_refused() -> None:
     package("nautilus_trader.model")
     instrument = nautilus_instrument(SYMBOL, 1)

@@ -51,10 +51,10 @@ def test_the_blocking_provider_gives_the_same_frame(filled: str) -> None:
 
 
 async def test_vectorbt_is_told_the_distance_only_of_candles_without_a_gap(provider: HistoricalDataProvider) -> None:
-    padded = vectorbt_frame(await frame_of(provider, gaps="pad"))
-    quiet = vectorbt_frame(await frame_of(provider, gaps="ignore"))
+    padded: Any = vectorbt_frame(await frame_of(provider, gaps="pad"))
+    quiet: Any = vectorbt_frame(await frame_of(provider, gaps="ignore"))
 
-    assert (getattr(padded.index, "freq"), getattr(quiet.index, "freq")) == (MINUTE, None)
+    assert (padded.index.freq, quiet.index.freq) == (MINUTE, None)
     assert len(quiet) == 30 - len(QUIET)
 
 
@@ -156,6 +156,7 @@ async def test_backtrader_has_a_line_that_says_which_candles_are_made_up(provide
 
 @theirs
 @pytest.mark.adapters
+@pytest.mark.timeout(900)
 async def test_vectorbt_computes_on_the_candles(provider: HistoricalDataProvider) -> None:
     vectorbt = package("vectorbt")
     candles = await provider.get_candles(SYMBOL, 1, START, END)
