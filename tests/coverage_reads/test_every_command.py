@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +121,17 @@ def test_status_tells_missing_ids_missing_time_and_what_was_dropped(filled: str,
     assert "21 min" in shown
 
 
+def has_decided(replay: Service) -> bool:
+    return "listening" in replay.output or not replay.is_running()
+
+
 def test_a_replay_refuses_each_stretch_without_its_trades(filled: str, tmp_path: Path) -> None:
     refused = []
     for kind, span in STRETCHES.items():
         options = ["--as-kraken", "--port", "0", *typed(span), "--speed", "max"]
         log = tmp_path / f"{kind}.log"
         with Service(["-m", "kraken_history", "replay", *options], log, {"DATABASE_URL": filled}) as replay:
-            until_now(lambda replay=replay: "listening" in replay.output or not replay.is_running())
+            until_now(partial(has_decided, replay))
             refused += [] if "listening" in replay.output else [kind]
 
     assert refused == ["hole", "exchange", "dropped"]
