@@ -12,6 +12,7 @@ from kraken_history.records import HistoricalTrade, Side
 from kraken_history.storing.store import Store
 from tests.support.command import clean_environment, command  # noqa: F401 — fixtures
 from tests.support.examples import NOON, make_trade
+from tests.support.servers import DatabaseServer
 
 SYMBOL = "BTC/USDT"
 START, END = NOON, NOON + timedelta(minutes=30)
@@ -35,6 +36,12 @@ def history() -> list[HistoricalTrade]:
             type_ = "market" if len(trades) % 3 else "limit"
             trades.append(make_trade(1000 + len(trades), at, price, volume, side=side, order_type=type_))
     return trades
+
+
+@pytest.fixture(scope="session")
+def database_server(_postgresql_server: DatabaseServer) -> DatabaseServer:
+    """One kind of server: these tests are about what is made of a read, and other tests read from both."""
+    return _postgresql_server
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from tests.support.examples import make_candle, make_trade
 
 SPAN = ("--from", START.isoformat(), "--to", END.isoformat())
 theirs = pytest.mark.filterwarnings("ignore")  # of packages that are not ours
-one_server = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -108,7 +107,6 @@ def test_freqtrade_loads_the_candles_and_loses_no_volume_of_the_trades(
 @theirs
 @pytest.mark.adapters
 @pytest.mark.timeout(900)  # these packages take long to import
-@one_server
 def test_a_catalog_of_nautilus_trader_holds_every_bar_and_trade(stored: Any, command: Run, tmp_path: Path) -> None:
     new_catalog = package("nautilus_trader.persistence.catalog").ParquetDataCatalog
     for arguments in (["--interval", "1m"], ["--interval", "3m"], ["--trades"]):
@@ -151,7 +149,6 @@ def test_a_catalog_of_nautilus_trader_holds_every_bar_and_trade(stored: Any, com
 @theirs
 @pytest.mark.adapters
 @pytest.mark.timeout(900)  # these packages take long to import
-@one_server
 def test_a_backtest_of_nautilus_trader_runs_on_the_catalogs_bars(stored: Any, command: Run, tmp_path: Path) -> None:
     engines, model = package("nautilus_trader.backtest.engine"), package("nautilus_trader.model")
     enums, trading = package("nautilus_trader.model.enums"), package("nautilus_trader.trading.strategy")
@@ -212,7 +209,6 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         nautilus_instrument(SYMBOL, 1)
 
 
-@one_server
 def test_what_is_missing_is_refused_or_told(stored: Any, command: Run, tmp_path: Path) -> None:
     earlier = ("--from", (START - timedelta(hours=2)).isoformat(), "--to", END.isoformat())
     export = ("export", SYMBOL, "--for", "freqtrade", "--output", str(tmp_path / "data"), *earlier)
@@ -249,7 +245,6 @@ def test_an_option_that_is_not_valid_is_one_line(
     assert outcome.err.count("\n") == 1
 
 
-@one_server
 def test_a_file_that_exists_is_replaced_only_by_force(stored: Any, command: Run, tmp_path: Path) -> None:
     export = ("export", SYMBOL, "--for", "freqtrade", "--output", str(tmp_path / "data"), *SPAN)
     assert command(*export).code == 0

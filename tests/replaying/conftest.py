@@ -21,6 +21,7 @@ from simulator.notation import VOLUME_DECIMALS
 from tests.support.command import clean_environment, command  # noqa: F401 — fixtures
 from tests.support.examples import NOON
 from tests.support.exchanges import ManualClock
+from tests.support.servers import DatabaseServer
 
 BTC, XRP = SYMBOLS = ("BTC/USDT", "XRP/BTC")
 START, END = NOON, NOON + timedelta(minutes=30)
@@ -57,6 +58,12 @@ def _canonical(units: int, decimals: int) -> Decimal:
 def trades() -> list[HistoricalTrade]:
     """Some thousands, of both symbols, by symbol and id."""
     return seeded_trades(4_000)
+
+
+@pytest.fixture(scope="session")
+def database_server(_postgresql_server: DatabaseServer) -> DatabaseServer:
+    """One kind of server: these tests are about what is made of a read, and other tests read from both."""
+    return _postgresql_server
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from tests.support.services import CONSUMER, PRODUCER, WORKER, Service, simulato
 from tests.support.waiting import until
 
 REPLAY = ("-m", "kraken_history", "replay", "--as-kraken", "--port", "0")
-one_server = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 SPAN = ("--from", START.isoformat(), "--to", END.isoformat())
 
 
@@ -51,7 +50,6 @@ def test_an_option_that_is_not_valid_is_one_line_and_starts_no_server(
     assert not (tmp_path / "data").exists()
 
 
-@one_server
 async def test_missing_trades_and_unknown_symbols_end_the_command_with_one_line(filled: str, tmp_path: Path) -> None:
     earlier = ("--from", (START - timedelta(days=1)).isoformat(), "--to", END.isoformat())
     for arguments, code, words in (([*earlier, "BTC/USDT"], 1, "backfill"), ([*SPAN, "DOGE/USD"], 2, "DOGE/USD")):
@@ -61,7 +59,6 @@ async def test_missing_trades_and_unknown_symbols_end_the_command_with_one_line(
             assert replay.output.count("\n") == 1, replay.output
 
 
-@one_server
 async def test_the_command_ends_with_the_range(filled: str, tmp_path: Path) -> None:
     arguments = [*REPLAY, *SPAN, "--speed", "max", "--gaps", "ignore"]
     with Service(arguments, tmp_path / "log", {"DATABASE_URL": filled}) as replay:
@@ -75,7 +72,6 @@ async def test_the_command_ends_with_the_range(filled: str, tmp_path: Path) -> N
         assert replay.output.endswith("replay: 4,000 trade(s) of 2 symbol(s) sent\n")
 
 
-@one_server
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_the_command_can_be_interrupted(number: signal.Signals, filled: str, tmp_path: Path) -> None:
     with Service([*REPLAY, *SPAN, "--gaps", "ignore"], tmp_path / "log", {"DATABASE_URL": filled}) as replay:
@@ -92,7 +88,6 @@ async def test_the_command_can_be_interrupted(number: signal.Signals, filled: st
 
 
 @pytest.mark.slow
-@one_server
 async def test_our_own_services_store_the_replayed_history_digit_for_digit(
     database_server: DatabaseServer, migrated_database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
