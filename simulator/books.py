@@ -1,7 +1,7 @@
 """The books that the simulator trades: their names, decimals and behaviour."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from math import floor, log10
 from zlib import crc32
@@ -126,12 +126,13 @@ class Book(Struct, frozen=True):
         }
 
 
-def make_books(symbols: Sequence[str] = DEFAULT_SYMBOLS) -> list[Book]:
+def make_books(symbols: Sequence[str] = DEFAULT_SYMBOLS, decimals: Mapping[str, int] | None = None) -> list[Book]:
     """A book for each symbol; pairs that are not among the defaults are made up.
 
     Args:
         symbols: Any name of a pair whose assets have a known price here; other pairs as Kraken's WebSocket v2 writes
             them. If the part before the slash ends in ``x``, it is a tokenised asset.
+        decimals: By symbol, how many decimals its prices need at least; where it has none, they are made up.
 
     Raises:
         UnknownSymbol: A symbol is not written like this; the error carries it.
@@ -140,7 +141,8 @@ def make_books(symbols: Sequence[str] = DEFAULT_SYMBOLS) -> list[Book]:
     unique = list(dict.fromkeys(map(_symbol_of, symbols)))
     if not unique:
         raise UnknownSymbol.not_a_name("")
-    return [_make_book(known.get(symbol) or _made_up_pair(symbol), rank) for rank, symbol in enumerate(unique)]
+    pairs = [known.get(symbol) or _made_up_pair(symbol) for symbol in unique]
+    return [_make_book(pair, rank, (decimals or {}).get(pair.symbol)) for rank, pair in enumerate(pairs)]
 
 
 def _symbol_of(name: str) -> str:
@@ -157,11 +159,12 @@ def pairs_of(books: Iterable[Book]) -> list[Pair]:
     return [book.pair for book in books]
 
 
-def _make_book(pair: Pair, rank: int) -> Book:
+def _make_book(pair: Pair, rank: int, least_decimals: int | None) -> Book:
     base, quote = pair.symbol.split("/")
     price = _usd_price(base) / _usd_price(quote)
     usual = 2 if pair.asset_class == TOKENIZED_ASSET else min(max(6 - floor(log10(price)), 0), 10)
-    decimals = _PRICE_DECIMALS.get(pair.symbol, usual)
+    decimals = _PRICE_DECIMALS.get(pair.symbol, usual if least_decimals is None else least_decimals)
+    decimals = max(decimals, least_decimals or 0)
     return Book(
         pair,
         decimals,

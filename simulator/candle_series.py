@@ -46,10 +46,15 @@ class Candle:
 
 
 class CandleSeries:
-    """Candles that have trades, oldest first; an interval without trades has none."""
+    """Candles that have trades, oldest first; an interval without trades has none.
 
-    def __init__(self, interval_minutes: int) -> None:
+    Args:
+        kept: Number of the newest candles that are always there; up to twice as many are. None keeps all of them.
+    """
+
+    def __init__(self, interval_minutes: int, kept: int | None = None) -> None:
         self.interval_minutes = interval_minutes
+        self._kept = kept
         self.step_s = interval_minutes * 60
         self._step_ns = self.step_s * 1_000_000_000
         self._candles: list[Candle] = []
@@ -95,3 +100,5 @@ class CandleSeries:
     def _append(self, candle: Candle) -> None:
         self._candles.append(candle)
         self._begins.append(candle.begin_s)
+        if self._kept is not None and len(self._candles) > 2 * self._kept:
+            del self._candles[: -self._kept], self._begins[: -self._kept]

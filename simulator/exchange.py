@@ -137,14 +137,17 @@ class RecordedFeed:
 class Exchange:
     """All books and their trades; only :meth:`emit` and :meth:`emit_history` add trades.
 
+    Args:
+        kept_trades: Number of the newest trades to keep per book, as :class:`Tape` takes it.
+
     Attributes:
         system: The state of the matching engine, as ``status`` names it.
         busted: By symbol, ids of trades that were undone: they were sent, but REST and snapshots lack them now.
     """
 
-    def __init__(self, books: Sequence[Book], feed: Feed) -> None:
+    def __init__(self, books: Sequence[Book], feed: Feed, kept_trades: int | None = None) -> None:
         self.books = {book.symbol: book for book in books}
-        self.tapes = {book.symbol: Tape(book) for book in books}
+        self.tapes = {book.symbol: Tape(book, kept_trades) for book in books}
         self.emitted = 0
         self.system = "online"
         self.busted: dict[str, set[int]] = {book.symbol: set() for book in books}

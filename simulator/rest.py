@@ -5,9 +5,11 @@ measurements of other clients, where a docstring says so.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+
+from msgspec import Struct
 
 from kraken_history.kraken.websocket import OHLC_INTERVALS
 from kraken_history.symbols import CURRENCY
@@ -33,6 +35,19 @@ class Refusal(Exception):
     """An error that Kraken returns in place of a result."""
 
 
+class DroppedPage(Struct, frozen=True):
+    """A page of Trades that begins with trades which a tape has dropped.
+
+    Attributes:
+        since: Float64 seconds, as :meth:`Tape.place_since` takes them.
+        count: Maximum number of trades.
+    """
+
+    symbol: str
+    since: float
+    count: int
+
+
 class RestApi:
     """Builds the answers; each is made by :meth:`answer`."""
 
@@ -49,16 +64,32 @@ class RestApi:
             "Time": self._time,
         }
 
-    def answer(self, method: str, params: Params, address: str) -> bytes:
-        """The body of ``/0/public/<method>`` for the caller at this address."""
+    def answer(self, method: str, params: Params, address: str, older: Sequence[TapeTrade] | None = None) -> bytes:
+        """The body of ``/0/public/<method>`` for the caller at this address.
+
+        Args:
+            older: The trades that :meth:`dropped_page` says are wanted.
+        """
         if not self._limit.allows(self._limited_by(method, params, address)):
             return _error("EGeneral:Too many requests")
         try:
             if method not in self._methods:
                 return _error("EGeneral:Unknown method")
-            return f'{{"error":[],"result":{self._methods[method](params)}}}'.encode()
+            result = self._methods[method](params) if older is None else self._trades(params, older)
+            return f'{{"error":[],"result":{result}}}'.encode()
         except Refusal as refusal:
             return _error(str(refusal))
+
+    def dropped_page(self, method: str, params: Params) -> "DroppedPage | None":
+        """The page that a call asks for, if its tape no longer holds all of it; None for any other call."""
+        if method != "Trades" or "since" not in params:
+            return None
+        try:
+            symbol, since = self._book(params).symbol, _since_seconds(params["since"])
+            count = _page_size(params)
+        except Refusal:
+            return None
+        return None if self._exchange.tapes[symbol].holds_all_since(since) else DroppedPage(symbol, since, count)
 
     def symbol_of(self, params: Params) -> str:
         """The symbol of the call's pair; empty if there is none."""
@@ -93,11 +124,13 @@ class RestApi:
             raise Refusal("EQuery:Unknown asset pair")
         return self._exchange.books[symbol]
 
-    def _trades(self, params: Params) -> str:
+    def _trades(self, params: Params, older: Sequence[TapeTrade] | None = None) -> str:
         tape = self._exchange.tapes[self._book(params).symbol]
-        count = _whole_number(params.get("count", str(MAX_TRADES)), 1, MAX_TRADES)
+        count = _page_size(params)
         since = params.get("since")
-        if since is None:
+        if older is not None:
+            trades = list(older)
+        elif since is None:
             trades = self._exchange.latest_shown(tape.book.symbol, count)
         else:
             trades = self._exchange.shown(tape.book.symbol, tape.place_since(_since_seconds(since)), count)
@@ -192,6 +225,10 @@ def _since_seconds(text: str) -> float:
     except InvalidOperation as error:
         raise Refusal("EGeneral:Invalid arguments") from error
     return int(since) / NS if since >= _FIRST_NANOSECONDS else float(since)
+
+
+def _page_size(params: Params) -> int:
+    return _whole_number(params.get("count", str(MAX_TRADES)), 1, MAX_TRADES)
 
 
 def _whole_number(text: str, lowest: int, highest: int) -> int:

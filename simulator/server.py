@@ -20,6 +20,7 @@ from simulator.faults.events import Events, ShiftedClock
 from simulator.faults.log import Line, Log
 from simulator.faults.rules import rules_of
 from simulator.inspection import Inspection
+from simulator.listening import Port
 from simulator.notation import NS
 from simulator.rate_limit import RateLimit
 from simulator.recording import read_recording
@@ -104,25 +105,30 @@ class Simulator:
         self.rest = RestApi(self.exchange, RateLimit(rest_burst, rest_rate), self.clock)
         self.events = Events(self, self.director)
         self._answers = AnswerFaults(self.director)
-        self.host, self.port = host, port
+        self._port = Port(host, port)
         self.emitting = emitting
         self._rate = rate
         self._emitter: asyncio.Task[None] | None = None
-        self._runner: web.AppRunner | None = None
 
     @property
     def ws_url(self) -> str:
         """Where a WebSocket v2 client connects."""
-        return f"ws://{self._authority}/v2"
+        return self._port.ws_url
 
     @property
     def rest_url(self) -> str:
         """Stands for ``https://api.kraken.com``: paths begin with ``/0/public``, and ``/truth`` is here too."""
-        return f"http://{self._authority}"
+        return self._port.rest_url
 
     @property
-    def _authority(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+    def host(self) -> str:
+        """The address that it listens on."""
+        return self._port.host
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self._port.number
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -135,16 +141,7 @@ class Simulator:
 
     async def start(self) -> None:
         """Listen, and make trades if ``emitting`` is set. Port 0 becomes the port that the system chose."""
-        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, self.host, self.port).start()
-        except (OSError, OverflowError) as error:
-            await runner.cleanup()
-            reason = getattr(error, "strerror", None) or str(error)
-            raise UsageError(f"cannot listen on {self.host}:{self.port}: {reason}; choose another --port") from error
-        self._runner = runner
-        self.port = runner.addresses[0][1]
+        await self._port.open(self._application())
         self.director.start()
         self._emitter = asyncio.create_task(self._emit_by_clock())
         self._emitter.add_done_callback(_report_bug)
@@ -156,9 +153,7 @@ class Simulator:
             await asyncio.wait([self._emitter])
             self._emitter = None
         await self.hub.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        await self._port.close()
         self.director.log.close()
 
     def inject(self, faults: object) -> list[Line]:

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from kraken_history.kraken.websocket import OHLC_INTERVALS
 from simulator.books import Book
 from simulator.candle_series import CandleSeries
 from simulator.notation import rest_time
+
+KEPT_CANDLES = 800
+"""Number of the newest candles that a bounded tape keeps per interval: more than an answer of OHLC has."""
 
 _BUY, _MARKET = 1, 2
 
@@ -44,18 +48,28 @@ class TapeTrade(Struct, frozen=True, gc=False):
 
 
 class Tape:
-    """The trades of one book, ids rising and times never falling, and the candles that they make."""
+    """The trades of one book, ids rising and times never falling, and the candles that they make.
 
-    def __init__(self, book: Book) -> None:
+    Args:
+        kept: Number of the newest trades that are always there; up to twice as many are. None keeps all of them.
+            With a number, each series of candles keeps its newest :data:`KEPT_CANDLES`.
+    """
+
+    def __init__(self, book: Book, kept: int | None = None) -> None:
         self.book = book
         self.total_volume = 0
+        self.is_cut = False
+        self._kept = kept
         self._ids = array("q")
         self._times = array("q")
         self._prices = array("q")
         self._volumes = array("q")
         self._flags = array("B")
         self._misc: dict[int, str] = {}
+        # Longer candles are made from the minutes when they are first asked for, unless minutes are dropped.
         self._series = {1: CandleSeries(1)}
+        if kept is not None:
+            self._series = {interval: CandleSeries(interval, KEPT_CANDLES) for interval in OHLC_INTERVALS}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -89,6 +103,19 @@ class Tape:
         for series in self._series.values():
             for trade in trades:
                 series.add(trade.time_ns, trade.price, trade.volume)
+        if self._kept is not None and len(self) > 2 * self._kept:
+            self._drop(len(self) - self._kept)
+
+    def _drop(self, count: int) -> None:
+        """Forget the oldest trades."""
+        for column in (self._ids, self._times, self._prices, self._volumes, self._flags):
+            del column[:count]
+        self._misc = {place - count: misc for place, misc in self._misc.items() if place >= count}
+        self.is_cut = True
+
+    def holds_all_since(self, since: float) -> bool:
+        """True if no trade at or after ``since``, as :meth:`place_since` takes it, was dropped."""
+        return not self.is_cut or rest_time(self._times[0]) < since
 
     def trades(self, start: int, stop: int) -> list[TapeTrade]:
         """The trades at these places of the tape, counted from 0, ``stop`` excluded."""

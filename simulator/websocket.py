@@ -58,7 +58,7 @@ class Client:
         now_s = time.monotonic()
         self.pipe.push(frame, now_s)
         self._queue_due(now_s)
-        if self._queued_bytes + self.pipe.waiting_bytes > self._max_bytes:
+        if self.queued_bytes > self._max_bytes:
             self.was_too_slow = True
             self.drop()
         self._has_frames.set()
@@ -67,6 +67,11 @@ class Client:
         for frame in self.pipe.take(now_s):
             self._queue.append(frame)
             self._queued_bytes += len(frame)
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of frames that wait to be sent."""
+        return self._queued_bytes + self.pipe.waiting_bytes
 
     def drop(self) -> None:
         """Cut the connection without a closing handshake, as a network does."""
@@ -175,6 +180,11 @@ class Hub:
         prepared: dict[Subscription, list[bytes]] = {}
         for client in self.clients:
             self._send(client, client.session.updates(batch, prepared))
+
+    @property
+    def most_queued_bytes(self) -> int:
+        """Bytes that wait for the slowest client."""
+        return max((client.queued_bytes for client in self.clients), default=0)
 
     def disconnect_all(self) -> int:
         """Cut every connection; return how many there were."""

@@ -141,6 +141,14 @@ class MissingExtra(UsageError):
         self.package, self.extra = package, extra
 
 
+class MissingPackage(UsageError):
+    """A package of others that an adapter needs, and that is not installed."""
+
+    def __init__(self, package: str) -> None:
+        super().__init__(f"{package} is not installed: run pip install {package}")
+        self.package = package
+
+
 class ProviderClosed(HistoryError):
     """The provider is not open: it was not opened yet, or it was closed."""
 

@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from kraken_history.records import TimeRange
 from tests.coverage_reads.stretches import MISSING_CANDLES, STRETCHES, SYMBOL, WHOLE, store_stretches
 from tests.support.command import Run
 from tests.support.servers import Background
+from tests.support.services import Service
+from tests.support.waiting import until_now
 
 WALKED = {
     "candles",  # as a command of records, in test_every_read.py
@@ -24,6 +27,7 @@ WALKED = {
     "runs",
     "status",
     "verify",
+    "replay",
 }
 READS_NO_HISTORY = {
     *("up", "demo", "health", "env", "psql", "migrate", "upgrade"),  # the servers and services themselves
@@ -116,6 +120,22 @@ def test_status_tells_missing_ids_missing_time_and_what_was_dropped(filled: str,
     assert found["dropped"] == {"candles": dropped, "trades": dropped}
     assert "retention dropped trades before" in shown
     assert "21 min" in shown
+
+
+def has_decided(replay: Service) -> bool:
+    return "listening" in replay.output or not replay.is_running()
+
+
+def test_a_replay_refuses_each_stretch_without_its_trades(filled: str, tmp_path: Path) -> None:
+    refused = []
+    for kind, span in STRETCHES.items():
+        options = ["--as-kraken", "--port", "0", *typed(span), "--speed", "max"]
+        log = tmp_path / f"{kind}.log"
+        with Service(["-m", "kraken_history", "replay", *options], log, {"DATABASE_URL": filled}) as replay:
+            until_now(partial(has_decided, replay))
+            refused += [] if "listening" in replay.output else [kind]
+
+    assert refused == ["hole", "exchange", "dropped"]
 
 
 def test_verify_finds_nothing_wrong_with_what_is_known_to_be_missing(filled: str, command: Run) -> None:

@@ -19,7 +19,18 @@ DOCUMENTS = [
     Path("CONTRIBUTING.md"),
     Path("SECURITY.md"),
 ]
-FOLDERS = ("src/kraken_history", "producers", "consumers", "jobs", "schema", "simulator", "benchmarks", "docs", "tests")
+FOLDERS = (
+    "src/kraken_history",
+    "producers",
+    "consumers",
+    "jobs",
+    "schema",
+    "simulator",
+    "replaying",
+    "benchmarks",
+    "docs",
+    "tests",
+)
 
 # Where the field itself says nothing, being clear from its name, or has a default that only its maker knows.
 _MEANINGS = {

@@ -19,6 +19,7 @@ from kraken_history.symbols import Pair
 from simulator import Simulator
 from simulator.rate_limit import RateLimit
 from simulator.rest import RestApi
+from simulator.tape import TapeTrade
 from simulator.truth import Witness, candles_page, digest_of
 
 _REFUSAL = Refusal()
@@ -48,9 +49,11 @@ class _CountedApi(RestApi):
 
     calls: list[tuple[float, str, str]]
 
-    def answer(self, method: str, params: Mapping[str, str], address: str) -> bytes:
+    def answer(
+        self, method: str, params: Mapping[str, str], address: str, older: Sequence[TapeTrade] | None = None
+    ) -> bytes:
         self.calls.append((time.monotonic(), method, params.get("pair", "")))
-        return super().answer(method, params, address)
+        return super().answer(method, params, address, older)
 
 
 class CountedSimulator(Simulator):

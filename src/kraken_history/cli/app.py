@@ -23,6 +23,7 @@ from kraken_history.cli.commands import indicators as indicators_command
 from kraken_history.cli.commands import psql as psql_command
 from kraken_history.cli.commands import refresh as refresh_command
 from kraken_history.cli.commands import remove_trade as remove_trade_command
+from kraken_history.cli.commands import replay as replay_command
 from kraken_history.cli.commands import runs as runs_command
 from kraken_history.cli.commands import upgrade as upgrade_command
 from kraken_history.cli.commands import verify as verify_command
@@ -61,6 +62,7 @@ indicators_command.register(app)
 runs_command.register(app)
 verify_command.register(app)
 remove_trade_command.register(app)
+replay_command.register(app)
 upgrade_command.register(app)
 
 

@@ -128,12 +128,13 @@ async def _fetch(
             candles = await provider.get_candles(symbol, interval, start, end or _END, limit, gaps=gaps.choice)
             if limit is not None and len(candles) == limit:
                 looked_until = min(looked_until, candles[-1].timestamp + width_of(interval))
-        return _Found(candles, await _what_is_missing(provider, symbol, interval, start, looked_until))
+        return _Found(candles, await what_is_missing(provider, symbol, interval, start, looked_until))
 
 
-async def _what_is_missing(
+async def what_is_missing(
     provider: HistoricalDataProvider, symbol: str, interval: int, start: datetime, end: datetime
 ) -> str:
+    """A line that says how much of the range is missing, and which command shows where; empty if nothing is."""
     if start < end:
         try:
             await provider.require_complete(symbol, start, end, interval)
@@ -169,7 +170,7 @@ async def _print_all(
             lambda low, high: provider.get_candles(symbol, interval, low, high, gaps=choice), span, interval
         )
         rows = await _print_pages(found, format_, fields_with(gaps))
-        return _Printed(rows, await _what_is_missing(provider, symbol, interval, start, until))
+        return _Printed(rows, await what_is_missing(provider, symbol, interval, start, until))
 
 
 async def _print_pages(found: Pages, format_: str, fields: Sequence[str]) -> int:

@@ -120,16 +120,27 @@ async def _write(database_url: str, wanted: Wanted, format_: FileFormat, path: P
         wanted = msgspec.structs.replace(wanted, symbol=status.symbol)
         if path is None:
             path = check_target(candles_file(wanted.symbol, wanted.interval, format_), replaces=replaces)
-        if wanted.gaps is Gaps.RAISE:
-            wanted = await _within_history(provider, status, wanted)
-        start, end = stored_range(status, wanted.interval, wanted.start, wanted.end)
-        if wanted.gaps is Gaps.RAISE:
-            await _require_complete(provider, wanted, start, end)
+        wanted, (start, end) = await range_to_write(provider, status, wanted)
         write = _write_csv if format_ is FileFormat.CSV else _write_parquet
         with target(path) as file, ExportBar(start, end) as bar:
             rows = await write(provider, wanted, (start, end), file, bar)
     where = "standard output" if path == STANDARD_OUTPUT else path
     sys.stderr.write(f"{rows:,} candle(s) of {wanted.symbol}, {wanted.interval} min, written to {where}\n")
+
+
+async def range_to_write(provider: HistoricalDataProvider, status: SyncStatus, wanted: Wanted) -> tuple[Wanted, Span]:
+    """What is wanted with the bounds that were not given, and the part of it that can hold stored candles.
+
+    Raises:
+        CoverageError: With ``Gaps.RAISE``, part of the range is missing.
+        NothingWhole: With ``Gaps.RAISE`` and without a range, no candle is complete yet.
+    """
+    if wanted.gaps is not Gaps.RAISE:
+        return wanted, stored_range(status, wanted.interval, wanted.start, wanted.end)
+    wanted = await _within_history(provider, status, wanted)
+    start, end = stored_range(status, wanted.interval, wanted.start, wanted.end)
+    await _require_complete(provider, wanted, start, end)
+    return wanted, (start, end)
 
 
 async def find_status(provider: HistoricalDataProvider, name: str) -> SyncStatus:

@@ -10,7 +10,7 @@ import typer
 from pydantic import SecretStr
 
 from kraken_history.cli import servers as server_choice
-from kraken_history.cli.commands.export import FileFormat
+from kraken_history.cli.commands.export import FileFormat, Program
 from kraken_history.cli.export import (
     STANDARD_OUTPUT,
     NothingWhole,
@@ -21,6 +21,7 @@ from kraken_history.cli.export import (
     find_status,
     run_export,
 )
+from kraken_history.cli.export_for import run_export_for
 from kraken_history.cli.export_trades import run_export_trades, trades_file
 from kraken_history.cli.failures import complain
 from kraken_history.cli.gaps_option import Gaps
@@ -45,6 +46,7 @@ def run_command(
     force: bool,
     trades: bool,
     all_: bool,
+    for_: Program | None = None,
 ) -> None:
     """Check the options and write the files."""
     names = [checked_name(name) for name in symbols or ()]
@@ -55,6 +57,11 @@ def run_command(
         raise UsageError(f"the range is reversed or empty: --from {instant(start)} must be before now")
     run = run_export_trades if trades else run_export
     wanted = Wanted("", minutes, start, end or now, gaps, ends_with_history=end is None)
+    if for_ is not None:
+        run_export_for(
+            load_settings(), for_, names, wanted, output, trades=trades, replaces=force, find_stored=_find_stored
+        )
+        return
     if len(names) == 1:
         wanted = msgspec.structs.replace(wanted, symbol=names[0])
         run(load_settings(), wanted, file_format(format_, output), output, replaces=force)
@@ -64,7 +71,7 @@ def run_command(
     check_target_or_output(format_, None, replaces=force)
     settings = load_settings()
     with server_choice.database(settings) as database_url:
-        stored = asyncio.run(_stored(database_url, names))
+        stored = _find_stored(database_url, names)
         paths = {name: folder / (trades_file(name, format_) if trades else candles_file(name, minutes, format_))
                  for name in stored}  # fmt: skip
         for path in paths.values():  # before anything is written
@@ -95,6 +102,10 @@ def _checked_folder(output: Path | None) -> Path:
     except OSError as error:
         raise UsageError(f"cannot make the folder {output}: {error.strerror}: name another with --output") from error
     return output
+
+
+def _find_stored(database_url: str, names: Sequence[str]) -> list[str]:
+    return asyncio.run(_stored(database_url, names))
 
 
 async def _stored(database_url: str, names: Sequence[str]) -> list[str]:

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, get_args
 
+import msgspec
+
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.candles import texts_of
 from kraken_history.cli.commands.export import FileFormat
@@ -64,17 +66,26 @@ async def _write(database_url: str, wanted: Wanted, format_: FileFormat, path: P
     async with HistoricalDataProvider(database_url, pool_min_size=1, pool_max_size=1) as provider:
         status = await find_status(provider, wanted.symbol)
         symbol = status.symbol
+        wanted = msgspec.structs.replace(wanted, symbol=symbol)
         if path is None:
             path = check_target(trades_file(symbol, format_), replaces=replaces)
-        extent = await _extent(database_url, symbol)
-        start, end = wanted.start or extent.oldest or _BEGINNING, wanted.end
-        shown = max(start, extent.oldest or start), min(end, extent.newest or end)
+        trades, shown = await trades_to_write(provider, database_url, wanted)
         write = _write_csv if format_ is FileFormat.CSV else _write_parquet
         with target(path) as file, ExportBar(*shown) as bar:
-            async with aclosing(_trades(provider, wanted, symbol, (start, end), extent)) as trades:
+            async with aclosing(trades):
                 rows = await write(_shown(trades, bar), file)
     where = "standard output" if str(path) == "-" else path
     sys.stderr.write(f"{rows:,} trade(s) of {symbol} written to {where}\n")
+
+
+async def trades_to_write(
+    provider: HistoricalDataProvider, database_url: str, wanted: Wanted
+) -> tuple[AsyncGenerator[HistoricalTrade, None], Span]:
+    """The wanted trades of a stored symbol, by time, and the part of the range that can hold stored trades."""
+    extent = await _extent(database_url, wanted.symbol)
+    start, end = wanted.start or extent.oldest or _BEGINNING, wanted.end
+    shown = max(start, extent.oldest or start), min(end, extent.newest or end)
+    return _trades(provider, wanted, wanted.symbol, (start, end), extent), shown
 
 
 async def _extent(database_url: str, symbol: str) -> Extent:

@@ -18,6 +18,13 @@ class FileFormat(StrEnum):
     PARQUET = "parquet"
 
 
+class Program(StrEnum):
+    """Programs whose own files an export writes."""
+
+    FREQTRADE = "freqtrade"
+    NAUTILUS = "nautilus"
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("export")(_export)
@@ -52,6 +59,12 @@ def _export(
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     trades: Annotated[bool, typer.Option("--trades", help="Write trades instead of candles.")] = False,
     all_: Annotated[bool, typer.Option("--all", help="Write one file for each stored symbol.")] = False,
+    for_: Annotated[
+        Program | None,
+        typer.Option(
+            "--for", help="Write the files of this program into its data folder, --output, see docs/adapters.md."
+        ),
+    ] = None,
 ) -> None:
     """Write stored candles or trades into a CSV or Parquet file, oldest first; of several symbols, one file each.
 
@@ -66,6 +79,8 @@ def _export(
     with loading():
         from kraken_history.cli.export_many import run_command
         from kraken_history.errors import UsageError
+    if for_ is not None and format_ is not None:
+        raise UsageError("expected --for or --format, got both: the program decides about its files")
     if trades and interval is not None:
         raise UsageError("expected --interval or --trades, got both: trades have no interval")
     run_command(
@@ -80,4 +95,5 @@ def _export(
         force=force,
         trades=trades,
         all_=all_,
+        for_=for_,
     )
