@@ -263,7 +263,7 @@ class _OneTransaction(Database):
 
 async def counted(site: Site, read: Callable[[Database], Awaitable[object]]) -> Figures:
     """The blocks that a read fetches from our tables and indexes, in any cache, and the relations that it locks."""
-    async with site.pool.acquire() as connection:
+    async with site.database.connection() as connection:
         await connection.execute("SET max_parallel_workers_per_gather = 0")  # the counts are those of one process
         database = _OneTransaction(site.database, connection)
         async with connection.transaction():  # plans are made, and the catalogues are read
@@ -279,6 +279,7 @@ async def counted(site: Site, read: Callable[[Database], Awaitable[object]]) -> 
 _COUNTS = """
     SELECT (SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation'
               AND relation <> 'pg_locks'::regclass) AS locks,
-           (SELECT sum(pg_stat_get_xact_blocks_fetched(oid)) FROM pg_class
-            WHERE relnamespace <> 'pg_catalog'::regnamespace) AS blocks
-"""
+           (SELECT sum(pg_stat_get_xact_blocks_fetched(c.oid))
+            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.oid >= 16384 AND n.nspname NOT LIKE '\\_timescaledb\\_ca%') AS blocks
+"""  # 16384 is the first id of what is not the server's own; the extension's catalogues are left out too
