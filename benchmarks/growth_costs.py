@@ -269,17 +269,22 @@ async def counted(site: Site, read: Callable[[Database], Awaitable[object]]) -> 
         async with connection.transaction():  # plans are made, and the catalogues are read
             await read(database)
         async with connection.transaction():
+            before = await connection.fetchval(_BLOCKS)  # those of earlier transactions may not be counted off yet
             await read(database)
-            row = await connection.fetchrow(_COUNTS)
+            blocks = await connection.fetchval(_BLOCKS) - before
+            locks = await connection.fetchval(_LOCKS)
         await connection.execute("RESET max_parallel_workers_per_gather")
-    assert row is not None
-    return {"blocks": float(row["blocks"]), "locks": float(row["locks"])}
+    return {"blocks": float(blocks), "locks": float(locks)}
 
 
-_COUNTS = """
-    SELECT (SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation'
-              AND relation <> 'pg_locks'::regclass) AS locks,
-           (SELECT sum(pg_stat_get_xact_blocks_fetched(c.oid))
-            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-            WHERE c.oid >= 16384 AND n.nspname NOT LIKE '\\_timescaledb\\_ca%') AS blocks
-"""  # 16384 is the first id of what is not the server's own; the extension's catalogues are left out too
+_LOCKS = """
+    SELECT count(*) FROM pg_locks
+    WHERE pid = pg_backend_pid() AND locktype = 'relation' AND relation >= 16384
+"""
+
+# 16384 is the first id of what is not the server's own. The catalogues of the extension are left out too.
+_BLOCKS = """
+    SELECT coalesce(sum(pg_stat_get_xact_blocks_fetched(c.oid)), 0)::bigint
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid >= 16384 AND n.nspname NOT LIKE '\\_timescaledb\\_ca%'
+"""
