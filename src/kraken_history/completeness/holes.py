@@ -7,6 +7,7 @@ import asyncpg
 
 from kraken_history.completeness.absence import find_waiting
 from kraken_history.completeness.unreachable import UNREACHABLE_IDS, find_unreachable
+from kraken_history.database.connections import Connection
 from kraken_history.database.time_bounds import DAY, within
 from kraken_history.ledger import IdRange, IdRanges
 
@@ -90,7 +91,7 @@ async def find_newest_ids(pool: asyncpg.Pool, symbols: Sequence[str]) -> dict[st
     return {row["symbol"]: row["id"] for row in rows}
 
 
-async def find_newest_held(pool: asyncpg.Pool, symbol: str, until: datetime) -> datetime | None:
+async def find_newest_held(pool: asyncpg.Pool | Connection, symbol: str, until: datetime) -> datetime | None:
     """Time of the newest stored trade up to ``until``. If later ones are stored, searches only the hour before it."""
     since = until - _SEARCHED
     newest: datetime | None = await pool.fetchval(
