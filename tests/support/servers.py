@@ -130,12 +130,16 @@ class DatabaseServer:
 
 
 class TimescaleCluster:
-    """A private cluster of the machine's own PostgreSQL, with TimescaleDB."""
+    """A private cluster of the machine's own PostgreSQL, with TimescaleDB.
 
-    def __init__(self, bin_dir: Path, folder: Path) -> None:
+    Args:
+        durable: False trades the safety of the data for speed.
+    """
+
+    def __init__(self, bin_dir: Path, folder: Path, *, durable: bool = False) -> None:
         self._password = secrets.token_hex(16)
         self._postgres = Postgres(
-            bin_dir, folder / "timescaledb", port=free_port(), log=folder / "timescaledb.log", durable=False
+            bin_dir, folder / "timescaledb", port=free_port(), log=folder / "timescaledb.log", durable=durable
         )
 
     @property

@@ -1,12 +1,14 @@
 """The missing trade ids: the holes in the ledger."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import asyncpg
 
 from kraken_history.completeness.absence import find_waiting
 from kraken_history.completeness.unreachable import find_unreachable, find_unreachable_of
+from kraken_history.database.connections import Connection
+from kraken_history.database.time_bounds import DAY, within
 from kraken_history.ledger import IdRange, IdRanges
 
 _SLICE = 500
@@ -148,18 +150,23 @@ async def find_newest_ids(pool: asyncpg.Pool, symbols: Sequence[str]) -> dict[st
     return {row["symbol"]: row["id"] for row in rows}
 
 
-async def find_newest_held(pool: asyncpg.Pool, symbol: str, until: datetime) -> datetime | None:
+async def find_newest_held(pool: asyncpg.Pool | Connection, symbol: str, until: datetime) -> datetime | None:
     """Time of the newest stored trade up to ``until``. If later ones are stored, searches only the hour before it."""
-    newest: datetime | None = await pool.fetchval(_NEWEST_HELD, symbol, until)
+    since = until - _SEARCHED
+    newest: datetime | None = await pool.fetchval(
+        _NEWEST_HELD.format(within=within("timestamp", since, until, DAY)), symbol, until, since
+    )
     return newest
 
+
+_SEARCHED = timedelta(hours=1)
 
 # The index of trades begins with the time. If a symbol was traded just now, but not in the hour before, searching
 # further back would read the index entries of all other symbols.
 _NEWEST_HELD = """
     SELECT CASE WHEN newest_timestamp <= $2 THEN newest_timestamp ELSE (
         SELECT timestamp FROM trades
-        WHERE symbol = $1 AND timestamp <= $2 AND timestamp > $2::timestamptz - interval '1 hour'
+        WHERE symbol = $1 AND timestamp <= $2 AND timestamp > $3 AND {within}
         ORDER BY timestamp DESC LIMIT 1
     ) END
     FROM data_sync_status WHERE symbol = $1 AND data_type = 'trades'

@@ -90,7 +90,8 @@ _PART = timedelta(days=31)
 
 # Trades are looked up only for the hours in which candles have changed, each hour by a range of the key: one healed
 # minute does not cost the trades of a year. LATERAL forces this plan, because the planner cannot know how many candles
-# have changed. MATERIALIZED: `stored` is used twice, and the candles are read once.
+# have changed. The bounds of the candles are those of their trades, and are repeated, so that only the partitions
+# between them are opened. MATERIALIZED: `stored` is used twice, and the candles are read once.
 _CANDLES = f"""
     WITH stored AS MATERIALIZED (
         SELECT {COLUMNS}, stored_at IS NULL OR stored_at <= $4 AS is_known
@@ -108,6 +109,7 @@ _CANDLES = f"""
         SELECT date_trunc('minute', t.timestamp, 'UTC') AS minute, {OF_TRADES}
         FROM trades t
         WHERE t.symbol = $1 AND t.timestamp >= h.hour AND t.timestamp < h.hour + interval '1 hour'
+          AND t.timestamp >= $2 AND t.timestamp < $3
           AND date_trunc('minute', t.timestamp, 'UTC') = ANY (h.minutes)
           AND (t.stored_at IS NULL OR t.stored_at <= $4)
         GROUP BY 1

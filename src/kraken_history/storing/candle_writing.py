@@ -15,6 +15,7 @@ from datetime import datetime
 import asyncpg
 
 from kraken_history.database.connections import Connection
+from kraken_history.database.time_bounds import DAY, WEEK, within
 from kraken_history.records import MINUTE, CandleSource, HistoricalCandle, HistoricalTrade, floor_minute
 from kraken_history.storing.candle_deltas import candle_deltas
 from kraken_history.storing.candle_rules import (
@@ -52,8 +53,9 @@ async def add_to_candles(connection: Connection, added: Sequence[HistoricalTrade
     """
     grouped = candle_deltas(added)
     deltas = [grouped[key] for key in sorted(grouped)]
+    minutes = [delta.minute for delta in deltas]
     rows = await connection.fetch(
-        _ADD_TO_CANDLES,
+        _ADD_TO_CANDLES.format(touched=_touched(minutes)),
         *_candle_columns([delta.candle() for delta in deltas]),
         [delta.first_trade_id for delta in deltas],
         [delta.last_trade_id for delta in deltas],
@@ -62,7 +64,16 @@ async def add_to_candles(connection: Connection, added: Sequence[HistoricalTrade
     if others:
         minutes = [row["timestamp"] for row in others]
         symbols = [row["symbol"] for row in others]
-        rebuilt = await connection.fetch(_REBUILD_CANDLES, symbols, minutes, min(minutes), max(minutes) + MINUTE)
+        rebuilt = await connection.fetch(
+            _REBUILD_CANDLES.format(
+                of_trades=within("t.timestamp", min(minutes), max(minutes), DAY),
+                of_candles=within("c.timestamp", min(minutes), max(minutes), WEEK),
+            ),
+            symbols,
+            minutes,
+            min(minutes),
+            max(minutes) + MINUTE,
+        )
         own = {(row["symbol"], row["timestamp"]) for row in rebuilt}
         await contest(connection, [key for key in zip(symbols, minutes, strict=True) if key not in own])
     return rows
@@ -80,7 +91,7 @@ _CANDLE_NAMES = ", ".join(("symbol", "timestamp", *VALUES))
 
 # A candle of source `trades` contains all stored trades of its minute, and the ledger admits each trade once,
 # so addition is exact. A candle of another source is not changed here; its source is returned.
-# `c.timestamp = ANY ($2)` repeats the times of the join as values, so that the planner can exclude chunks.
+# The times of the join are repeated as values: segments of a compressed chunk that they exclude stay compressed.
 _ADD_TO_CANDLES = f"""
     WITH added AS MATERIALIZED (
         SELECT * FROM {_CANDLE_PARAMETERS}, $11::bigint[], $12::bigint[])
@@ -89,7 +100,7 @@ _ADD_TO_CANDLES = f"""
         SELECT c.symbol, c.timestamp, c.source
         FROM added a JOIN candles c
           ON c.timestamp = a.timestamp AND c.symbol = a.symbol AND c.interval_minutes = 1
-        WHERE c.timestamp = ANY ($2)
+        WHERE {{touched}}
     ), upserted AS (
         INSERT INTO candles AS c ({_CANDLE_NAMES}, interval_minutes, source, first_trade_id, last_trade_id)
         SELECT {_CANDLE_NAMES}, 1, 'trades', first_trade_id, last_trade_id FROM added
@@ -122,11 +133,11 @@ _REBUILD_CANDLES = f"""
         FROM unnest($1::text[], $2::timestamptz[]) AS m (symbol, minute)
         JOIN trades t ON t.symbol = m.symbol AND t.timestamp >= m.minute
                      AND t.timestamp < m.minute + interval '1 minute'
-        WHERE t.symbol = ANY ($1) AND t.timestamp >= $3 AND t.timestamp < $4
+        WHERE t.symbol = ANY ($1) AND t.timestamp >= $3 AND t.timestamp < $4 AND {{of_trades}}
         GROUP BY m.symbol, m.minute
     ) AS b
     WHERE c.symbol = b.symbol AND c.timestamp = b.minute AND c.interval_minutes = 1
-      AND c.symbol = ANY ($1) AND c.timestamp >= $3 AND c.timestamp < $4
+      AND c.symbol = ANY ($1) AND c.timestamp >= $3 AND c.timestamp < $4 AND {{of_candles}}
       AND {is_full_enough("b", "c")}
     RETURNING c.symbol, c.timestamp
 """  # noqa: S608 — only constants are put in
@@ -165,7 +176,7 @@ def merging_candles(offered: str, touched: str, *, beats_trades: bool) -> str:
 _OFFERED = f"SELECT o.*, $11::text::candle_source AS source FROM {_CANDLE_PARAMETERS}) AS o ({_CANDLE_NAMES})"  # noqa: S608
 _MERGE_CANDLES = {
     beats_trades: f"""
-    {merging_candles(_OFFERED, "c.timestamp = ANY ($2)", beats_trades=beats_trades)}
+    {merging_candles(_OFFERED, "{touched}", beats_trades=beats_trades)}
     SELECT o.symbol, o.timestamp, b.source::text AS source_before, m.symbol IS NULL AS is_challenger
     FROM offered o LEFT JOIN before b USING (symbol, timestamp) LEFT JOIN merged m USING (symbol, timestamp)
     WHERE m.symbol IS NOT NULL OR b.is_challenged
@@ -184,15 +195,28 @@ async def merge_candles(
     Args:
         candles: Each minute once, as :func:`fullest` returns them.
     """
-    rows = await connection.fetch(_MERGE_CANDLES[False], *_candle_columns(candles), source)
+    rows = await _merge(connection, candles, source, beats_trades=False)
     merged = [row for row in rows if not row["is_challenger"]]
     challenged = {(row["symbol"], row["timestamp"]) for row in rows if row["is_challenger"]}
     if challenged:
         challenged -= await _proven(connection, challenged)
         fuller = [candle for candle in candles if (candle.symbol, floor_minute(candle.timestamp)) in challenged]
-        merged += await connection.fetch(_MERGE_CANDLES[True], *_candle_columns(fuller), source)
+        if fuller:
+            merged += await _merge(connection, fuller, source, beats_trades=True)
         await contest(connection, challenged)
     return merged
+
+
+async def _merge(
+    connection: Connection, candles: Sequence[HistoricalCandle], source: CandleSource, *, beats_trades: bool
+) -> list[asyncpg.Record]:
+    statement = _MERGE_CANDLES[beats_trades].format(touched=_touched([candle.timestamp for candle in candles]))
+    return await connection.fetch(statement, *_candle_columns(candles), source)
+
+
+def _touched(minutes: Sequence[datetime]) -> str:
+    """The condition of the statements above on the time of stored candles."""
+    return f"c.timestamp = ANY ($2) AND {within('c.timestamp', min(minutes), max(minutes), WEEK)}"
 
 
 async def _proven(connection: Connection, minutes: Set[tuple[str, datetime]]) -> set[tuple[str, datetime]]:

@@ -20,6 +20,7 @@ import asyncpg
 
 from kraken_history.completeness.proven_time import find_proven_time
 from kraken_history.database.connections import Connection, write_again
+from kraken_history.database.time_bounds import DAY, WEEK, within
 from kraken_history.intervals import Span
 from kraken_history.records import MINUTE
 from kraken_history.storing.announcing import announced_transaction
@@ -82,7 +83,12 @@ async def put_own_candles(connection: Connection, symbol: str, minutes: Sequence
     A candle stays if no trade of its minute is stored: retention may have dropped them. The symbol must be locked, and
     the minutes must be proven complete.
     """
-    return await connection.fetch(_PUT_OWN, symbol, minutes, min(minutes), max(minutes) + MINUTE)
+    statement = _PUT_OWN.format(
+        of_trades=within("t.timestamp", min(minutes), max(minutes), DAY),
+        of_candles=within("timestamp", min(minutes), max(minutes), WEEK),
+        of_written=within("c.timestamp", min(minutes), max(minutes), WEEK),
+    )
+    return await connection.fetch(statement, symbol, minutes, min(minutes), max(minutes) + MINUTE)
 
 
 async def settle_symbol(pool: asyncpg.Pool, symbol: str) -> int:
@@ -166,17 +172,17 @@ _PUT_OWN = f"""
         SELECT m.minute, {OF_TRADES}
         FROM unnest($2::timestamptz[]) AS m (minute)
         JOIN trades t ON t.timestamp >= m.minute AND t.timestamp < m.minute + interval '1 minute'
-        WHERE t.symbol = $1 AND t.timestamp >= $3 AND t.timestamp < $4
+        WHERE t.symbol = $1 AND t.timestamp >= $3 AND t.timestamp < $4 AND {{of_trades}}
         GROUP BY m.minute
     ), before AS MATERIALIZED (
         SELECT timestamp, source, trade_count FROM candles
-        WHERE symbol = $1 AND interval_minutes = 1 AND timestamp = ANY ($2)
+        WHERE symbol = $1 AND interval_minutes = 1 AND timestamp = ANY ($2) AND {{of_candles}}
     ), written AS (
         UPDATE candles c
         SET {assigned((*VALUES, "source", *TRADE_IDS), "b")}, stored_at = statement_timestamp()
         FROM built b
         WHERE c.timestamp = b.minute AND c.symbol = $1 AND c.interval_minutes = 1 AND c.source <> 'trades'
-          AND c.timestamp = ANY ($2)
+          AND c.timestamp = ANY ($2) AND {{of_written}}
         RETURNING c.symbol, c.timestamp, c.trade_count
     ), fewer AS (
         SELECT w.symbol, w.timestamp, b.trade_count - w.trade_count AS trade_count

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from kraken_history.completeness.unheld_rows import add_absent
 from kraken_history.database.connections import Connection
+from kraken_history.database.time_bounds import DAY, within
 from kraken_history.ledger import IdRanges
 from kraken_history.records import HistoricalTrade, RefusedTrade, group_by_symbol
 
@@ -72,16 +73,16 @@ async def note_reused(
     """
     found = [*differing]
     if known:
+        first = min(trade.timestamp for trade in known) - SAME_TRADE
+        last = max(trade.timestamp for trade in known) + SAME_TRADE
         rows = await connection.fetch(
-            _FIND_REUSED,
+            _FIND_REUSED.format(within=within("t.timestamp", first, last, DAY)),
             [trade.symbol for trade in known],
             [trade.id for trade in known],
             [trade.timestamp for trade in known],
             [str(trade.price) for trade in known],  # as text, which the driver encodes several times faster
             [str(trade.volume) for trade in known],
             [trade.side for trade in known],
-            min(trade.timestamp for trade in known) - SAME_TRADE,
-            max(trade.timestamp for trade in known) + SAME_TRADE,
             SAME_TRADE,
         )
         found += [known[row["at"] - 1] for row in rows]
@@ -107,8 +108,7 @@ async def _note_ids(
     return [trade for symbol, trades in by_symbol.items() for trade in trades if trade.id in newly[symbol]]
 
 
-# LIMIT makes the lookup of each trade one search in the index of trades. The outermost bounds are passed as values ($7,
-# $8), so that the planner opens, and locks, only the partitions between them.
+# LIMIT makes the lookup of each trade one search in the index of trades.
 _FIND_REUSED = """
     SELECT o.at
     FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::text[])
@@ -116,8 +116,8 @@ _FIND_REUSED = """
     LEFT JOIN LATERAL (
         SELECT t.price = o.price::numeric AND t.volume = o.volume::numeric AND t.side = o.side AS is_same
         FROM trades t
-        WHERE t.timestamp BETWEEN o.timestamp - $9::interval AND o.timestamp + $9::interval
-          AND t.timestamp BETWEEN $7 AND $8 AND t.symbol = o.symbol AND t.id = o.id
+        WHERE t.timestamp BETWEEN o.timestamp - $7::interval AND o.timestamp + $7::interval
+          AND {within} AND t.symbol = o.symbol AND t.id = o.id
         LIMIT 1
     ) AS stored ON true
     WHERE is_same IS NOT TRUE
