@@ -8,7 +8,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from kraken_history.completeness.hole_search import DAY
 from kraken_history.completeness.status_rows import update_row
 from kraken_history.errors import CoverageError
 from kraken_history.provider import HistoricalDataProvider

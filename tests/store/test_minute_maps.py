@@ -206,8 +206,7 @@ async def test_a_write_that_waits_for_the_making_of_a_map_deletes_it(pool: async
         )
         assert await build_missing_maps(pool, now=LATER) == 1
         await lock_symbol(writer, SYMBOL)
-        hours = f"{{[{at},{at + HOUR})}}"
-        await note_candles(writer, {SYMBOL: (at, at)}, {SYMBOL: 1}, {SYMBOL: hours})
+        await note_candles(writer, {SYMBOL: (at, at)}, {SYMBOL: 1}, {SYMBOL: [TimeRange(at, at + HOUR)]})
 
     assert days[4] not in await mapped(pool)
     assert await wrong(pool) == []
