@@ -22,7 +22,7 @@ from pydantic_settings import (
 )
 
 from kraken_history.errors import UnknownSymbol, UsageError
-from kraken_history.kraken.limiter import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, Pacing
+from kraken_history.kraken.pacing import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, Pacing
 from kraken_history.kraken.pairs import checked_name, symbol_without_kraken
 from kraken_history.settings_files import env_file, read_toml
 from kraken_history.settings_words import complaint_about

@@ -19,7 +19,8 @@ import pytest
 from rich.console import Console
 
 from kraken_history.cli.backfill import FUTURE
-from kraken_history.cli.backfill_progress import Pace, describe, part_done, progress_bar, rough
+from kraken_history.cli.backfill_progress import Pace, describe, part_done, progress_bar
+from kraken_history.cli.missing_time import rough
 from kraken_history.cli.worker_notice import NO_WORKER
 from kraken_history.fetching.backfill_targets import Backfill
 from kraken_history.records import unix_ns

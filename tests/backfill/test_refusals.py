@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 from kraken_history.errors import KrakenBusy, KrakenPaused, MalformedMessage
 from kraken_history.kraken import limiter as limits
 from kraken_history.kraken.client import KrakenRest, Limiter
-from kraken_history.kraken.limiter import JITTER, LocalRateLimiter, Pacing, RateLimiter
+from kraken_history.kraken.limiter import JITTER, LocalRateLimiter, RateLimiter
+from kraken_history.kraken.pacing import Pacing
 from kraken_history.kraken.rest import LOCKOUT_S, Refusal, decode_result, decode_system_status, decode_time, refusal_of
 from tests.support.kraken import BTC, CountedSimulator, NoLimit, scripted_kraken
 

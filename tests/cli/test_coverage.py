@@ -17,7 +17,8 @@ from kraken_history.cli.coverage_strip import cells, days_per_cell
 from kraken_history.cli.missing_time import explain, lasting, percent
 from kraken_history.fetching.backfill import backfill_symbol
 from kraken_history.kraken.client import KrakenRest
-from kraken_history.kraken.limiter import LocalRateLimiter, Pacing
+from kraken_history.kraken.limiter import LocalRateLimiter
+from kraken_history.kraken.pacing import Pacing
 from kraken_history.reading.kinds import KINDS
 from kraken_history.records import MINUTE, TimeRange, unix_ns
 from tests.cli.samples import execute, import_days, store, trade

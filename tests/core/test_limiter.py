@@ -8,8 +8,8 @@ import pytest
 from redis.asyncio import Redis
 
 from kraken_history.errors import ServiceUnavailable
-from kraken_history.kraken import limiter as limits
-from kraken_history.kraken.limiter import JITTER, Pacing, RateLimiter
+from kraken_history.kraken.limiter import JITTER, RateLimiter
+from kraken_history.kraken.pacing import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, Pacing
 from kraken_history.kraken.rest import Refusal
 from tests.support.slots import TOTAL, assert_spaced, noted_slots
 
@@ -60,7 +60,7 @@ async def test_a_pair_that_waits_does_not_hold_up_another(limiters: list[RateLim
 async def test_each_refusal_in_a_row_doubles_the_pause_for_everybody(limiters: list[RateLimiter]) -> None:
     pauses = [await limiter.note_refusal("XBTUSDT") for limiter in (*limiters, *limiters)]
 
-    first, longest = limits.FIRST_BACKOFF_S, limits.LONGEST_BACKOFF_S
+    first, longest = FIRST_BACKOFF_S, LONGEST_BACKOFF_S
     for n, pause in enumerate(pauses):
         assert_about(pause, min(first * 2**n, longest))
     assert_about(pauses[-1], longest)
@@ -84,7 +84,7 @@ async def test_a_success_makes_the_next_pause_short_again(limiters: list[RateLim
         await limiters[0].note_refusal("XBTUSDT")
     await limiters[1].note_success("XBTUSDT")
 
-    assert_about(await limiters[2].note_refusal("XBTUSDT"), limits.FIRST_BACKOFF_S)
+    assert_about(await limiters[2].note_refusal("XBTUSDT"), FIRST_BACKOFF_S)
 
 
 async def test_a_success_shortens_the_pause_of_a_pair_that_was_asked_for_too_often(limiters: list[RateLimiter]) -> None:
@@ -92,14 +92,14 @@ async def test_a_success_shortens_the_pause_of_a_pair_that_was_asked_for_too_oft
         await limiters[0].note_refusal("XBTUSDT", Refusal(too_often=True))
     await limiters[1].note_success("XBTUSDT")
 
-    assert_about(await limiters[2].note_refusal("XBTUSDT"), limits.FIRST_BACKOFF_S)
+    assert_about(await limiters[2].note_refusal("XBTUSDT"), FIRST_BACKOFF_S)
 
 
 async def test_refusals_of_one_pair_do_not_lengthen_the_pause_of_another(limiters: list[RateLimiter]) -> None:
     await limiters[0].note_refusal("XBTUSDT")
     await limiters[0].note_refusal("XBTUSDT")
 
-    assert_about(await limiters[0].note_refusal("ETHUSDT"), limits.FIRST_BACKOFF_S)
+    assert_about(await limiters[0].note_refusal("ETHUSDT"), FIRST_BACKOFF_S)
 
 
 async def test_nothing_that_the_limiter_keeps_lasts_for_ever(redis: Redis, limiters: list[RateLimiter]) -> None:

@@ -12,6 +12,7 @@ from kraken_history.database.connections import connection_error
 from kraken_history.database.urls import DatabaseUrl, read_database_url
 from kraken_history.errors import HistoryError, UsageError
 from kraken_history.fetching.queue import redis_settings
+from kraken_history.runtime.arq_settings import arq_settings
 from kraken_history.runtime.processes import see_that_redis_answers
 from kraken_history.runtime.redis_urls import RedisUrl, read_redis_url
 from kraken_history.urls import InvalidUrl, split_url, without_account, without_password
@@ -76,7 +77,7 @@ def test_an_encoded_password_arrives_as_it_was(password: str) -> None:
 
     assert database.password == database.asyncpg_arguments()["password"] == password
     assert split_url(database.libpq_url()).password == password
-    assert redis.password == redis.arq_settings().password == password
+    assert redis.password == arq_settings(redis).password == password
 
 
 @pytest.mark.parametrize("password", ["Sup3r#Secret", "Sup3r/Secret", "Sup3r?Secret", "1/2", "12#34", "5?x=6"])
@@ -233,14 +234,14 @@ def test_options_of_other_clients_do_no_harm(arguments: str) -> None:
 )
 def test_tls_is_asked_for_by_scheme_or_argument(url: str, tls: object) -> None:
     assert redis(url).tls == tls
-    assert redis(url).arq_settings().ssl is (tls is not None)
+    assert arq_settings(redis(url)).ssl is (tls is not None)
 
 
 def test_a_socket_is_a_path() -> None:
     url = redis("unix://me:x@/run/redis.sock?db=2")
 
     assert url.connection_arguments() == {"path": "/run/redis.sock", "db": 2, "username": "me", "password": "x"}
-    assert url.arq_settings().unix_socket_path == "/run/redis.sock"
+    assert arq_settings(url).unix_socket_path == "/run/redis.sock"
 
 
 def test_sentinels_name_a_master() -> None:
@@ -250,7 +251,7 @@ def test_sentinels_name_a_master() -> None:
     assert (url.user, url.password, url.prefix, url.tls) == ("me", "x", "p", {})
     assert url.node_arguments("h1", 26379) == {"host": "h1", "port": 26379, "username": "s", "password": "a+b+c"}
     assert url.connection_arguments() == {"db": 3, "username": "me", "password": "x"}
-    settings = url.arq_settings()
+    settings = arq_settings(url)
     assert (settings.sentinel, settings.host, settings.sentinel_master) == (True, list(url.hosts), "main")
 
 

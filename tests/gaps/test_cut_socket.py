@@ -17,7 +17,8 @@ from kraken_history.completeness.holes import find_holes
 from kraken_history.fetching.gaps import GapFiller
 from kraken_history.fetching.queue import JobQueue, decode_job, encode_job, queue_on
 from kraken_history.kraken.client import KrakenRest
-from kraken_history.kraken.limiter import Pacing, RateLimiter
+from kraken_history.kraken.limiter import RateLimiter
+from kraken_history.kraken.pacing import Pacing
 from kraken_history.kraken.resolver import Resolver
 from kraken_history.kraken.rest import Refusal
 from kraken_history.settings import Settings

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from kraken_history.runtime.telemetry import LONGEST_TEXT
+from kraken_history.runtime.logs import LONGEST_TEXT
 
 EVENT = "from kraken_history.runtime.telemetry import get_logger; get_logger('gaps').warning('waiting', server='redis')"
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
+from kraken_history.cli.missing_time import rough
 from kraken_history.fetching.backfill_targets import Backfill, list_backfills
 
 _LOOK_EVERY_S = 0.5
@@ -116,19 +117,6 @@ def describe(backfill: Backfill, pace: Pace) -> str:
         return facts
     remaining = pace.remaining(backfill.target_end)
     return f"{'time left unknown' if remaining is None else f'about {rough(remaining)} left'}, {facts}"
-
-
-def rough(duration: timedelta) -> str:
-    """A duration in few digits, as precise as an estimate is."""
-    seconds = duration.total_seconds()
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if hours < 10:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{hours} h" if hours < 48 else f"{round(hours / 24)} days"
 
 
 async def _oldest(pool: asyncpg.Pool, symbol: str) -> datetime | None:

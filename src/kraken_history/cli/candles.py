@@ -1,4 +1,7 @@
-"""``candles``: print stored candles as a table, CSV or JSON, or draw them."""
+"""``candles``: print stored candles as a table, CSV or JSON, or draw them.
+
+Tables and plots are loaded when they are needed: the libraries behind them take longer to load than most reads.
+"""
 
 import asyncio
 import csv
@@ -12,10 +15,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from kraken_history.cli import plot as plots
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.candle_pages import Pages, candle_pages, print_csv, print_json, print_tables, stored_range
-from kraken_history.cli.candle_table import print_candles
 from kraken_history.cli.gaps_option import MADE_UP, Gaps
 from kraken_history.cli.instants import instant
 from kraken_history.errors import CoverageError
@@ -55,6 +56,8 @@ def run_candles(
     symbol = checked_name(symbol)
     checked_interval(interval)
     if plot is not None:
+        from kraken_history.cli import plot as plots
+
         limit = plots.checked_limit(limit, has_start=start is not None)
         plot = plots.checked_target(plot)
     if start is not None and limit is None and plot is None:
@@ -72,6 +75,8 @@ def run_candles(
         sys.stderr.write(_NONE)
     candles = [] if found is None else found.candles
     if plot is not None:
+        from kraken_history.cli import plot as plots
+
         plots.write_plot(candles, plot)
     else:
         _write(candles, format_, fields_with(gaps))
@@ -84,6 +89,8 @@ def _write(
 ) -> None:
     match format_:
         case "table":
+            from kraken_history.cli.candle_table import print_candles
+
             print_candles(candles)
         case "csv":
             _write_csv(candles, fields)
@@ -180,6 +187,8 @@ async def _print_pages(found: Pages, format_: str, fields: Sequence[str]) -> int
         case "json":
             return await print_json(found, fields, lambda candle: texts_of(candle, fields))
         case _:
+            from kraken_history.cli.candle_table import print_candles
+
             return await print_tables(found, print_candles)
 
 

@@ -93,3 +93,16 @@ def percent(part: float, whole: float) -> str:
     if part == whole:
         return "100 %"
     return f"{min(max(100 * part / whole, 0.01), 99.99):.2f} %"
+
+
+def rough(duration: timedelta) -> str:
+    """A duration in few digits, as precise as an estimate is."""
+    seconds = duration.total_seconds()
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if hours < 10:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{hours} h" if hours < 48 else f"{round(hours / 24)} days"

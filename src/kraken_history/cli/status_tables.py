@@ -8,9 +8,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kraken_history.cli.backfill_progress import rough
 from kraken_history.cli.disk_sizes import readable
-from kraken_history.cli.missing_time import lasting
+from kraken_history.cli.missing_time import lasting, rough
 from kraken_history.cli.replicas import replica_line
 from kraken_history.cli.status import Status
 from kraken_history.cli.stream_words import unread_words

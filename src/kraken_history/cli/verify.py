@@ -16,8 +16,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from kraken_history.cli import servers as server_choice
 from kraken_history.cli.archive import run_check
-from kraken_history.cli.backfill_progress import rough
 from kraken_history.cli.instants import instant, instant_option
+from kraken_history.cli.missing_time import rough
 from kraken_history.cli.repairing import Repaired, repair
 from kraken_history.cli.tables import moment_cell, print_table, table_of
 from kraken_history.database.connections import create_pool

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from platformdirs import user_data_path
-
 from kraken_history.errors import UsageError
 
 
@@ -17,6 +15,8 @@ def default_data_dir() -> Path:
     Raises:
         UsageError: The account has no home directory.
     """
+    from platformdirs import user_data_path  # not for a command whose servers are named
+
     return _in_home(lambda: user_data_path("kraken-history").expanduser())
 
 

@@ -18,6 +18,7 @@ from kraken_history.kraken.rest import TRADES_PAGE
 from kraken_history.ledger import IdRange, IdRanges, neighbourhoods
 from kraken_history.records import unix_ns
 from kraken_history.runtime import telemetry
+from kraken_history.runtime.arq_settings import arq_settings
 from kraken_history.runtime.redis_urls import EXAMPLE, read_redis_url
 from kraken_history.urls import InvalidUrl
 
@@ -60,7 +61,7 @@ def redis_settings(redis_url: str) -> RedisSettings:
         UsageError: The URL is not a Redis URL.
     """
     try:
-        settings = read_redis_url(redis_url).arq_settings()
+        settings = arq_settings(read_redis_url(redis_url))
     except InvalidUrl as error:
         raise UsageError(f"expected REDIS_URL like {EXAMPLE} ({error})") from error
     settings.conn_retries = 30

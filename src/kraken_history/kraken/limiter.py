@@ -15,17 +15,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from msgspec import Struct
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
 from kraken_history.errors import KrakenPaused, ServiceUnavailable
+from kraken_history.kraken.pacing import Pacing
 from kraken_history.kraken.rest import Refusal
 from kraken_history.runtime.redis_connections import prefix_of
 
-FIRST_BACKOFF_S = 5.0  # after one refusal; it doubles with each further one in a row
-LONGEST_BACKOFF_S = 60.0  # unless Kraken names a longer pause
 JITTER = 0.25
 """Largest fraction by which a pause is extended at random, so that paused callers do not all return at once."""
 
@@ -41,27 +39,6 @@ LONGEST_WAIT_S = 90.0
 
 _UNKNOWN_REFUSAL = Refusal()
 _FORGOTTEN_AFTER_S = 300.0  # a pair's refusals and spacing expire this long after its last call
-
-
-class Pacing(Struct, frozen=True):
-    """The settings of a limiter.
-
-    Attributes:
-        spacing_s: Between two calls for the same pair.
-        total_spacing_s: Between any two calls.
-        slowest_spacing_s: Upper bound to which the spacing of a pair grows while Kraken refuses.
-    """
-
-    spacing_s: float = 1.0
-    total_spacing_s: float = 0.25
-    slowest_spacing_s: float = 4.0
-    first_backoff_s: float = FIRST_BACKOFF_S
-    longest_backoff_s: float = LONGEST_BACKOFF_S
-
-    @property
-    def poll_jitter_s(self) -> float:
-        """Upper bound of the random delay that keeps callers from polling for the same slot at the same instant."""
-        return min(0.01, self.spacing_s / 50)
 
 
 # Takes the slot if both the pair and the address are free. Otherwise returns the remaining wait in milliseconds.

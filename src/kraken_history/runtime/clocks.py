@@ -8,14 +8,14 @@ from redis.asyncio import Redis
 
 from kraken_history.clock import CLOCK_IS_OFF, Clock, hint_of_clocks, utc_now
 from kraken_history.records import utc_from_unix_ns
-from kraken_history.runtime import telemetry
+from kraken_history.runtime.logs import get_logger
 
 REDIS = "redis"
 KRAKEN = "kraken"
 
 _OFF_S = CLOCK_IS_OFF.total_seconds()
 
-_log = telemetry.get_logger("clocks")
+_log = get_logger("clocks")
 
 
 class OtherClock:
@@ -88,7 +88,7 @@ class Clocks:
         return {server: round(seconds, 1) + 0.0 for server, seconds in ahead.items() if seconds is not None}
 
     async def ask(self, redis: Redis) -> None:
-        """Ask Redis for its time, and log if a clock is off now, or is right again.
+        """Ask Redis for its time.
 
         Raises:
             RedisError, OSError: As the client raises them.
@@ -97,9 +97,11 @@ class Clocks:
         seconds, microseconds = await redis.time()
         told = utc_from_unix_ns((seconds * 1_000_000 + microseconds) * 1_000)
         self.redis.note(told, asked_at_s=asked_at_s)
-        self._report()
 
-    def _report(self) -> None:
+    def report(self) -> None:
+        """Set the metric of each clock, and log if one is off now, or is right again."""
+        from kraken_history.runtime import telemetry  # takes long to load, and a command has no metrics
+
         for server, seconds in self.ahead_s.items():
             telemetry.CLOCK_AHEAD.labels(server=server).set(seconds)
             is_off = abs(seconds) > _OFF_S

@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from kraken_history.runtime.clocks import Clocks
+from kraken_history.runtime.logs import get_logger
 from kraken_history.runtime.redis_connections import prefix_of
 from kraken_history.runtime.signs import Sign, Signs, decode_sign, encode_sign
-from kraken_history.runtime.telemetry import get_logger
 from kraken_history.urls import DEFAULT_PREFIX
 
 HEALTH_PREFIX = f"{DEFAULT_PREFIX}:health:"
@@ -53,6 +53,7 @@ async def beat(redis: Redis, name: str, look: Callable[[], Sign], clocks: Clocks
         while True:
             with suppress(RedisError, OSError):  # the write fails next, and says so
                 await clocks.ask(redis)
+                clocks.report()
             sign = replace(look(), clock_ahead_s=clocks.ahead_s)
             key = f"{health_prefix(redis)}{sign.service}:{own}"
             try:

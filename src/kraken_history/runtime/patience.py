@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from kraken_history.errors import ServiceUnavailable
-from kraken_history.runtime.telemetry import Logger
+from kraken_history.runtime.logs import Logger
 
 AGAIN_AFTER_S = 1.0
 """Seconds between two attempts."""

@@ -14,7 +14,6 @@ Providers and frameworks put options of redis-py into the URL. Some would change
 
 from typing import Any, Literal
 
-from arq.connections import RedisSettings
 from msgspec import Struct
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
@@ -29,7 +28,6 @@ _TLS = frozenset(
         *("ssl_min_version", "ssl_ciphers"),
     }
 )
-_TLS_OF_ARQ = frozenset({"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_data"})
 _LEFT_OUT = frozenset(
     {
         *("decode_responses", "encoding", "encoding_errors", "protocol", "retry_on_timeout", "retry_on_error"),
@@ -92,45 +90,22 @@ class RedisUrl(Struct, frozen=True):
             place = {"path": self.socket}
         elif self.kind == "server":
             place = dict(zip(("host", "port"), self.hosts[0], strict=True))
-        return {**place, "db": self.database, **self._account(), **(self.tls or {})}
+        return {**place, "db": self.database, **self.account(), **(self.tls or {})}
 
     def node_arguments(self, host: str, port: int) -> dict[str, Any]:
         """Arguments of a connection to one of the hosts: a Sentinel, or a node of a cluster."""
-        account = self._account()
+        account = self.account()
         if self.kind == "sentinel":
             account = {"username": self.sentinel_user, "password": self.sentinel_password}
         return {"host": host, "port": port, **account, **(self.tls or {})}
 
     def cluster_arguments(self) -> dict[str, Any]:
         """Arguments of redis-py's client of a cluster."""
-        return {**self._account(), "ssl": self.tls is not None, **(self.tls or {})}
+        return {**self.account(), "ssl": self.tls is not None, **(self.tls or {})}
 
-    def arq_settings(self) -> RedisSettings:
-        """Settings for arq's own connections."""
-        tls = {name: value for name, value in (self.tls or {}).items() if name in _TLS_OF_ARQ | {"ssl_check_hostname"}}
-        by_sentinel = self.kind == "sentinel"
-        host, port = self.hosts[0]
-        return _Settings(
-            host=list(self.hosts) if by_sentinel else host,
-            port=port,
-            sentinel=by_sentinel,
-            sentinel_master=self.master,
-            unix_socket_path=self.socket,
-            database=self.database,
-            ssl=self.tls is not None,
-            **self._account(),
-            **tls,
-        )
-
-    def _account(self) -> dict[str, Any]:
+    def account(self) -> dict[str, Any]:
+        """User and password at the server, by the names that redis-py and arq give them."""
         return {} if self.password is None else {"username": self.user, "password": self.password}
-
-
-class _Settings(RedisSettings):
-    """arq's settings, whose repr shows the password otherwise."""
-
-    def __repr__(self) -> str:
-        return f"RedisSettings(host={self.host!r}, port={self.port!r})"
 
 
 def read_redis_url(url: str) -> RedisUrl:

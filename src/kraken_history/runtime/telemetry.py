@@ -1,19 +1,12 @@
-"""Logs as events with fields, metrics for Prometheus, and the sign of life that each service leaves in Redis."""
+"""Metrics for Prometheus, and the loggers of the services."""
 
-import logging
 import socket
-import sys
-from collections.abc import MutableMapping
-from typing import Any
 
-import structlog
-import structlog.tracebacks
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from kraken_history.errors import UsageError
-
-LONGEST_TEXT = 2_000
-"""Characters of one field of a logged event; the rest is cut off."""
+from kraken_history.runtime.logs import configure_logging as configure_logging
+from kraken_history.runtime.logs import get_logger as get_logger
 
 # Each name has one meaning in every process. prometheus_client appends ``_total`` to the names of counters, which each
 # process counts by itself from its start. Gauges are read from the database, by the workers alone: all show the same;
@@ -83,96 +76,6 @@ BACKFILL_REMAINING = Gauge(
 CLOCK_AHEAD = Gauge(
     "kraken_clock_ahead_seconds", "Seconds by which the clock of this machine is ahead of that of a server", ["server"]
 )
-
-
-def _shortened(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Cut long text: an error of a server may quote a whole entry of a stream, and one of Kraken a whole page."""
-    for name, value in event.items():
-        if isinstance(value, str) and len(value) > LONGEST_TEXT:
-            event[name] = f"{value[:LONGEST_TEXT]}… ({len(value)} characters)"
-    return event
-
-
-def configure_logging(level: str, *, as_json: bool | None) -> None:
-    """Write one line per event to standard error: JSON for machines, coloured text for a terminal."""
-    # While the database is unavailable its pool logs a traceback every few seconds. Our own events report the outage.
-    logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
-    # A traceback shows no local variables: one of them may be a URL with its password.
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if (as_json if as_json is not None else not sys.stderr.isatty())
-        else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            _shortened,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
-            if isinstance(renderer, structlog.processors.JSONRenderer)
-            else structlog.processors.StackInfoRenderer(),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-
-
-class Logger:
-    """Logs events with fields, as structlog is configured by a service, a command, or the program that imports us.
-
-    If nobody has configured it, structlog would print to standard output. Then events go to the logger
-    ``kraken_history`` of Python's ``logging`` instead, which is silent until the program gives it a handler.
-    """
-
-    def __init__(self, component: str) -> None:
-        self._component = component
-        self._structured: structlog.typing.FilteringBoundLogger = structlog.get_logger(component=component)
-        self._plain = logging.getLogger(f"kraken_history.{component}")
-
-    def debug(self, event: str, **fields: object) -> None:
-        """Log an event that only developers need."""
-        self.log(logging.DEBUG, event, **fields)
-
-    def info(self, event: str, **fields: object) -> None:
-        """Log an event of normal operation."""
-        self.log(logging.INFO, event, **fields)
-
-    def warning(self, event: str, **fields: object) -> None:
-        """Log an event that may pass by itself."""
-        self.log(logging.WARNING, event, **fields)
-
-    def error(self, event: str, **fields: object) -> None:
-        """Log an event that a person should look at."""
-        self.log(logging.ERROR, event, **fields)
-
-    def log(self, level: int, event: str, **fields: object) -> None:
-        """Log an event at a level of :mod:`logging`."""
-        if structlog.is_configured():
-            self._structured.log(level, event, **fields)
-        elif self._plain.isEnabledFor(level):
-            self._plain.log(level, "%s %s", event, " ".join(f"{name}={value!r}" for name, value in fields.items()))
-
-
-class _Forwarding(logging.Handler):
-    """Passes events of the modules that a strategy imports too, which log without structlog, on to structlog."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if structlog.is_configured():
-            error = getattr(record, "error", None)
-            fields = {} if error is None else {"error": error}
-            component = record.name.removeprefix("kraken_history.")
-            structlog.get_logger(component=component).log(record.levelno, record.getMessage(), **fields)
-
-
-logging.getLogger("kraken_history").addHandler(_Forwarding())
-
-
-def get_logger(component: str) -> Logger:
-    """A logger that adds the component to each event."""
-    return Logger(component)
 
 
 def serve_metrics(port: int | None, host: str = "127.0.0.1") -> None:
