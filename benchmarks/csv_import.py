@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.ingest import alternate
+from benchmarks.lines import Line, Sizes
 from benchmarks.servers import measured_servers
 from kraken_history.csv_import import CandleReader, CsvFile, CsvImporter, Imported, found_files
 from kraken_history.database.connections import create_pool
@@ -215,6 +216,29 @@ def print_report(results: Results) -> None:
     console.print(table)
     if not naive:
         console.print("without pandas: uv run --all-extras python -m benchmarks.csv_import")
+
+
+async def lines(sizes: Sizes) -> list[Line]:
+    """The lines of the common table."""
+    results = await measure(
+        argparse.Namespace(
+            database_url=sizes.database_url, csv=None, rows=sizes.of(200_000, least=5_000), rounds=sizes.rounds
+        )
+    )
+    medians = results["rows_per_s"]
+    names = {"ours": "import of a CSV file", "out_of_zip": "import out of a zip", "again": "the same file again"}
+    return [
+        Line(
+            name,
+            "rows/s",
+            medians[key],
+            medians["copy"],
+            "COPY of ready text",
+            medians.get("naive"),
+            "pandas, executemany" if "naive" in medians else "",
+        )
+        for key, name in names.items()
+    ]
 
 
 def main() -> None:

@@ -13,14 +13,16 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 
 import asyncpg
+from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.lines import Line, Sizes
 from benchmarks.read import SYMBOL, YEAR_END, YEAR_START
 from benchmarks.servers import Place, measured_servers
 from kraken_history.database.connections import create_pool
@@ -78,13 +80,20 @@ async def _median_ms(work: Callable[[], Awaitable[object]], rounds: int) -> floa
     return statistics.median(found)
 
 
-async def measure(arguments: argparse.Namespace) -> None:
-    """Measure and print all figures, in milliseconds."""
-    console = Console()
+class Cost(Struct, frozen=True):
+    """Medians in milliseconds. The reads are None for a ledger with which they raise."""
+
+    ignoring: float | None
+    raising: float | None
+    check: float
+    whole: float
+
+
+async def measure(arguments: argparse.Namespace) -> tuple[str, dict[str, Cost]]:
+    """Measure all figures, by ledger; also describes the server."""
+    costs = {}
     async with measured_servers(arguments.database_url, arguments.redis_url) as place:
         pool = await fill(place)
-        console.print(place.description)
-        table = Table("ledger", "read, ignore ms", "read, raise ms", "check alone ms", "whole ms")
         async with HistoricalDataProvider(place.database_url, 1, 1) as provider:
 
             async def check() -> None:
@@ -100,14 +109,41 @@ async def measure(arguments: argparse.Namespace) -> None:
             for name, ids in LEDGERS.items():
                 await pool.execute("TRUNCATE unheld_ids")
                 await pool.execute(_NOTE_HOLES, SYMBOL, YEAR_START, ids)
-                reads = ["", ""]
+                free = raising_ms = None
                 if name != "a hole in it":
-                    reads = [f"{await _median_ms(read, arguments.rounds):,.0f}" for read in (ignoring, raising)]
+                    free = await _median_ms(ignoring, arguments.rounds)
+                    raising_ms = await _median_ms(raising, arguments.rounds)
                 alone = await _median_ms(check, 5 * arguments.rounds)
                 whole = await _median_ms(lambda: provider.get_coverage(SYMBOL, YEAR_START, YEAR_END), arguments.rounds)
-                table.add_row(name, *reads, f"{alone:.1f}", f"{whole:,.0f}")
-        console.print(table)
+                costs[name] = Cost(free, raising_ms, alone, whole)
         await pool.close()
+        return place.description, costs
+
+
+async def lines(sizes: Sizes) -> list[Line]:
+    """The lines of the common table. A year is always measured."""
+    _, costs = await measure(
+        argparse.Namespace(database_url=sizes.database_url, redis_url=sizes.redis_url, rounds=sizes.rounds)
+    )
+    found = []
+    for name, cost in costs.items():
+        if cost.raising is not None:
+            what = f"a year of candles that must be complete, {name}"
+            found.append(Line(what, "ms", cost.raising, cost.ignoring, "unchecked read", smaller_is_better=True))
+        what = f"the check of a year alone, {name}"
+        found.append(Line(what, "ms", cost.check, usual=cost.whole, usual_is="get_coverage", smaller_is_better=True))
+    return found
+
+
+def print_report(description: str, costs: Mapping[str, Cost]) -> None:
+    """Print a row for each ledger."""
+    console = Console()
+    console.print(description)
+    table = Table("ledger", "read, ignore ms", "read, raise ms", "check alone ms", "whole ms")
+    for name, cost in costs.items():
+        reads = ("" if each is None else f"{each:,.0f}" for each in (cost.ignoring, cost.raising))
+        table.add_row(name, *reads, f"{cost.check:.1f}", f"{cost.whole:,.0f}")
+    console.print(table)
 
 
 def main() -> None:
@@ -116,7 +152,7 @@ def main() -> None:
     parser.add_argument("--database-url", help="a server on which a database may be created")
     parser.add_argument("--redis-url", help="a Redis that may be emptied")
     parser.add_argument("--rounds", type=int, default=5)
-    asyncio.run(measure(parser.parse_args()))
+    print_report(*asyncio.run(measure(parser.parse_args())))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.lines import Line, Sizes
 from benchmarks.servers import Place, measured_servers
 from benchmarks.workload import START, make_frames, make_trades
 from consumers.consumer import Consumer
@@ -317,6 +318,41 @@ def print_report(results: Results) -> None:
         f"(d) consumer over {memory['trades']:,} trades: {memory['first_mb']:.0f} MB at first, "
         f"{memory['last_mb']:.0f} MB at last, at most {memory['max_mb']:.0f} MB"
     )
+
+
+async def lines(sizes: Sizes) -> list[Line]:
+    """The lines of the common table."""
+    results = await measure(
+        argparse.Namespace(
+            database_url=sizes.database_url,
+            redis_url=sizes.redis_url,
+            trades=sizes.of(200_000, least=10_000),
+            rounds=sizes.rounds,
+            rate=2000.0,
+            seconds=sizes.of(30, least=5),
+            memory_trades=sizes.of(2_000_000, least=100_000),
+        )
+    )
+    publish, memory, latency = results["publish"], results["memory"], results["latency"]
+    found = [Line("decode → publish", "trades/s", publish["ours"], publish["limit"], "bare XADD")]
+    for batch in (1000, 5000):
+        store = results[f"store_{batch}"]
+        found.append(
+            Line(
+                f"stream → rows, batches of {batch:,}",
+                "trades/s",
+                store["ours"],
+                store["limit"],
+                "plain COPY",
+                store["naive"],
+                "executemany",
+            )
+        )
+    if "skipped" not in latency:
+        what = f"socket → commit at {latency['trades_per_s']:,.0f} trades/s"
+        found += [Line(f"{what}, {cut}", "ms", latency[f"{cut}_ms"], smaller_is_better=True) for cut in ("p50", "p99")]
+    found.append(Line("memory of a consumer, at most", "MB", memory["max_mb"], smaller_is_better=True))
+    return found
 
 
 def main() -> None:

@@ -3,8 +3,9 @@
     python -m benchmarks.read [--database-url URL --redis-url URL] [--json FILE]
 
 (a) A year of one-minute candles as records; the limit is a bare ``fetch`` of the same columns by the driver.
-(b) The same year as Arrow with float64; the limit is ``COPY … TO STDOUT (FORMAT binary)`` of the same rows and casts,
-    discarded as it arrives.
+(b) The same year as Arrow with float64, beside a local Feather file and, if psycopg is installed, pandas.read_sql
+    (``uv run --all-extras --with psycopg[binary] python -m benchmarks.read``). The limit is
+    ``COPY … TO STDOUT (FORMAT binary)`` of the same rows and casts, discarded as it arrives.
 (c) The latest 200 candles, of one minute and of an hour, read by eight processes, each twenty times per second, in
     three situations. Alone. Live: a consumer process stores trades as fast as it can, so densely that they span only
     seconds, and the longer intervals are refreshed every five seconds, twelve times as often as the worker does.
@@ -17,14 +18,19 @@ Rounds of one figure alternate with rounds of its limit; medians are printed, an
 
 import argparse
 import asyncio
+import importlib
 import os
 import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +41,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.ingest import STREAM, alternate, fill_stream, start_service
+from benchmarks.lines import Line, Sizes
 from benchmarks.servers import Place, measured_servers
 from benchmarks.workload import TRADES_A_MINUTE, make_trades
 from kraken_history.database.connections import create_pool
@@ -126,9 +133,41 @@ async def measure_year(place: Place, rounds: int) -> Results:
             return int(done.split()[1]) / (time.perf_counter() - started)
 
         await arrow()  # the packages are imported and the connection is made once
-        medians = await alternate(rounds, records=records, fetch=fetch, arrow=arrow, copy=copy, decimals=decimals)
+        figures = {"records": records, "fetch": fetch, "arrow": arrow, "copy": copy, "decimals": decimals}
+        if find_spec("pandas") is not None and find_spec("psycopg") is not None:
+            figures["read_sql"] = partial(_read_sql, place.database_url)
+        with tempfile.TemporaryDirectory(prefix="kraken-history-benchmark-") as folder:
+            path = Path(folder) / "year.feather"
+            await _write_feather(provider, path)
+            medians = await alternate(rounds, **figures, feather=partial(_read_feather, path))
     await bare.close()
     return medians
+
+
+async def _write_feather(provider: HistoricalDataProvider, path: Path) -> None:
+    """What somebody has who copied the data out, without the proof that it is complete."""
+    feather: Any = importlib.import_module("pyarrow.feather")
+    table = await provider.get_candles_arrow(SYMBOL, 1, YEAR_START, YEAR_END, numbers="float", gaps="ignore")
+    feather.write_feather(table, str(path), compression="lz4")
+
+
+async def _read_feather(path: Path) -> float:
+    feather: Any = importlib.import_module("pyarrow.feather")
+    started = time.perf_counter()
+    table = feather.read_table(str(path), memory_map=False)
+    return int(table.num_rows) / (time.perf_counter() - started)
+
+
+async def _read_sql(database_url: str) -> float:
+    """The usual way: a frame of pandas by psycopg, numbers cast to float8 as for ours."""
+    pandas: Any = importlib.import_module("pandas")
+    psycopg: Any = importlib.import_module("psycopg")
+    query = _select(_FLOATS).replace("$1", "%s").replace("$2", "%s").replace("$3", "%s")
+    with psycopg.connect(database_url) as connection, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pandas would rather have SQLAlchemy around it
+        started = time.perf_counter()
+        frame = pandas.read_sql(query, connection, params=(SYMBOL, YEAR_START, YEAR_END))
+        return len(frame) / (time.perf_counter() - started)
 
 
 def _select(columns: str) -> str:
@@ -329,6 +368,34 @@ def print_report(results: Results) -> None:
         f"replay: {replay['per_s']:,.0f} candles/s; {replay['early_mb']:.0f} MB after a tenth of the year, "
         f"{replay['late_mb']:.0f} MB after {replay['candles']:,} candles"
     )
+
+
+async def lines(sizes: Sizes) -> list[Line]:
+    """The lines of the common table. A year is always read."""
+    results = await measure(
+        argparse.Namespace(
+            database_url=sizes.database_url,
+            redis_url=sizes.redis_url,
+            rounds=sizes.rounds,
+            trades=sizes.of(2_600_000, least=100_000),
+            seconds=sizes.of(15, least=3),
+        )
+    )
+    year, latest = results["year"], results["latest"]
+    usual = (year.get("read_sql"), "pandas.read_sql" if "read_sql" in year else "")
+    found = [
+        Line("a year of candles as records", "rows/s", year["records"], year["fetch"], "bare fetch"),
+        Line("a year as Arrow, float64", "rows/s", year["arrow"], year["copy"], "COPY, binary", *usual),
+        Line("a year as Arrow, decimal128", "rows/s", year["decimals"], usual=usual[0], usual_is=usual[1]),
+        Line("replay of a year at speed 0", "candles/s", results["replay"]["per_s"], year["records"], "records"),
+    ]
+    if "feather" in year:
+        found.append(Line("a year as Arrow, against a file", "rows/s", year["arrow"], year["feather"], "local Feather"))
+    for name, part in latest.items():
+        for minutes, asked in part["asked"].items():
+            what = f"latest {LATEST} of {minutes} min, {READERS} readers, {name}, p99"
+            found.append(Line(what, "ms", asked["p99_ms"], smaller_is_better=True))
+    return found
 
 
 def main() -> None:

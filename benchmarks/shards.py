@@ -31,6 +31,7 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.lines import Line, Sizes
 from benchmarks.servers import Place, measured_servers
 from benchmarks.workload import START, make_trades
 from kraken_history.database.connections import create_pool
@@ -239,6 +240,24 @@ def print_report(description: str, figures: Sequence[Figure]) -> None:
     for (shards, consumers), row in cells.items():
         table.add_row(str(shards), str(consumers), *row)
     console.print(table)
+
+
+async def lines(sizes: Sizes) -> list[Line]:
+    """The lines of the common table. The servers are always its own, because they are given slow disks."""
+    _, figures = await measure(
+        argparse.Namespace(
+            before=None,
+            commit_ms=0,
+            consumers=[1, 2],
+            shards=[2],
+            trades=sizes.of(64_000, least=8_000),
+            entry=20,
+            batch=500,
+            rounds=sizes.rounds,
+        )
+    )
+    one, two = (figure.trades_per_s for figure in figures)
+    return [Line("two consumers, two shards", "trades/s", two, usual=one, usual_is="one consumer")]
 
 
 def main() -> None:
