@@ -196,7 +196,10 @@ async def measure_latency(place: Place, rate: float, seconds: float) -> Results:
     producer = start_service("producers", place, KRAKEN_WS_URL=ws_url)
     consumer = start_service("consumers", place)
     try:
-        await asyncio.sleep(5.0)
+        async with asyncio.timeout(60.0):  # until the services run: on a busy machine that takes long
+            while not await connection.fetchval("SELECT EXISTS (SELECT FROM trades)"):  # noqa: ASYNC110 — as above
+                await asyncio.sleep(0.2)
+        await asyncio.sleep(5.0)  # the snapshot is stored
         begin = datetime.now(UTC)
         await asyncio.sleep(seconds)
         end = datetime.now(UTC)

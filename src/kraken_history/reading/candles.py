@@ -1,5 +1,6 @@
 """Reading candles of any interval."""
 
+from contextlib import suppress
 from datetime import datetime
 
 import asyncpg
@@ -19,6 +20,7 @@ from kraken_history.intervals import (
     closed_window,
     width_of,
 )
+from kraken_history.reading.candle_copy import FEWEST_BUCKETS, NotPlain, copy_candles
 from kraken_history.reading.candle_query import (
     CANONICAL_COLUMNS,
     Marks,
@@ -122,6 +124,10 @@ async def read_span(
     most = "" if limit is None else f"LIMIT {int(limit)}"
     async with database.connection() as connection:  # one, so that the same replica answers both queries
         marks = await _read_marks(connection, symbol, interval, span)
+        if limit is None and (span[1] - span[0]) // width_of(interval) >= FEWEST_BUCKETS:
+            with suppress(NotPlain):
+                copied = select_candles(Query(literal=True), symbol, interval, span, marks)
+                return await copy_candles(connection, copied, symbol, interval)
         select = select_candles(query, symbol, interval, span, marks)
         rows = await connection.fetch(
             f"SELECT {CANONICAL_COLUMNS} FROM ({select}) AS c ORDER BY timestamp {order} {most}",  # noqa: S608 — our own SQL
