@@ -155,6 +155,13 @@ async def read_coverage_buckets(
     return CoverageBuckets(symbol, *span, width, buckets)
 
 
+async def _read_refused(connection: Connection, symbol: str, span: Span) -> list[RefusedTrade]:
+    # Checked first, because planning the query takes long where there are hundreds of partitions.
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM refused_trades WHERE symbol = $1)", symbol):
+        return []
+    return [RefusedTrade(*row) for row in await connection.fetch(_REFUSED, symbol, *span)]
+
+
 def checked_resolution(resolution: timedelta) -> timedelta:
     """The width of a bucket.
 
@@ -174,7 +181,7 @@ async def coverage_on(connection: Connection, symbol: str, span: Span, interval:
     is_within = connection.is_in_transaction()
     async with nullcontext() if is_within else connection.transaction(isolation="repeatable_read", readonly=True):
         evidence = await read_evidence(connection, symbol, span, interval=interval)
-        refused = [RefusedTrade(*row) for row in await connection.fetch(_REFUSED, symbol, *span)]
+        refused = await _read_refused(connection, symbol, span)
         unreachable = [UnreachableTrades(*row) for row in await connection.fetch(_UNREACHABLE, symbol, *span)]
     evidence = await only_kept(connection, evidence)
     spans = [CoveredSpan(*part) for part in parts_of(classify_days(evidence))]
