@@ -33,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=8800, help="port to listen on; 0 chooses a free one (%(default)s)")
     parser.add_argument("--stay", action="store_true", help="keep serving after the end, until interrupted")
+    parser.add_argument("--lifeline", type=int, metavar="FD", help="end when the other end of this pipe is closed")
     return parser
 
 
@@ -66,13 +67,17 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-async def _until_interrupted(work: Coroutine[Any, Any, None]) -> None:
-    task, stop = asyncio.ensure_future(work), asyncio.Event()
+async def _until_interrupted(work: Coroutine[Any, Any, None], lifeline: int | None) -> None:
+    task, stop, loop = asyncio.ensure_future(work), asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
+    if lifeline is not None:
+        loop.add_reader(lifeline, stop.set)  # nothing is ever written to it
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
+    if lifeline is not None:
+        loop.remove_reader(lifeline)
     if not task.done():
         task.cancel()  # once, although a terminal and the command may both send a signal
         await asyncio.wait([task])
@@ -89,7 +94,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
         database_url = os.environ.get("DATABASE_URL", "")
         if not database_url:
             raise UsageError("expected the database in DATABASE_URL: use `kraken-history replay`, which sets it")
-        asyncio.run(_until_interrupted(_serve(database_url, arguments)))
+        asyncio.run(_until_interrupted(_serve(database_url, arguments), arguments.lifeline))
     except HistoryError as error:
         sys.stderr.write(f"replay: {error}\n")
         return 2 if isinstance(error, UsageError) else 1

@@ -87,6 +87,23 @@ async def test_the_command_can_be_interrupted(number: signal.Signals, filled: st
                 await http.get(f"{urls[1]}/0/public/Time")
 
 
+async def test_a_command_that_is_killed_leaves_no_server_behind(filled: str, tmp_path: Path) -> None:
+    with Service([*REPLAY, *SPAN, "--gaps", "ignore"], tmp_path / "log", {"DATABASE_URL": filled}) as replay:
+        await until(lambda: simulator_urls(replay.output))
+        urls = simulator_urls(replay.output)
+        assert urls is not None
+        replay.kill()
+
+        async def is_gone() -> bool:
+            try:
+                async with aiohttp.ClientSession() as http, http.get(f"{urls[1]}/0/public/Time"):
+                    return False
+            except aiohttp.ClientError:
+                return True
+
+        await until(is_gone)
+
+
 @pytest.mark.slow
 async def test_our_own_services_store_the_replayed_history_digit_for_digit(
     database_server: DatabaseServer, migrated_database_url: str, redis_url: str, tmp_path: Path

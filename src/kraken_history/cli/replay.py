@@ -56,12 +56,15 @@ def run_replay(
     }
     words = [f"--{name}={value}" for name, value in options.items()] + ["--stay"] * stays
     checkout = find_checkout()
+    read_end, write_end = os.pipe()  # if this command is killed, the replay sees that its other end is closed
     with server_choice.database(settings) as database_url:
         replay = subprocess.Popen(
-            [sys.executable, "-m", "replaying", *words, *names],
+            [sys.executable, "-m", "replaying", f"--lifeline={read_end}", *words, *names],
             cwd=checkout,
             env=os.environ | {"DATABASE_URL": database_url},
+            pass_fds=(read_end,),
         )
+        os.close(read_end)
         before = signal.signal(signal.SIGINT, lambda *_: replay.send_signal(signal.SIGINT))  # it closes its sockets
         try:
             return replay.wait()
@@ -70,6 +73,7 @@ def run_replay(
             if replay.poll() is None:  # this command was told to end
                 replay.terminate()
                 replay.wait()
+            os.close(write_end)
 
 
 def checked_speed(text: str) -> str:
