@@ -56,6 +56,7 @@ async def test_a_restored_database_equals_the_archived_one(
         assert (await verify(connection)).differences == []
 
 
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 async def test_restoring_again_changes_nothing(history: asyncpg.Pool, other: asyncpg.Pool, place: Folder) -> None:
     await archived(history, place)
     await restored(other, place, BTC)
@@ -67,6 +68,7 @@ async def test_restoring_again_changes_nothing(history: asyncpg.Pool, other: asy
     assert await content(other) == before
 
 
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 async def test_a_restored_database_continues_the_archive(
     history: asyncpg.Pool, other: asyncpg.Pool, place: Folder
 ) -> None:
@@ -80,6 +82,7 @@ async def test_a_restored_database_continues_the_archive(
     assert changed == ["2025-11"]
 
 
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 async def test_a_database_with_other_data_of_a_month_is_left_alone(
     history: asyncpg.Pool, other: asyncpg.Pool, place: Folder
 ) -> None:
@@ -94,6 +97,7 @@ async def test_a_database_with_other_data_of_a_month_is_left_alone(
     assert [row for row in after[0] if row["id"] == 5] == before[0]
 
 
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 async def test_a_damaged_file_is_not_restored(history: asyncpg.Pool, other: asyncpg.Pool, place: Folder) -> None:
     await archived(history, place)
     path = place.folder / "trades/symbol=BTC-USDT/month=2025-11.parquet"

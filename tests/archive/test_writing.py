@@ -61,6 +61,7 @@ async def test_the_manifest_says_what_is_held_and_what_is_proven(history: asyncp
     assert list(whole.proven) == [(NOVEMBER.start, NOVEMBER.end)]
 
 
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 async def test_nothing_is_written_again_unless_it_changed(history: asyncpg.Pool, place: Folder) -> None:
     await archived(history, place)
     before = {path: place.read(path) for path in place.list()}
