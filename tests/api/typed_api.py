@@ -41,7 +41,7 @@ SYMBOL = "BTC/USDT"
 
 async def reads(start: datetime, end: datetime) -> None:
     """All that is awaited."""
-    async with HistoricalDataProvider("postgresql://", pool_min_size=1, pool_max_size=4) as history:
+    async with HistoricalDataProvider("postgresql://", pool_min_size=1, pool_max_size=4, archive="/data") as history:
         assert_type(history, HistoricalDataProvider)
         await history.connect()
         assert_type(await history.get_candles(SYMBOL, 1, start, end), list[HistoricalCandle])
@@ -100,7 +100,7 @@ async def runs(history: HistoricalDataProvider, run: BacktestRun) -> None:
 
 def blocking_reads(start: datetime, end: datetime) -> None:
     """The same without ``await``."""
-    with BlockingHistoricalDataProvider("postgresql://", pool_min_size=1, pool_max_size=4) as history:
+    with BlockingHistoricalDataProvider("postgresql://", pool_min_size=1, pool_max_size=4, archive="/data") as history:
         assert_type(history, BlockingHistoricalDataProvider)
         history.connect()
         assert_type(history.get_candles(SYMBOL, 1, start, end, 10, gaps="raise", as_of=end), list[HistoricalCandle])

@@ -92,6 +92,7 @@ async def test_dropped_history_is_read_from_the_archive_and_restored_to_the_digi
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 async def test_a_month_that_changed_is_read_from_the_database(
     history: asyncpg.Pool, place: Folder, reader: HistoricalDataProvider, plain: HistoricalDataProvider
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from kraken_history.archive import restoring
 from kraken_history.archive.manifest import ArchiveError
 from kraken_history.archive.place import Folder
 from kraken_history.archive.restoring import RestoredMonth, restore
@@ -55,6 +56,7 @@ async def test_a_restored_database_equals_the_archived_one(
         assert (await verify(connection)).differences == []
 
 
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 async def test_restoring_again_changes_nothing(history: asyncpg.Pool, other: asyncpg.Pool, place: Folder) -> None:
     await archived(history, place)
     await restored(other, place, BTC)
@@ -66,6 +68,7 @@ async def test_restoring_again_changes_nothing(history: asyncpg.Pool, other: asy
     assert await content(other) == before
 
 
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 async def test_a_restored_database_continues_the_archive(
     history: asyncpg.Pool, other: asyncpg.Pool, place: Folder
 ) -> None:
@@ -79,6 +82,7 @@ async def test_a_restored_database_continues_the_archive(
     assert changed == ["2025-11"]
 
 
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 async def test_a_database_with_other_data_of_a_month_is_left_alone(
     history: asyncpg.Pool, other: asyncpg.Pool, place: Folder
 ) -> None:
@@ -93,6 +97,7 @@ async def test_a_database_with_other_data_of_a_month_is_left_alone(
     assert [row for row in after[0] if row["id"] == 5] == before[0]
 
 
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 async def test_a_damaged_file_is_not_restored(history: asyncpg.Pool, other: asyncpg.Pool, place: Folder) -> None:
     await archived(history, place)
     path = place.folder / "trades/symbol=BTC-USDT/month=2025-11.parquet"
@@ -106,3 +111,30 @@ async def test_a_damaged_file_is_not_restored(history: asyncpg.Pool, other: asyn
     assert {row["month"].isoformat() for row in await other.fetch("SELECT month FROM archived_months")} == {
         "2025-10-01"
     }
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+async def test_a_restore_that_ends_in_a_month_is_completed_by_the_next_one(
+    history: asyncpg.Pool, other: asyncpg.Pool, place: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await archived(history, place)
+    write = restoring._csv_of
+    parts = iter(range(4))  # November's trades are the fourth file of BTC/USDT
+
+    def written(*arguments: Any) -> bytes:
+        if next(parts, None) is None:
+            raise OSError("the disk is gone")
+        return write(*arguments)
+
+    monkeypatch.setattr(restoring, "_csv_of", written)
+    with pytest.raises(OSError, match="the disk is gone"):
+        await restored(other, place)
+    months = await other.fetch("SELECT month::text FROM archived_months ORDER BY 1")
+    stored = await other.fetch("SELECT DISTINCT date_trunc('month', timestamp)::date::text AS month FROM trades")
+    monkeypatch.setattr(restoring, "_csv_of", write)
+
+    outcomes = await restored(other, place)
+
+    assert [row["month"] for row in months] == [row["month"] for row in sorted(stored)] != []
+    assert [each.state for each in outcomes].count("current") == len(months) < len(outcomes)
+    assert await content(other) == await content(history)

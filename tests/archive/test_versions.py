@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import asyncpg
+import pytest
 from msgspec.structs import replace
 
 from kraken_history.archive.manifest import Entry
@@ -89,6 +90,7 @@ async def test_every_write_that_changes_rows_of_a_month_replaces_its_version(
     assert await changed_since(history, versions) == set(), "no row was changed, though some were dropped"
 
 
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 async def test_a_write_that_runs_while_a_month_is_registered_is_in_its_snapshot(
     history: asyncpg.Pool, place: Folder
 ) -> None:
@@ -114,6 +116,7 @@ def entry_of(place: Folder, month: Month, symbol: str = BTC) -> Entry:
     return entry
 
 
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 async def test_a_changed_month_is_replaced_and_no_other(history: asyncpg.Pool, place: Folder) -> None:
     await archived(history, place)
     before = {path: place.read(path) for path in place.list()}
@@ -133,6 +136,7 @@ async def test_a_changed_month_is_replaced_and_no_other(history: asyncpg.Pool, p
     assert HOLE.start in entry_of(place, NOVEMBER).ids
 
 
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 async def test_a_proof_without_a_new_row_changes_the_manifest_alone(history: asyncpg.Pool, place: Folder) -> None:
     await archived(history, place)
     before = entry_of(place, NOVEMBER)

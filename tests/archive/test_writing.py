@@ -1,6 +1,11 @@
 """Closed months are written as Parquet files that hold exactly the rows, and a manifest that says so."""
 
+from decimal import Decimal
+
 import asyncpg
+import pandas
+import polars
+import pytest
 from pyarrow import parquet
 
 from kraken_history.archive.place import Folder, read_manifest
@@ -56,6 +61,7 @@ async def test_the_manifest_says_what_is_held_and_what_is_proven(history: asyncp
     assert list(whole.proven) == [(NOVEMBER.start, NOVEMBER.end)]
 
 
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 async def test_nothing_is_written_again_unless_it_changed(history: asyncpg.Pool, place: Folder) -> None:
     await archived(history, place)
     before = {path: place.read(path) for path in place.list()}
@@ -64,3 +70,19 @@ async def test_nothing_is_written_again_unless_it_changed(history: asyncpg.Pool,
 
     assert {each.state for each in outcomes} == {"current"}
     assert {path: place.read(path) for path in place.list()} == before
+
+
+@pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
+async def test_polars_and_pandas_read_the_files_by_themselves(history: asyncpg.Pool, place: Folder) -> None:
+    await archived(history, place)
+    counted = await history.fetch("SELECT symbol, count(*) AS rows, sum(volume) AS volume FROM trades GROUP BY symbol")
+
+    trades = polars.scan_parquet(f"{place.folder}/trades/**/*.parquet", hive_partitioning=True).collect()
+    november = pandas.read_parquet(place.folder / "trades/symbol=BTC-USDT/month=2025-11.parquet")
+
+    found = {
+        symbol.replace("-", "/"): (len(group), group["volume"].sum()) for (symbol,), group in trades.group_by("symbol")
+    }
+    assert found == {row["symbol"]: (row["rows"], row["volume"]) for row in counted}
+    assert november["price"].map(type).unique().tolist() == [Decimal]
+    assert november["timestamp"].is_monotonic_increasing
