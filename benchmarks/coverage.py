@@ -37,9 +37,11 @@ _FILL = """
          WITH ORDINALITY AS g (minute, n)
 """
 _NOTE = """
-    INSERT INTO data_sync_status (symbol, data_type, oldest_timestamp, newest_timestamp, total_records, id_ranges)
-    SELECT $1, 'trades', $2::timestamptz, $3::timestamptz, $4::bigint, int8multirange(int8range(1, $4::bigint + 1))
-    UNION ALL SELECT $1, 'candles_1m', $2, $3::timestamptz - $5::interval, $4, '{}'::int8multirange
+    WITH keys AS (INSERT INTO sync_keys VALUES ($1, 'trades'), ($1, 'candles_1m'))
+    INSERT INTO data_sync_status
+        (symbol, data_type, oldest_timestamp, newest_timestamp, total_records, lowest_id, highest_id)
+    SELECT $1, 'trades', $2::timestamptz, $3::timestamptz, $4::bigint, 1::bigint, $4::bigint
+    UNION ALL SELECT $1, 'candles_1m', $2, $3::timestamptz - $5::interval, $4, NULL, NULL
 """
 _COUNTED = "SELECT min(timestamp), max(timestamp), count(*) FROM candles WHERE symbol = $1 AND interval_minutes = 1"
 

@@ -41,6 +41,7 @@ _FILL = """
          WITH ORDINALITY AS g (minute, n)
 """
 _NOTE = """
+    WITH keys AS (INSERT INTO sync_keys VALUES ($1, 'trades'), ($1, 'candles_1m'))
     INSERT INTO data_sync_status
         (symbol, data_type, oldest_timestamp, newest_timestamp, total_records, lowest_id, highest_id)
     VALUES ($1, 'trades', $2, $3, 0, 1, $4),

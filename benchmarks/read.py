@@ -77,6 +77,8 @@ _FILL = """
 _NOTE = """
     WITH marked AS (
         INSERT INTO stale_hours (symbol, start_time, end_time) SELECT symbol, $2, $3 FROM unnest($1::text[]) AS symbol
+    ), keys AS (
+        INSERT INTO sync_keys SELECT symbol, 'candles_1m' FROM unnest($1::text[]) AS symbol
     )
     INSERT INTO data_sync_status (symbol, data_type, oldest_timestamp, newest_timestamp, total_records)
     SELECT symbol, 'candles_1m', $2, $3::timestamptz - interval '1 minute', 0

@@ -28,16 +28,21 @@ async def content(pool: asyncpg.Pool) -> list[Any]:
     hours = await pool.fetch("SELECT * FROM candles_1h ORDER BY symbol, timestamp")
     ledger = await pool.fetch(
         f"""
-        SELECT s.symbol, s.oldest_timestamp, s.newest_timestamp, s.total_records, s.id_ranges, s.absent_id_ranges,
+        SELECT s.symbol, s.oldest_timestamp, s.newest_timestamp, s.total_records, s.lowest_id, s.lowest_time,
+               s.highest_id, s.highest_time, held_ids(s.symbol) AS held,
                {COVERED_BY_TRADES} AS covered, c.oldest_timestamp AS oldest, c.newest_timestamp AS newest,
                c.total_records AS candles, c.time_ranges
         FROM data_sync_status s JOIN data_sync_status c ON c.symbol = s.symbol AND c.data_type = 'candles_1m'
         WHERE s.data_type = 'trades' ORDER BY s.symbol
         """  # noqa: S608
     )
+    unheld = await pool.fetch(
+        "SELECT symbol, first_id, stop_id, missing, after_time, before_time FROM unheld_ids ORDER BY symbol, first_id"
+    )
+    absent = await pool.fetch("SELECT * FROM absent_ids ORDER BY symbol, first_id")
     versions = await pool.fetch("SELECT * FROM archived_months ORDER BY symbol, month")
     contested = await pool.fetch("SELECT * FROM contested_minutes ORDER BY symbol, timestamp")
-    return [trades, candles, hours, ledger, versions, contested]
+    return [trades, candles, hours, ledger, unheld, absent, versions, contested]
 
 
 async def test_a_restored_database_equals_the_archived_one(
@@ -135,6 +140,6 @@ async def test_a_restore_that_ends_in_a_month_is_completed_by_the_next_one(
 
     outcomes = await restored(other, place)
 
-    assert [row["month"] for row in months] == [row["month"] for row in sorted(stored)] != []
+    assert [row["month"] for row in months] == sorted(row["month"] for row in stored) != []
     assert [each.state for each in outcomes].count("current") == len(months) < len(outcomes)
     assert await content(other) == await content(history)

@@ -21,6 +21,7 @@ from kraken_history.storing.repair import correct_ledger, rebuild_minutes, remov
 from kraken_history.storing.retention import drop_old
 from kraken_history.storing.store import Store, write_within
 from tests.archive.conftest import BTC, ETH, HOLE, TRADES, archived, trade
+from tests.support.absent import make_absent
 from tests.support.examples import make_candle
 
 OCTOBER, NOVEMBER, DECEMBER = Month(2025, 10), Month(2025, 11), Month(2025, 12)
@@ -141,10 +142,7 @@ async def test_a_proof_without_a_new_row_changes_the_manifest_alone(history: asy
     await archived(history, place)
     before = entry_of(place, NOVEMBER)
     missing = IdRanges([(HOLE.start, HOLE.stop)])
-    await history.execute(
-        "UPDATE data_sync_status SET absent_id_ranges = absent_id_ranges + $2::text::int8multirange"
-        " WHERE symbol = $1 AND data_type = 'trades'", BTC, missing.as_multirange(),
-    )  # fmt: skip
+    await make_absent(history, (HOLE.start, HOLE.stop), symbol=BTC)
 
     outcomes = await archived(history, place)
 

@@ -27,8 +27,9 @@ _FILL = """
     FROM generate_series(0, $3::integer - 1) AS n CROSS JOIN LATERAL (SELECT ($4::numeric[])[1 + n % 7] AS p) AS price
 """
 _NOTE = """
-    INSERT INTO data_sync_status (symbol, data_type, oldest_timestamp, newest_timestamp, total_records, stale_ranges)
-    VALUES ($1, 'candles_1m', $2::timestamptz, $3::timestamptz, 0, tstzmultirange(tstzrange($2, $3, '[]')))
+    WITH marked AS (INSERT INTO stale_hours VALUES ($1, $2::timestamptz, $3::timestamptz + interval '1 minute'))
+    INSERT INTO data_sync_status (symbol, data_type, oldest_timestamp, newest_timestamp, total_records)
+    VALUES ($1, 'candles_1m', $2, $3, 0)
 """
 
 
