@@ -96,7 +96,7 @@ async def test_what_waited_for_another_writer_counts_from_when_it_was_written(
     await store.write([make_trade(1)])
     async with asyncio.timeout(30), pool.acquire() as other:
         async with other.transaction():
-            await other.execute("SELECT FROM data_sync_status FOR UPDATE")
+            await other.execute("SELECT FROM sync_keys FOR UPDATE")
             writing = asyncio.create_task(store.write([make_trade(2, NOON + MINUTE)]))
             while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
                 assert not writing.done()

@@ -263,7 +263,7 @@ async def test_an_import_waits_for_whoever_writes_the_symbol(
     async with pool.acquire() as writer:
         transaction = writer.transaction()
         await transaction.start()
-        await writer.execute("SELECT FROM data_sync_status WHERE symbol = 'BTC/USDT' FOR UPDATE")
+        await writer.execute("SELECT FROM sync_keys WHERE symbol = 'BTC/USDT' FOR UPDATE")
         importing = asyncio.ensure_future(import_csv(path))
         while not await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -402,7 +402,7 @@ async def test_imports_of_one_symbol_take_turns_and_those_of_others_do_not_wait(
             await asyncio.sleep(0.01)
 
     async with pool.acquire() as writer, writer.transaction():
-        await writer.execute("SELECT FROM data_sync_status WHERE symbol = 'BTC/USDT' FOR UPDATE")
+        await writer.execute("SELECT FROM sync_keys WHERE symbol = 'BTC/USDT' FOR UPDATE")
         first = asyncio.ensure_future(import_csv(tmp_path / "one"))
         await are_waiting(1)
         second = asyncio.ensure_future(import_second())

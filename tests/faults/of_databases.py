@@ -131,7 +131,7 @@ async def _(system: System) -> None:
 
 @scenario("database-ledger-locked", "Somebody locks the rows of the ledger for 10 s.")
 async def _(system: System) -> None:
-    await _hold(system, "SELECT 1 FROM data_sync_status FOR UPDATE", 10)
+    await _hold(system, "SELECT 1 FROM sync_keys FOR UPDATE", 10)
 
 
 @scenario("database-long-snapshot", "A session keeps a snapshot for 30 s, as pg_dump does.")

@@ -62,7 +62,9 @@ async def test_a_worker_that_starts_without_a_free_connection_waits(
         async with await create_pool(url, min_size=1, max_size=3) as few, few.acquire() as held:
             crowded = msgspec.structs.replace(context, pool=few, store=Store(few))
             with capture_logs() as logs:
-                requesting = asyncio.create_task(request_known_work({"context": crowded}, again_after_s=0.05))
+                requesting = asyncio.create_task(
+                    request_known_work({"context": crowded, "redis": arq}, again_after_s=0.05)
+                )
                 await until(lambda: [log["event"] for log in logs] == ["waiting"])
                 assert "too many connections" in logs[0]["error"]
                 assert not requesting.done()

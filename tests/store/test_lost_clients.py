@@ -172,7 +172,7 @@ async def copy_and_freeze(pool: asyncpg.Pool, step_s: float) -> int:
             await asyncio.sleep(step_s)
 
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute("SELECT 1 FROM data_sync_status FOR UPDATE")
+        await connection.execute("SELECT 1 FROM sync_keys FOR UPDATE")
         await connection.execute("CREATE TEMPORARY TABLE words (word text) ON COMMIT DROP")
         await connection.copy_to_table("words", source=rows())
     return 0
@@ -195,11 +195,11 @@ async def test_a_writer_that_is_frozen_in_a_copy_is_ended_once_another_waits_for
         await create_pool(migrated_database_url, min_size=1, max_size=1, sessions=watch.sessions) as other,
         watching(migrated_database_url, watch),
     ):
-        await other.execute("INSERT INTO data_sync_status (symbol, data_type) VALUES ('BTC/USDT', 'trades')")
+        await other.execute("INSERT INTO sync_keys VALUES ('BTC/USDT', 'trades')")
         copying = asyncio.create_task(copy_and_freeze(frozen, step_s))
         await until(lambda: other.fetchval("SELECT EXISTS (SELECT FROM pg_stat_progress_copy)"))
         async with asyncio.timeout(20):
-            assert await other.fetchval("SELECT 1 FROM data_sync_status FOR UPDATE") == 1
+            assert await other.fetchval("SELECT 1 FROM sync_keys FOR UPDATE") == 1
 
         assert watch.ended == is_ended
         if is_ended:

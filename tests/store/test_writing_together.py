@@ -106,7 +106,7 @@ async def test_a_writer_that_waits_for_a_new_symbol_holds_no_other(pool: asyncpg
         pid = second.get_server_pid()
         await until(lambda: pool.fetchval("SELECT cardinality(pg_blocking_pids($1)) > 0", pid))
         async with third.transaction():
-            await third.execute("SELECT FROM data_sync_status WHERE symbol = $1 FOR UPDATE NOWAIT", known)
+            await third.execute("SELECT FROM sync_keys WHERE symbol = $1 FOR UPDATE NOWAIT", known)
         await opening.rollback()
         await waiting
 
