@@ -140,9 +140,8 @@ class TestJobs:
         monkeypatch.setenv("SYMBOLS", f"{name},{symbol}")
         context.settings = load_settings()
 
-        await look_names_up({"context": context})
-
         async with await connect_queue(redis_url) as arq:
+            await look_names_up({"context": context, "redis": arq})
             jobs = [job.args[0] for job in await arq.queued_jobs() if job.function == FILL_GAP]
         assert context.symbols == [symbol]
         assert jobs in ([], [symbol])  # the gaps of a symbol that needs no looking up have been asked for before
