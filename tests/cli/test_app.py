@@ -41,6 +41,9 @@ COMMANDS = (
     "backup",
     "restore",
     "upgrade",
+    "archive",
+    "restore-archive",
+    "replay",
 )
 POSTGRESQL = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 
