@@ -133,6 +133,13 @@ class Settings(BaseSettings):
     metrics_host: str = Field(
         "127.0.0.1", min_length=1, description="address to serve the metrics on; they need no password"
     )
+    web_port: int = Field(8765, ge=0, le=65535, description="serve the HTTP API here; 0 takes a free port")
+    web_host: str = Field(
+        "127.0.0.1", min_length=1, description="address to serve the HTTP API on; others than loopback need WEB_TOKEN"
+    )
+    web_token: SecretStr | None = Field(
+        None, description="what clients send as `Authorization: Bearer`, 16 characters or more"
+    )
     log_level: str = Field("info", pattern="(?i)^(debug|info|warning|error)$")
     log_json: bool | None = Field(None, description="JSON lines; by default if the output is not a terminal")
 
@@ -178,6 +185,7 @@ class Settings(BaseSettings):
         "redis_url",
         "jobs_redis_url",
         "metrics_port",
+        "web_token",
         "log_json",
         "kraken_history_data_dir",
         "retention_trades_days",
@@ -268,4 +276,4 @@ def _words(name: str, error: ErrorDetails) -> str:
     field = Settings.model_fields.get(name)
     if error["type"] == "value_error" or field is None:
         return error["msg"].removeprefix("Value error, ")
-    return complaint_about(field, error["input"], is_shown=not name.endswith(("_url", "_key", "_secret")))
+    return complaint_about(field, error["input"], is_shown=not name.endswith(("_url", "_key", "_secret", "_token")))

@@ -44,6 +44,7 @@ COMMANDS = (
     "archive",
     "restore-archive",
     "replay",
+    "web",
 )
 POSTGRESQL = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 

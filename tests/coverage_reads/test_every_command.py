@@ -30,7 +30,7 @@ WALKED = {
     "replay",
 }
 READS_NO_HISTORY = {
-    *("up", "demo", "health", "env", "psql", "migrate", "upgrade"),  # the servers and services themselves
+    *("up", "demo", "health", "env", "psql", "migrate", "upgrade", "web"),  # the servers and services themselves
     *("backfill", "fetch-ohlc", "fill-gaps", "import-csv", "refresh", "remove-trade"),  # write it
     *("backup", "restore"),  # all of the database, as it is
     *("archive", "restore-archive"),  # whole months, with what is proven of them

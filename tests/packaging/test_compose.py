@@ -15,7 +15,7 @@ from tests.support.compose_file import ENV_FILE, REPOSITORY, ComposeError, envir
 OURS = ("migrate", "producer", "consumer", "worker")
 LONG_RUNNING = ("timescaledb", "redis", "producer", "consumer", "worker", "pgadmin")
 # Given by compose itself, or of no use in a container.
-NOT_PASSED_ON = {"KRAKEN_HISTORY_DATA_DIR", "CONSUMER_NAME"}
+NOT_PASSED_ON = {"KRAKEN_HISTORY_DATA_DIR", "CONSUMER_NAME", "WEB_HOST", "WEB_PORT", "WEB_TOKEN"}
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from tests.support.compose_file import REPOSITORY
 
 IN_THE_IMAGE = ["services", "arrow", "plot"]
 # Frames are for programs, and the image brings no servers.
-NOT_IN_THE_IMAGE = ["embedded", "frames"]
+NOT_IN_THE_IMAGE = ["embedded", "frames", "web"]
 INSTRUCTIONS = [
     shlex.split(line, comments=True)
     for line in (REPOSITORY / "Dockerfile").read_text().splitlines()

@@ -83,7 +83,7 @@ def test_it_brings_asyncpg_and_msgspec_and_the_rest_by_extras(unpacked: Path) ->
     required = {line.split(">")[0] for line in headers.get_all("Requires-Dist", []) if "extra ==" not in line}
 
     assert required == {"asyncpg", "msgspec"}
-    assert set(headers.get_all("Provides-Extra", [])) == {"services", "embedded", "arrow", "frames", "plot"}
+    assert set(headers.get_all("Provides-Extra", [])) == {"services", "embedded", "arrow", "frames", "plot", "web"}
 
 
 def test_importing_it_needs_msgspec_only(unpacked: Path) -> None:

@@ -13,6 +13,7 @@ from kraken_history.backtests import BacktestRun
 from kraken_history.errors import ProviderClosed, ServiceUnavailable
 from kraken_history.provider import HistoricalDataProvider
 from tests.provider.test_silence import MONDAY
+from tests.support.servers import DatabaseServer
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
@@ -103,3 +104,19 @@ async def test_a_statement_that_the_server_gives_up_may_be_tried_again(migrated_
         ):
             with pytest.raises(ServiceUnavailable, match=r"did not complete .*statement timeout.*: try again"):
                 await asked
+
+
+async def test_a_database_that_is_dropped_is_unavailable(database_server: DatabaseServer) -> None:
+    """The driver's own error came out of the reads, and of ``health_check``, which reports failures."""
+    url = database_server.create_migrated_database()
+    async with HistoricalDataProvider(url, pool_min_size=1, pool_max_size=1) as provider:
+        assert await provider.get_symbols() == []
+        database_server.drop_database(url)
+        with pytest.raises(ServiceUnavailable):  # its connection is closed
+            await provider.get_symbols()
+        with pytest.raises(ServiceUnavailable, match="does not exist"):  # a new one is refused
+            await provider.get_symbols()
+        health = await provider.health_check()
+
+    assert not health.is_healthy
+    assert "does not exist" in health.reason

@@ -27,6 +27,7 @@ from kraken_history.cli.commands import replay as replay_command
 from kraken_history.cli.commands import runs as runs_command
 from kraken_history.cli.commands import upgrade as upgrade_command
 from kraken_history.cli.commands import verify as verify_command
+from kraken_history.cli.commands import web as web_command
 from kraken_history.cli.gaps_option import HELP as GAPS_HELP
 from kraken_history.cli.gaps_option import Gaps
 from kraken_history.cli.instants import MOST_DAYS, range_options
@@ -64,6 +65,7 @@ verify_command.register(app)
 remove_trade_command.register(app)
 replay_command.register(app)
 upgrade_command.register(app)
+web_command.register(app)
 
 
 class Format(StrEnum):

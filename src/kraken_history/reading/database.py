@@ -110,7 +110,7 @@ class Database:
     @asynccontextmanager
     async def _lent_by(self, pool: asyncpg.Pool) -> AsyncIterator[Connection]:
         try:
-            connection = await pool.acquire()
+            connection = await self._acquire(pool)
             try:
                 if pool.is_closing():  # a read that waited for its connection until now must end too
                     raise ProviderClosed
@@ -131,6 +131,13 @@ class Database:
                 raise ProviderClosed from error
             raise self.unavailable(error) from error
 
+    async def _acquire(self, pool: asyncpg.Pool) -> PoolConnectionProxy:
+        """A connection of the pool. A server that refuses what it accepted before is unavailable."""
+        try:
+            return await pool.acquire()
+        except _REFUSES as error:
+            raise self.unavailable(error) from error
+
     async def connect(self) -> asyncpg.Connection:
         """A connection outside the pool, which the caller must close. Raises the errors of :meth:`open`."""
         return await connect(self.url)
@@ -138,8 +145,12 @@ class Database:
     def unavailable(self, error: BaseException) -> ServiceUnavailable:
         """Our error for a database that is unavailable, or did not complete a statement."""
         reason = str(error) or type(error).__name__
-        state = "is unavailable" if isinstance(error, UNAVAILABLE) else "did not complete the statement"
+        state = "is unavailable" if isinstance(error, (*UNAVAILABLE, *_REFUSES)) else "did not complete the statement"
         return ServiceUnavailable(f"the database at {without_password(self.url)} {state} ({reason}): try again")
+
+
+# The database was dropped or renamed, or the user lost its password or its right to connect.
+_REFUSES = (asyncpg.InvalidCatalogNameError, asyncpg.InvalidAuthorizationSpecificationError)
 
 
 async def _close(pool: asyncpg.Pool, connection: PoolConnectionProxy) -> None:
