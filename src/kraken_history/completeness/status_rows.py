@@ -29,7 +29,7 @@ async def open_rows(connection: Connection, symbols: Sequence[str], data_type: s
     await connection.execute(_PUT_BACK, names, data_type)
 
 
-# In the order of symbols, as writers lock them. Whoever inserts the key inserts the row.
+# In the order of symbols, as writers lock them. The statement that inserts a key inserts its row too.
 _OPEN = """
     WITH opened AS (
         INSERT INTO sync_keys (symbol, data_type) SELECT symbol, $2::text FROM unnest($1::text[]) AS symbol

@@ -1,6 +1,6 @@
 """Logs as events with fields: through structlog if it is configured, otherwise through Python's ``logging``.
 
-structlog is loaded by whoever configures it, because it takes long to load, and a command that reads logs nothing.
+structlog is loaded when logging is configured: it takes long to load, and a command that reads logs nothing.
 """
 
 import logging
@@ -54,7 +54,7 @@ def configure_logging(level: str, *, as_json: bool | None) -> None:
 
 
 def _configured_structlog() -> ModuleType | None:
-    """structlog, if somebody has configured it. Whoever did has imported it: it is not loaded for the question."""
+    """structlog, if it is loaded and configured. It is not loaded to find that out."""
     structured = sys.modules.get("structlog")
     return structured if structured is not None and structured.is_configured() else None
 
