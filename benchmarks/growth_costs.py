@@ -266,7 +266,7 @@ async def counted(site: Site, read: Callable[[Database], Awaitable[object]]) -> 
     async with site.database.connection() as connection:
         await connection.execute("SET max_parallel_workers_per_gather = 0")  # the counts are those of one process
         database = _OneTransaction(site.database, connection)
-        async with connection.transaction(isolation="repeatable_read", readonly=True):  # plans are made, and the catalogues are read
+        async with connection.transaction(isolation="repeatable_read", readonly=True):  # makes plans, reads catalogues
             await read(database)
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             before = await connection.fetchval(_BLOCKS)  # those of earlier transactions may not be counted off yet
