@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from kraken_history.errors import UsageError
-from kraken_history.intervals import width_of
+from kraken_history.intervals import parse_interval, width_of
 from kraken_history.provider import HistoricalDataProvider
 from kraken_history.reading.kinds import KINDS
 from kraken_history.web import models
@@ -40,7 +40,6 @@ from kraken_history.web.parameters import (
     TradeGaps,
     Wanted,
     chosen_format,
-    minutes,
     moment,
     span,
 )
@@ -132,7 +131,7 @@ async def read_candles(
     Without `start`, the newest `limit` candles, at `end` or now; the last may still be running.
     CSV has the whole range, however long it is; an Arrow stream has all of it too, up to two years of minutes.
     """
-    provider, width = _provider(request), minutes(interval)
+    provider, width = _provider(request), parse_interval(interval)
     name = await provider.find_symbol(symbol)
     format_ = chosen_format(wanted, accept)
     known_at = moment("as_of", as_of)
@@ -242,10 +241,12 @@ async def read_coverage(
     """
     low, high = span(start, end)
     if resolution is not None:
-        return await _coverage_by_buckets(request, symbol, low, high, minutes(interval), minutes(resolution))
+        return await _coverage_by_buckets(
+            request, symbol, low, high, parse_interval(interval), parse_interval(resolution)
+        )
     if (high - low).days > MOST_DAYS_OF_COVERAGE:
         raise UsageError(f"expected a range of at most {MOST_DAYS_OF_COVERAGE} days: ask for it in parts")
-    coverage = await _provider(request).get_coverage(symbol, low, high, minutes(interval))
+    coverage = await _provider(request).get_coverage(symbol, low, high, parse_interval(interval))
     spans, following = coverage_page(coverage, limit)
     lengths = {
         f"{kind}_s": sum((each.end - each.start).total_seconds() for each in spans if each.kind == kind)
@@ -263,9 +264,9 @@ async def read_coverage(
 
 
 async def _coverage_by_buckets(
-    request: Request, symbol: str, low: datetime, high: datetime, interval: int, resolution: int
+    request: Request, symbol: str, wanted: tuple[datetime, datetime], interval: int, resolution: int
 ) -> Response:
-    width = width_of(resolution)
+    (low, high), width = wanted, width_of(resolution)
     if (high - low) / width > MOST_ROWS:
         raise UsageError(
             f"expected a range of at most {MOST_ROWS:,} buckets: ask for it in parts, or by a longer resolution"
@@ -318,7 +319,7 @@ async def follow_candles(
     connect again, first gets the candles that it missed.
     """
     hub: CandleHub = request.app.state.hub
-    width = minutes(interval)
+    width = parse_interval(interval)
     name = await _provider(request).find_symbol(symbol)
     since = moment("Last-Event-ID", last_event_id)
     hub.check_room((name, width))

@@ -176,7 +176,4 @@ class Health(_Form):
     replica_lag_s: float | None
 
 
-OhlcvRow = Annotated[list[float], Field(min_length=6, max_length=6)]
-"""As ccxt's ``fetch_ohlcv``: open time in milliseconds, open, high, low, close, volume."""
-
 Format = Literal["json", "csv", "arrow", "ccxt"]

@@ -7,7 +7,6 @@ from fastapi import Query
 
 from kraken_history.cli.instants import instant_option
 from kraken_history.errors import InvalidRange, UsageError
-from kraken_history.intervals import parse_interval
 from kraken_history.reading.gaps import GapsChoice, TradeGapsChoice
 from kraken_history.web.models import Format
 
@@ -67,11 +66,6 @@ def span(start: str | None, end: str | None) -> tuple[datetime, datetime]:
     if low >= high:
         raise InvalidRange(low, high)
     return low, high
-
-
-def minutes(text: str) -> int:
-    """The interval in minutes."""
-    return parse_interval(text)
 
 
 _MEDIA: dict[str, Format] = {
