@@ -264,9 +264,9 @@ async def read_coverage(
 
 
 async def _coverage_by_buckets(
-    request: Request, symbol: str, wanted: tuple[datetime, datetime], interval: int, resolution: int
+    request: Request, symbol: str, low: datetime, high: datetime, interval: int, resolution: int
 ) -> Response:
-    (low, high), width = wanted, width_of(resolution)
+    width = width_of(resolution)
     if (high - low) / width > MOST_ROWS:
         raise UsageError(
             f"expected a range of at most {MOST_ROWS:,} buckets: ask for it in parts, or by a longer resolution"
